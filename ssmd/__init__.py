@@ -1,0 +1,3 @@
+"""ssmd: Stupid Simple Market Data."""
+
+__version__ = "0.1.0"

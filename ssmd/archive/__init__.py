@@ -1,0 +1,1 @@
+"""The files themselves, whoever writes or reads them."""

@@ -1,0 +1,1 @@
+"""Exchange frames to the raw archive and the live stream."""

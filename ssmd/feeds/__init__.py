@@ -1,0 +1,1 @@
+"""Exchanges: one folder each, chosen by name and date in the catalogue."""

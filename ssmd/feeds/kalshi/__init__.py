@@ -1,0 +1,1 @@
+"""Kalshi: session, frame mapper and REST client."""

@@ -1,0 +1,1 @@
+"""The live stream and the metadata for bots, dashboards and people."""

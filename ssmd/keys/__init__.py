@@ -1,0 +1,1 @@
+"""Secrets: where they are stored and how a reference becomes a value."""

@@ -1,0 +1,1 @@
+"""The whole stack on one machine: real servers from wheels under supervisor."""

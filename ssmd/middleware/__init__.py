@@ -1,0 +1,1 @@
+"""The outside behind protocols: transport and storage."""

@@ -1,0 +1,1 @@
+"""Whole objects in buckets: S3, a folder or memory."""

@@ -1,0 +1,1 @@
+"""Publish, consume and subscribe: NATS JetStream or memory."""

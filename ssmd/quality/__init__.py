@@ -1,0 +1,1 @@
+"""Is the archive what the inventory says?"""

@@ -1,0 +1,1 @@
+"""The metadata database: feeds, markets, inventory, gaps, issues."""

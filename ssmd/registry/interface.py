@@ -1,0 +1,151 @@
+"""What services write to and ask of the metadata database; synchronous, called through `asyncio.to_thread`.
+
+Two implementations: `postgres.PostgresRegistry` and, for tests and a stack without a database, `memory.MemoryRegistry`.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, Protocol
+
+import msgspec
+
+from ssmd.errors import Unavailable
+from ssmd.market.events import Gap
+
+
+class RegistryUnavailable(Unavailable):
+    """The database did not answer."""
+
+
+class ObjectRecord(msgspec.Struct, frozen=True):
+    """One archived object, as its manifest describes it. Times are receive times in nanoseconds."""
+
+    bucket: str
+    key: str
+    data_type: str  # 'raw' or 'normalized'
+    group: str  # raw: one of feeds.interface.GROUPS; normalized: an event type
+    day: date
+    sha256: str
+    bytes: int
+    records: int
+    first_ns: int
+    last_ns: int
+    schema_version: str | None = None  # None for raw
+    symbols: int | None = None
+    writer_version: str = ""
+
+
+class Issue(msgspec.Struct, frozen=True):
+    """A counted kind of problem on one day; `sample` is at most 1 KiB of the offending bytes, made printable."""
+
+    feed: str
+    day: date
+    data_type: str
+    issue_type: str
+    severity: str  # 'error', 'warning', 'info'
+    count: int
+    sample: str = ""
+    connection: str = ""
+
+
+class InventoryRow(msgspec.Struct, frozen=True):
+    """One day of one kind of data (a row of `data_inventory`)."""
+
+    feed: str
+    data_type: str
+    day: date
+    storage_path: str
+    schema_version: str | None
+    symbol_count: int | None
+    record_count: int
+    byte_size: int
+    first_ns: int
+    last_ns: int
+    status: str  # 'processing', 'complete', 'partial', 'failed'
+    gap_count: int
+
+
+class Market(msgspec.Struct, frozen=True):
+    """A market as the exchange's REST API lists it; `raw` is the whole object."""
+
+    ticker: str
+    event_ticker: str
+    title: str
+    status: str  # the exchange's word: active, closed, determined, finalized, ...
+    open_time: str | None
+    close_time: str | None
+    result: str
+    raw: dict[str, Any]
+
+
+class FeedVersion(msgspec.Struct, frozen=True):
+    """How to reach a feed on a date."""
+
+    feed: str
+    version: str
+    ws: str
+    rest: str
+
+
+class Registry(Protocol):
+    """The metadata of all feeds. Every method raises RegistryUnavailable when the database is away."""
+
+    def feed_version(self, feed: str, on: date) -> FeedVersion:
+        """The feed's endpoints on a day; ConfigError with near misses when the feed is unknown."""
+        ...
+
+    def record_objects(self, feed: str, objects: Sequence[ObjectRecord]) -> None:
+        """Add objects and update their day's inventory row, in one transaction; an object already known is left as it is."""
+        ...
+
+    def replace_objects(self, feed: str, remove_keys: Sequence[tuple[str, str]], add: Sequence[ObjectRecord]) -> None:
+        """Compaction: forget (bucket, key) objects and add others, in one transaction."""
+        ...
+
+    def record_gaps(self, gaps: Sequence[Gap]) -> None:
+        """Add gaps (idempotent: feed, connection, sid, from, reason identify one)."""
+        ...
+
+    def record_issues(self, issues: Sequence[Issue]) -> None:
+        """Add to the counts of (feed, day, data type, issue type, connection)."""
+        ...
+
+    def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
+        """The objects of a day, sorted by bucket and key."""
+        ...
+
+    def inventory(self, feed: str, first: date, last: date) -> list[InventoryRow]:
+        """The day rows, sorted by day and data type."""
+        ...
+
+    def set_day_status(self, feed: str, day: date, data_type: str, status: str) -> None:
+        """Mark a day 'complete', 'partial', 'failed' or 'processing'."""
+        ...
+
+    def gaps(self, feed: str, day: date) -> list[Gap]:
+        """Gaps that touch a UTC day, sorted by start."""
+        ...
+
+    def issues(self, feed: str, day: date) -> list[Issue]:
+        """Counted problems of a day."""
+        ...
+
+    def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
+        """Insert or update markets by (feed, ticker); how many rows changed."""
+        ...
+
+    def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
+        """Markets sorted by ticker, from the first after `after`."""
+        ...
+
+    def market(self, feed: str, ticker: str) -> Market | None:
+        """One market."""
+        ...
+
+    def ping(self) -> None:
+        """Return when the database answers."""
+        ...
+
+    def close(self) -> None:
+        """Close the pool."""
+        ...
