@@ -1,0 +1,132 @@
+"""What ssmd says about itself: JSON logs on stdout, and every Prometheus metric it exports, in one list."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+disable_created_metrics()
+
+LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Upper bounds for durations in seconds: from half a millisecond to the point where an operator is called."""
+
+METRICS = CollectorRegistry()
+"""The registry behind every `/metrics`; labels are bounded sets (never a ticker, never a client)."""
+
+# --- connector -------------------------------------------------------------------------------------------------------
+
+CONNECTOR_RECEIVED = Counter(
+    "ssmd_connector_messages_received", "Frames received from the exchange.", ["feed", "type"], registry=METRICS
+)
+CONNECTOR_PUBLISHED = Counter(
+    "ssmd_connector_messages_published", "Events the broker acknowledged.", ["feed"], registry=METRICS
+)
+CONNECTOR_LAG = Gauge(
+    "ssmd_connector_lag_seconds", "Age of the oldest frame that is not yet in the stream.", ["feed"], registry=METRICS
+)
+CONNECTOR_ERRORS = Counter(
+    "ssmd_connector_errors",
+    "Frames and events that could not be used, by kind.",
+    ["feed", "error_type"],
+    registry=METRICS,
+)
+CONNECTOR_CONNECTED = Gauge(
+    "ssmd_connector_connected", "Connections to the exchange that are subscribed.", ["feed"], registry=METRICS
+)
+CONNECTOR_RECONNECTS = Counter(
+    "ssmd_connector_reconnects", "Sessions begun after the first one.", ["feed"], registry=METRICS
+)
+CONNECTOR_GAPS = Counter("ssmd_connector_gaps", "Recorded gaps, by reason.", ["feed", "reason"], registry=METRICS)
+CONNECTOR_REQUESTED = Gauge(
+    "ssmd_connector_tickers_requested", "Tickers whose book was asked for.", ["feed"], registry=METRICS
+)
+CONNECTOR_SUBSCRIBED = Gauge(
+    "ssmd_connector_tickers_subscribed", "Tickers whose subscription was acknowledged.", ["feed"], registry=METRICS
+)
+CONNECTOR_HEARD = Gauge(
+    "ssmd_connector_tickers_heard", "Tickers from which a frame came on this connection.", ["feed"], registry=METRICS
+)
+CONNECTOR_STALE = Gauge(
+    "ssmd_connector_books_stale", "Books that wait for a snapshot after a gap.", ["feed"], registry=METRICS
+)
+SPOOL_BYTES = Gauge("ssmd_connector_spool_bytes", "Bytes in the spool, not yet archived.", ["feed"], registry=METRICS)
+SPOOL_SYNC = Histogram(
+    "ssmd_connector_spool_sync_seconds",
+    "Duration of one fdatasync of the spool.",
+    ["feed"],
+    buckets=LATENCY_BUCKETS_S,
+    registry=METRICS,
+)
+RAW_BYTES = Counter("ssmd_connector_bytes_archived", "Compressed bytes of raw objects.", ["feed"], registry=METRICS)
+RAW_FILES = Counter("ssmd_connector_files_archived", "Raw objects archived.", ["feed"], registry=METRICS)
+
+# --- archiver --------------------------------------------------------------------------------------------------------
+
+ARCHIVER_BYTES = Counter(
+    "ssmd_archiver_bytes_written", "Compressed bytes of objects written.", ["bucket"], registry=METRICS
+)
+ARCHIVER_FILES = Counter("ssmd_archiver_files_written", "Objects written.", ["bucket"], registry=METRICS)
+
+# --- gateway ---------------------------------------------------------------------------------------------------------
+
+GATEWAY_CLIENTS = Gauge("ssmd_gateway_clients_connected", "WebSocket clients now connected.", registry=METRICS)
+GATEWAY_SENT = Counter("ssmd_gateway_messages_sent", "Messages sent to clients.", ["type"], registry=METRICS)
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def exposition() -> tuple[bytes, str]:
+    """All metrics in Prometheus' text format, and its content type."""
+    return generate_latest(METRICS), CONTENT_TYPE_LATEST
+
+
+def _common_fields_first(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """People read the beginning of a line."""
+    first = {name: event.pop(name) for name in ("level", "ts", "component", "msg") if name in event}
+    return {**first, **event}
+
+
+def configure_logging(component: str, *, stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Log JSON lines `{"level","ts","component","msg",...}` to `stream` (stdout), also what libraries log.
+
+    `level` holds for ssmd; libraries are heard from WARNING on.
+    """
+    output = stream if stream is not None else sys.stdout
+
+    def add_component(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("component", component)
+        return event
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        add_component,
+        structlog.processors.format_exc_info,
+    ]
+    ending: list[structlog.typing.Processor] = [
+        structlog.processors.EventRenamer("msg"),
+        _common_fields_first,
+        structlog.processors.JSONRenderer(),
+    ]
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(output),
+        # Tests and the CLI configure more than once: a cached logger would go on writing to the old stream.
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(level, logging.WARNING))
