@@ -1,0 +1,257 @@
+"""What an environment file says: keys first, then the feed, its day, its markets, its servers and its services."""
+
+import hashlib
+import json
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints, model_validator
+
+from ssmd.config.middleware import Middleware
+from ssmd.config.values import (
+    KEY_FIELD,
+    KEY_NAME,
+    DatabaseUrl,
+    FilePath,
+    Host,
+    HttpUrl,
+    Pattern,
+    Port,
+    Section,
+    TimeOfDay,
+    TimeZone,
+    WebSocketUrl,
+)
+
+KeyName = Annotated[str, StringConstraints(pattern=rf"^{KEY_NAME}$")]
+KeyField = Annotated[str, StringConstraints(pattern=rf"^{KEY_FIELD}$")]
+Ticker = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Channel = Literal["trade", "orderbook", "ticker", "status"]
+
+
+class Metadata(Section):
+    """What the environment is called."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    """Lower-case letters, digits and `-`; names the environment in commands, logs and Kubernetes."""
+
+
+class KeyDefinition(Section):
+    """A secret that the environment needs: its shape, never its value."""
+
+    type: Literal["api_key", "database", "transport", "storage", "tls", "webhook"]
+    """What the key opens."""
+    fields: Annotated[tuple[KeyField, ...], Field(strict=False, min_length=1, max_length=32)]
+    """Names of its parts; each becomes `SSMD_KEY_{NAME}_{FIELD}`."""
+    required: bool = True
+    """Whether services refuse to start without it."""
+    description: str = Field(default="", max_length=1_000)
+    """For people."""
+    rotation_days: int | None = Field(default=None, ge=1, le=3_650)
+    """Days after which the key should be replaced; none means never."""
+
+
+class Endpoints(Section):
+    """The exchange's addresses, in place of the feed registry's (for a demo, a test, a proxy); both or none."""
+
+    ws: WebSocketUrl
+    """WebSocket, `wss://host/path` or `ws://host:port/path`."""
+    rest: HttpUrl
+    """REST, up to and without the resource's path."""
+
+
+class LocalRuntime(Section):
+    """Processes on this machine."""
+
+    type: Literal["local"]
+
+
+class KubernetesRuntime(Section):
+    """Pods in a cluster."""
+
+    type: Literal["kubernetes"]
+    namespace: str = Field(default="ssmd", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    """Namespace of the pods and secrets."""
+
+
+class Schedule(Section):
+    """The day of the environment."""
+
+    timezone: TimeZone = "UTC"
+    """IANA name; `startup` and `teardown` are times there. Archive days are UTC days whatever stands here."""
+    startup: TimeOfDay = "00:10"
+    """Time of day at which the day's connector starts."""
+    teardown: TimeOfDay = "00:00"
+    """Time of day at which the day before ends."""
+    handover: Literal["overlap", "strict"] = "overlap"
+    """`overlap`: the new day's connector has its books before the old one stops; `strict`: stop, then start."""
+
+
+class Symbols(Section):
+    """Which markets are captured."""
+
+    sync: bool = True
+    """Follow the exchange's list of markets, new ones included; false: only `tickers`."""
+    include: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=1_000)] = ()
+    """Ticker patterns (`*`, `?`); empty means every market."""
+    exclude: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=1_000)] = ()
+    """Ticker patterns to leave out; stronger than `include`, weaker than `tickers`."""
+    tickers: Annotated[tuple[Ticker, ...], Field(strict=False, max_length=50_000)] = ()
+    """Tickers captured in any case."""
+
+    @model_validator(mode="after")
+    def _selects_something(self) -> "Symbols":
+        if not self.sync and not self.tickers:
+            raise ValueError("selects nothing: give tickers or write sync: true")
+        return self
+
+    def selects(self, ticker: str) -> bool:
+        """Is the market captured?"""
+        if ticker in self.tickers:
+            return True
+        if not self.sync or any(fnmatchcase(ticker, pattern) for pattern in self.exclude):
+            return False
+        return not self.include or any(fnmatchcase(ticker, pattern) for pattern in self.include)
+
+
+class Spool(Section):
+    """The connector's write-ahead log."""
+
+    path: FilePath = "spool"
+    """Folder on a local disk; a relative path is meant below SSMD_HOME. Each connector makes its own folder in it."""
+    max_mb: int = Field(default=4_096, ge=64, le=10_000_000)
+    """Megabytes that may wait here while the storage is away; beyond them frames are lost, as recorded gaps."""
+
+
+class Connector(Section):
+    """`ssmd run connector`."""
+
+    channels: Annotated[tuple[Channel, ...], Field(strict=False, min_length=1)] = (
+        "trade",
+        "orderbook",
+        "ticker",
+        "status",
+    )
+    """What is subscribed."""
+    shards: int = Field(default=1, ge=1, le=64)
+    """Connections that share the books; more than one adds its number to the names of segments."""
+    publish_raw: bool = False
+    """Also publish every frame as `{feed}.raw.{type}`."""
+    seal_s: int = Field(default=300, ge=1, le=86_400)
+    """Seconds after which a raw segment is sealed and stored."""
+    seal_mb: int = Field(default=64, ge=1, le=4_096)
+    """Megabytes (before compression) after which a raw segment is sealed and stored."""
+    spool: Spool = Spool()
+    """The write-ahead log."""
+    metrics_port: Port | None = None
+    """Port for Prometheus on the gateway's host; none: no metrics server."""
+
+
+class Archiver(Section):
+    """`ssmd run archiver`."""
+
+    seal_s: int = Field(default=300, ge=1, le=86_400)
+    """Seconds after which a normalized segment is sealed and stored."""
+    seal_mb: int = Field(default=64, ge=1, le=4_096)
+    """Megabytes (before compression) after which a normalized segment is sealed and stored."""
+    metrics_port: Port | None = None
+    """Port for Prometheus on the gateway's host; none: no metrics server."""
+
+
+class Gateway(Section):
+    """`ssmd run gateway`."""
+
+    host: Host = "127.0.0.1"
+    """Address to listen on; the default is for this machine only."""
+    port: Port = 8080
+    """Port of the WebSocket and the REST API."""
+    metrics_port: Port = Field(default_factory=lambda data: int(data["port"]) + 1)
+    """Port for Prometheus; `port` + 1 unless given."""
+    buffer_messages: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Messages that may wait for one client."""
+    buffer_mb: int = Field(default=16, ge=1, le=4_096)
+    """Megabytes that may wait for one client."""
+    max_clients: int = Field(default=1_000, ge=1, le=1_000_000)
+    """WebSocket clients at a time; more are refused."""
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> "Gateway":
+        if self.metrics_port > 65_535:
+            raise ValueError("has port 65535, which leaves no port for metrics; give metrics_port")
+        if self.metrics_port == self.port:
+            raise ValueError(f"uses port {self.port} twice, as port and as metrics_port")
+        return self
+
+
+class Database(Section):
+    """The metadata database."""
+
+    url: DatabaseUrl
+    """`postgresql+psycopg2://user@host:port/database`, or `$key:name` of a key of type `database`."""
+
+
+Runtime: TypeAlias = Annotated[LocalRuntime | KubernetesRuntime, Field(discriminator="type")]
+
+
+class Spec(Section):
+    """Everything an environment is; keys come first."""
+
+    keys: dict[KeyName, KeyDefinition]
+    """The secrets, by name; `{}` when there are none. Components refer to them as `$key:name` or `$key:name.field`."""
+    feed: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    """Name of the feed, as the registry knows it."""
+    middleware: Middleware
+    """The servers and folders that services use."""
+    endpoints: Endpoints | None = None
+    """The exchange's addresses; none means the registry's, for the day."""
+    runtime: Runtime = LocalRuntime(type="local")
+    """Where services run: `local` or `kubernetes`."""
+    schedule: Schedule = Schedule()
+    """The day of the environment."""
+    symbols: Symbols = Symbols()
+    """Which markets are captured."""
+    database: Database | None = None
+    """The metadata database; none: kept in memory and lost with the process."""
+    connector: Connector = Connector()
+    """`ssmd run connector`."""
+    archiver: Archiver = Archiver()
+    """`ssmd run archiver`."""
+    gateway: Gateway = Gateway()
+    """`ssmd run gateway`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_database(cls, data: Any) -> Any:
+        """`database: $key:postgres` is short for `database: {url: $key:postgres}`."""
+        if isinstance(data, dict) and isinstance(data.get("database"), str):
+            return {**data, "database": {"url": data["database"]}}
+        return data
+
+    @property
+    def database_url(self) -> str | None:
+        """URL or key reference of the database; None: the registry is kept in memory."""
+        return self.database.url if self.database else None
+
+
+class Environment(Section):
+    """An environment file."""
+
+    apiVersion: Literal["ssmd/v1"]
+    """`ssmd/v1`."""
+    kind: Literal["Environment"]
+    """`Environment`."""
+    metadata: Metadata
+    """What the environment is called."""
+    spec: Spec
+    """Everything an environment is."""
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return self.metadata.name
+
+
+def environment_hash(environment: Environment) -> str:
+    """sha256 of what the file says: the same for any order, comment or spelled-out default; 64 hex digits."""
+    said = environment.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,248 @@
+"""An environment file to an Environment, or one error that names every problem with path, line and way out."""
+
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from rapidfuzz import fuzz, process
+
+from ssmd.config import reading
+from ssmd.config.environment import Environment
+from ssmd.config.reading import Document, Problem, dotted
+from ssmd.config.references import reference_problems
+from ssmd.errors import ConfigError
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping (`name: value` lines)",
+    "model_type": "a mapping (`name: value` lines)",
+    "model_attributes_type": "a mapping (`name: value` lines)",
+}
+
+_NAMES = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a fraction"}
+
+_MOVED: dict[str, str] = {
+    r"spec\.transport\.stream": "is gone: the stream is always called ssmd-{feed}",
+    r"spec\.transport(\..+)": r"moved to spec.middleware.transport\1",
+    r"spec\.storage\.(raw|normalized)\.bucket": r"moved to spec.middleware.storage.buckets.\1",
+    r"spec\.storage\.(raw|normalized)\.(.+)": r"moved to spec.middleware.storage.\2 (one for both buckets)",
+    r"spec\.storage(\..+)": r"moved to spec.middleware.storage\1",
+    r"spec\.(cache|journal)(\..+)": r"moved to spec.middleware.\1\2",
+    r"spec\.secrets\.([^.]+)": r"moved to spec.keys.\1 (type, fields; the value: `ssmd key set ENVIRONMENT \1`)",
+    r"spec\.(transport|storage|cache|journal)": r"moved to spec.middleware.\1",
+    r"spec\.secrets": "moved to spec.keys",
+    r"spec\.symbols\.filters.*": "is not supported: write ticker patterns in spec.symbols.include",
+    r"spec\.connector\.credentials": "is not needed: the feed's key is the one in spec.keys named like the feed",
+}
+_FLAT = ("transport", "storage", "secrets", "cache", "journal")
+
+
+class InvalidEnvironment(ConfigError):
+    """The file is not an environment; `problems` holds everything that is wrong with it, in the order of its lines."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda p: (p.line or 0, p.path))
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        super().__init__(f"{source}: {count}{lines}", "Correct the file; environments/README.md explains every key.")
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` was probably meant to be, or ""."""
+    found = process.extractOne(word.lower(), list(known), scorer=fuzz.ratio, score_cutoff=60)
+    return found[0] if found else ""
+
+
+def load(path: str | Path) -> Environment:
+    """The environment in a file. Raises ConfigError when it cannot be read or has problems (all at once)."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(reading.MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        guess = near(path.name, beside)
+        hint = f"Did you mean {path.parent / guess}?" if guess else "Give the path of a file, as in environments/."
+        raise ConfigError(f"environment file {path} does not exist", hint) from error
+    except OSError as error:
+        message = f"environment file {path} cannot be read: {error.strerror}"
+        raise ConfigError(message, "Give a readable file.") from error
+    return loads(raw, str(path))
+
+
+def loads(raw: bytes, source: str = "environment") -> Environment:
+    """The environment in the bytes of a file; `source` names it in errors. Raises ConfigError as `load` does."""
+    document = reading.read(raw)
+    problems = list(document.problems)
+    if not isinstance(document.data, dict):
+        if not problems:
+            problems.append(Problem("", 1, "the file is not a mapping; begin with `apiVersion: ssmd/v1`"))
+        raise InvalidEnvironment(source, problems)
+    moved = list(_moved(document))
+    environment = None
+    try:
+        environment = Environment.model_validate(document.data)
+    except ValidationError as error:
+        problems += _model_problems(error, document, flat=bool(moved))
+    problems += moved + reference_problems(document, near)
+    if problems or environment is None:
+        raise InvalidEnvironment(source, problems)
+    return environment
+
+
+def _moved(document: Document) -> Iterator[Problem]:
+    """Where the keys of older shapes are now."""
+    spec = document.data.get("spec")
+    if not isinstance(spec, dict):
+        return
+    old: list[tuple[tuple[str, ...], Any]] = [(("spec", name), spec[name]) for name in _FLAT if name in spec]
+    for name, key in (("symbols", "filters"), ("connector", "credentials")):
+        section = spec.get(name)
+        if isinstance(section, dict) and key in section:
+            old.append((("spec", name, key), None))
+    for path, value in old:
+        for leaf in _leaves(path, value):
+            text = dotted(leaf)
+            for pattern, advice in _MOVED.items():
+                match = re.fullmatch(pattern, text)
+                if match:
+                    yield Problem(text, document.line_of(leaf), match.expand(advice))
+                    break
+
+
+def _leaves(path: tuple[str | int, ...], value: Any) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves((*path, key), inner)
+    else:
+        yield path
+
+
+def _model_problems(error: ValidationError, document: Document, flat: bool) -> Iterator[Problem]:
+    """What pydantic found, in the words of the file."""
+    for found in error.errors(include_url=False):
+        kind = found["type"]
+        path = _file_path(found["loc"], document.data)
+        if kind == "default_factory_not_called" or any(path[: len(b)] == b for b in document.broken):
+            continue
+        if kind == "extra_forbidden" and _has_moved(path):
+            continue
+        if flat and kind == "missing" and path in (("spec", "keys"), ("spec", "middleware")):
+            continue
+        if kind.startswith("union_tag"):
+            path = (*path, "type")
+        yield Problem(dotted(path), document.line_of(path), _explain(found, path, document))
+
+
+def _has_moved(path: tuple[str | int, ...]) -> bool:
+    return any(re.fullmatch(pattern, dotted(path)) for pattern in _MOVED)
+
+
+def _file_path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+    """`loc` without the union tags that pydantic puts into it."""
+    path: list[str | int] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(data, dict) and part in data:
+            data = data[str(part)]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif part == "[key]" or not last or not isinstance(data, dict):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _explain(found: Mapping[str, Any], path: tuple[str | int, ...], document: Document) -> str:
+    """What is wrong and what to write. Values are shown only where they cannot be secrets."""
+    kind, value, context = found["type"], found.get("input"), found.get("ctx", {})
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return "is not a known key" + _advice(str(path[-1]), _known_keys(path[:-1], document.data))
+    if kind in ("literal_error", "union_tag_invalid", "union_tag_not_found"):
+        return _explain_option(kind, value, context, path, document)
+    if kind in _EXPECTED:
+        return _explain_type(kind, value)
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
+    text = str(found["msg"])
+    return text.replace("Input should", "should").replace("String should", "should").replace("Tuple should", "should")
+
+
+def _explain_option(kind: str, value: Any, context: Mapping[str, Any], path: Any, document: Document) -> str:
+    if kind == "union_tag_not_found":
+        return "is missing; one of: " + ", ".join(_kinds(path[:-1]))
+    options = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected", ""))
+    if kind == "union_tag_invalid":
+        value = context["tag"]
+    if not isinstance(value, str) or len(value) > 40:
+        return "must be one of: " + ", ".join(options or [str(context.get("expected"))])
+    return f"cannot be {value!r}" + _advice(value, options)
+
+
+def _explain_type(kind: str, value: Any) -> str:
+    if value is None:
+        return f"is empty; give {_EXPECTED[kind]}"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f'must be text; write it in quotes: "{str(value).lower()}"'
+    if kind in ("int_type", "bool_type") and isinstance(value, str) and re.fullmatch(r"\d{1,10}|true|false", value):
+        return f"must be {_EXPECTED[kind]}; write {value} without quotes"
+    return f"must be {_EXPECTED[kind]}, not {_NAMES.get(type(value), type(value).__name__)}"
+
+
+def _advice(word: str, known: list[str]) -> str:
+    guess = near(word, known)
+    return f"; did you mean {guess!r}?" if guess else f"; known: {', '.join(known)}" if known else ""
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation such as `A | B | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return []
+
+
+def _kind_of(model: type[BaseModel]) -> str:
+    return str(get_args(model.model_fields["type"].annotation)[0])
+
+
+def _annotation(path: tuple[str | int, ...], data: Any) -> Any:
+    """The annotation of what stands at `path`."""
+    annotation: Any = Environment
+    for part in path:
+        models = _models(annotation)
+        if len(models) > 1:
+            kind = data.get("type") if isinstance(data, dict) else None
+            models = [model for model in models if _kind_of(model) == kind]
+        if models and part in models[0].model_fields:
+            annotation = models[0].model_fields[str(part)].annotation
+        elif get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        else:
+            return None
+        data = data.get(part) if isinstance(data, dict) else None
+    models = _models(annotation)
+    if len(models) > 1 and isinstance(data, dict):
+        return next((model for model in models if _kind_of(model) == data.get("type")), annotation)
+    return annotation
+
+
+def _known_keys(path: tuple[str | int, ...], data: Any) -> list[str]:
+    return [name for model in _models(_annotation(path, data))[:1] for name in model.model_fields]
+
+
+def _kinds(path: tuple[str | int, ...]) -> list[str]:
+    """The values of `type` at `path`."""
+    return [_kind_of(model) for model in _models(_annotation(path, {}))]
