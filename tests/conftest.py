@@ -1,9 +1,13 @@
 """Shared by all tests: what happens when a server or a system package is missing."""
 
 import os
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.servers import NatsServer
 
 
 def missing(what: str, how: str) -> NoReturn:
@@ -12,3 +16,12 @@ def missing(what: str, how: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def nats_broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[NatsServer]":
+    """A real nats-server for the whole run; a test that kills it starts it again."""
+    from tests.servers import nats_server
+
+    with nats_server(tmp_path_factory.mktemp("nats")) as server:
+        yield server

@@ -1,0 +1,249 @@
+"""NATS JetStream as a Transport: nats-py for streams, consumers and requests; raw connections for the data path."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from ssmd.market.events import EVENT_TYPES
+from ssmd.market.subjects import stream_name
+from ssmd.middleware.transport.interface import (
+    Batch,
+    Consumer,
+    Publisher,
+    StreamState,
+    Subscription,
+    TransportUnavailable,
+)
+from ssmd.middleware.transport.nats_consume import NatsConsumer, NatsSubscription, stream_state
+from ssmd.middleware.transport.nats_publish import NatsPublisher
+
+_API_TIMEOUT_S = 5.0
+_MAX_AGE = timedelta(hours=24)
+_DUPLICATE_WINDOW = timedelta(minutes=2)
+_MAX_BYTES = 10 * 1024**3
+_MIN_BYTES = 64 * 1024**2
+_NOT_FOUND = 10059
+_NO_ROOM = 10047
+
+log = structlog.get_logger(component="transport")
+
+
+def _ns(span: timedelta) -> int:
+    return round(span.total_seconds()) * 1_000_000_000
+
+
+def stream_config(feed: str, max_bytes: int) -> dict[str, Any]:
+    """The JetStream settings of a feed's stream.
+
+    The server itself repeats every message on `{feed}.normalized.{type}`, with its stream sequence as a header.
+    """
+    return {
+        "name": stream_name(feed),
+        "subjects": [f"{feed}.{kind}.*" for kind in (*EVENT_TYPES, "raw")],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "old",
+        "max_age": _ns(_MAX_AGE),
+        "max_bytes": max_bytes,
+        "duplicate_window": _ns(_DUPLICATE_WINDOW),
+        "num_replicas": 1,
+        "allow_direct": True,
+        "republish": {"src": f"{feed}.*.*", "dest": f"{feed}.normalized.{{{{wildcard(1)}}}}"},
+    }
+
+
+class NatsTransport:
+    """A Transport on one or more NATS servers (`url`: comma-separated)."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    # -- control plane ------------------------------------------------------------------------------------------
+
+    async def _connected(self) -> Client:
+        async with self._connecting:
+            if self._client is not None and not self._client.is_closed:
+                if not self._client.is_connected:
+                    raise TransportUnavailable(f"no NATS server answers at {self._where}", _HINT)
+                return self._client
+            # nats-py sleeps two seconds after a refused first connect: look first
+            await self._look()
+            try:
+                self._client = await nats.connect(
+                    self._url.split(","),
+                    name="ssmd-control",
+                    connect_timeout=3,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.5,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    error_cb=_log_error,
+                )
+            except (nats.errors.Error, OSError) as error:
+                raise TransportUnavailable(f"cannot connect to NATS at {self._where}: {error}", _HINT) from error
+            return self._client
+
+    async def _look(self) -> None:
+        for one in self._url.split(","):
+            parts = urlsplit(one.strip())
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(3):
+                    _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
+                    writer.close()
+                    await writer.wait_closed()
+                    return
+        raise TransportUnavailable(f"no NATS server answers at {self._where}", _HINT)
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(f"{urlsplit(u).hostname}:{urlsplit(u).port or 4222}" for u in self._url.split(","))
+
+    async def _api(self, subject: str, body: dict[str, Any]) -> bytes:
+        client = await self._connected()
+        try:
+            answer = await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=_API_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise TransportUnavailable(
+                f"JetStream at {self._where} did not answer {subject}: {error or 'time-out'}",
+                "is JetStream enabled (`jetstream {}` in the server's configuration)? try `ssmd doctor`",
+            ) from error
+        return answer.data
+
+    async def ensure_stream(self, feed: str) -> StreamState:
+        name = stream_name(feed)
+        info = await self._api(f"STREAM.INFO.{name}", {})
+        if json.loads(info).get("error", {}).get("err_code") != _NOT_FOUND:
+            return stream_state(info)
+        size = _MAX_BYTES
+        while True:
+            made = await self._api(f"STREAM.CREATE.{name}", stream_config(feed, size))
+            code = json.loads(made).get("error", {}).get("err_code")
+            if code != _NO_ROOM or size < _MIN_BYTES:
+                break
+            size //= 2  # a small disk: JetStream reserves the whole of max_bytes
+        log.info("stream created", stream=name, max_bytes=size)
+        return stream_state(made)
+
+    async def publisher(self, feed: str) -> Publisher:
+        async def ensure() -> None:
+            await self.ensure_stream(feed)
+
+        publisher = NatsPublisher(self._url, feed, ensure)
+        self._closers.append(publisher.close)
+        return publisher
+
+    async def consumer(self, feed: str, durable: str) -> Consumer:
+        async def prepare() -> StreamState:
+            return await self._prepare_durable(feed, durable)
+
+        async def state() -> StreamState:
+            return await self.ensure_stream(feed)
+
+        consumer = NatsConsumer(self._url, stream_name(feed), durable, prepare, state)
+        await consumer.open()
+        self._closers.append(consumer.close)
+        return consumer
+
+    async def _prepare_durable(self, feed: str, durable: str) -> StreamState:
+        """Make the durable anew, right behind what it acknowledged.
+
+        So a restarted reader gets what it never acknowledged at once, instead of after `ack_wait`. A crash between
+        the two steps loses the position, not a message: the next start reads the stream from its beginning.
+        """
+        state = await self.ensure_stream(feed)
+        name = stream_name(feed)
+        info = json.loads(await self._api(f"CONSUMER.INFO.{name}.{durable}", {}))
+        config: dict[str, Any] = {
+            "durable_name": durable,
+            "ack_policy": "all",
+            "ack_wait": _ns(timedelta(minutes=30)),
+            "max_deliver": -1,
+            "max_ack_pending": -1,
+            "replay_policy": "instant",
+            "deliver_policy": "all",
+        }
+        floor = info.get("ack_floor", {}).get("stream_seq", 0)
+        if "error" not in info:
+            await self._api(f"CONSUMER.DELETE.{name}.{durable}", {})
+            if floor:
+                config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
+        made = json.loads(
+            await self._api(
+                f"CONSUMER.DURABLE.CREATE.{name}.{durable}", {"stream_name": name, "config": config, "action": ""}
+            )
+        )
+        if "error" in made:
+            raise TransportUnavailable(f"cannot make the consumer {durable} of {name}: {made['error']['description']}")
+        return state
+
+    # -- live ---------------------------------------------------------------------------------------------------
+
+    async def subscribe(
+        self,
+        patterns: Sequence[str],
+        on_batch: Callable[[Batch], None],
+        on_state: Callable[[bool], None],
+    ) -> Subscription:
+        subscription = NatsSubscription(self._url, patterns, on_batch, on_state)
+        self._closers.append(subscription.close)
+        return subscription
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
+        client = await self._connected()
+        try:
+            return (await client.request(subject, payload, timeout=timeout_s)).data
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise TransportUnavailable(f"no answer on {subject} within {timeout_s} s") from error
+
+    async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
+        client = await self._connected()
+
+        async def answer(message: Msg) -> None:
+            await message.respond(await handler(message.data))
+
+        served = await client.subscribe(subject, cb=answer)
+        return _Served(served)
+
+    async def ping(self) -> None:
+        client = await self._connected()
+        try:
+            await client.flush(timeout=3)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise TransportUnavailable(f"NATS at {self._where} does not answer: {error}", _HINT) from error
+
+    async def close(self) -> None:
+        for closer in reversed(self._closers):
+            await closer()
+        self._closers.clear()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+
+_HINT = "start it (`ssmd up` does) or correct spec.middleware.transport.url; `ssmd doctor` says more"
+
+
+class _Served:
+    def __init__(self, served: Any) -> None:
+        self._served = served
+
+    async def close(self) -> None:
+        with contextlib.suppress(nats.errors.Error):
+            await self._served.unsubscribe()
+
+
+async def _log_error(error: Exception) -> None:
+    log.warning("nats client", error=str(error) or type(error).__name__)
