@@ -75,6 +75,18 @@ ARCHIVER_FILES = Counter("ssmd_archiver_files_written", "Objects written.", ["bu
 
 GATEWAY_CLIENTS = Gauge("ssmd_gateway_clients_connected", "WebSocket clients now connected.", registry=METRICS)
 GATEWAY_SENT = Counter("ssmd_gateway_messages_sent", "Messages sent to clients.", ["type"], registry=METRICS)
+GATEWAY_DROPPED = Counter(
+    "ssmd_gateway_messages_dropped",
+    "Messages not sent, by reason; slow_reader counts once per client and message.",
+    ["reason"],
+    registry=METRICS,
+)
+GATEWAY_DISCONNECTIONS = Counter(
+    "ssmd_gateway_disconnections", "WebSocket connections that ended, by reason.", ["reason"], registry=METRICS
+)
+GATEWAY_SUBSCRIPTIONS = Gauge(
+    "ssmd_gateway_subscriptions_active", "Clients subscribed, to all symbols or to named ones.", ["kind"], registry=METRICS
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 
