@@ -1,0 +1,81 @@
+"""Frames as lines of the raw archive: the frame's own bytes, unchanged, behind what we know about its arrival.
+
+    {"ts":1786410915579,"type":"trade","conn":"c-1","n":1234,"recv_ns":1786410915579123456,"data":<the frame>}
+
+`data` is always last, so the frame is cut out, never parsed and printed again. A frame that cannot stand in a line of
+JSON is stored as `"data_b64":"<base64>"` instead.
+"""
+
+import binascii
+import json
+import re
+from functools import lru_cache
+
+import msgspec
+
+from ssmd.clock import NS_PER_MS
+from ssmd.errors import DataError
+
+MAX_TYPE_CHARS = 64
+
+_LF, _CR = 0x0A, 0x0D
+_STRING = rb'("[^"\\]*(?:\\.[^"\\]*)*")'
+_HEAD = re.compile(
+    rb'\{"ts":[0-9]+,"type":' + _STRING + rb',"conn":' + _STRING
+    + rb',"n":([0-9]{1,20}),"recv_ns":([0-9]{1,20}),"data(_b64)?":'
+)  # fmt: skip
+
+
+class RawRecord(msgspec.Struct, frozen=True, gc=False):
+    """One received frame; `n` counts the frames of its connection from 0, `received_ns` is since the epoch, UTC."""
+
+    ts_ms: int
+    type: str
+    connection: str
+    n: int
+    received_ns: int
+    frame: bytes
+
+
+def raw_line(received_ns: int, type: str, connection: str, n: int, frame: bytes, inline: bool) -> bytes:
+    r"""The archive line of a frame, `\n` included. `type` (the exchange's own word for it) is cut after 64 characters.
+
+    `inline` says that the frame is one line of valid UTF-8 JSON. An empty frame or one with a line break is never
+    inlined, whatever `inline` says: a line stays one line.
+    """
+    if inline and frame and _LF not in frame and _CR not in frame:
+        return _template(type[:MAX_TYPE_CHARS], connection) % (received_ns // NS_PER_MS, n, received_ns, b"", frame)
+    quoted = b'"%b"' % binascii.b2a_base64(frame, newline=False)
+    return _template(type[:MAX_TYPE_CHARS], connection) % (received_ns // NS_PER_MS, n, received_ns, b"_b64", quoted)
+
+
+@lru_cache(maxsize=4_096)
+def _template(type: str, connection: str) -> bytes:
+    # json.dumps escapes everything outside ASCII, lone surrogates included, so that any text can be written and read.
+    names = f'"type":{json.dumps(type)},"conn":{json.dumps(connection)}'
+    return b'{"ts":%d,' + names.encode().replace(b"%", b"%%") + b',"n":%d,"recv_ns":%d,"data%b":%b}\n'
+
+
+def parse_line(line: bytes) -> RawRecord:
+    """The record that `raw_line` wrote, with or without its line end. DataError when `line` is no such line."""
+    if not line.endswith(b"\n"):
+        line += b"\n"
+    head = _HEAD.match(line)
+    if head is None:
+        raise DataError(f"{line[:80]!r} is not a line of the raw archive")
+    type_, connection, count, received, encoded = head.groups()
+    try:
+        n, received_ns, type_text, connection_text = int(count), int(received), _text(type_), _text(connection)
+        rest = line[head.end() : -2]
+        frame = binascii.a2b_base64(rest[1:-1], strict_mode=True) if encoded else rest
+    except ValueError as error:
+        raise DataError(f"{line[:80]!r} is not a line of the raw archive: {error}") from error
+    # Writing it again is the whole check: numbers, escapes, base64, line breaks and the end are as raw_line makes them.
+    if raw_line(received_ns, type_text, connection_text, n, frame, not encoded) != line:
+        raise DataError(f"{line[:80]!r} is not a line of the raw archive as ssmd writes it")
+    return RawRecord(received_ns // NS_PER_MS, type_text, connection_text, n, received_ns, frame)
+
+
+@lru_cache(maxsize=4_096)
+def _text(quoted: bytes) -> str:
+    return str(json.loads(quoted))
