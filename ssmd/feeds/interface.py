@@ -96,7 +96,7 @@ class Session(Protocol):
         ...
 
     def receive(self, decoded: Decoded, now_ns: int) -> list[Command]:
-        """Follow a control frame (ack, error) or a lifecycle frame; the commands it calls for. Cheap for data frames."""
+        """Follow a frame; the commands it calls for. Cheap for data frames."""
         ...
 
     def add_tickers(self, tickers: Sequence[str]) -> list[Command]:
