@@ -19,6 +19,7 @@ from aiohttp import web
 
 from ssmd.clock import iso, now_ns
 from ssmd.errors import EXIT_BUG, EXIT_DONE, EXIT_FAILED, FatalError, SsmdError
+from ssmd.service_state import ServiceState, write_state
 from ssmd.telemetry import exposition
 
 DRAIN_S = 25.0
@@ -44,33 +45,6 @@ class Service(Protocol):
 
 OpenService: TypeAlias = Callable[[AsyncExitStack], Awaitable[Service]]
 """Opens the middleware into the stack and makes the service."""
-
-
-class ServiceState(msgspec.Struct, frozen=True):
-    """`SSMD_HOME/run/{service}.json`: where to ask a running service, or why it is not running."""
-
-    service: str
-    pid: int
-    state: str  # starting, running, draining, stopped, failed
-    host: str
-    port: int
-    since: str
-    exit_code: int | None = None
-    error: str = ""
-    hint: str = ""
-
-
-def state_path(home: Path, service: str) -> Path:
-    """Where `service` writes its state."""
-    return home / "run" / f"{service}.json"
-
-
-def read_state(home: Path, service: str) -> ServiceState | None:
-    """The last state that `service` wrote, or None."""
-    try:
-        return msgspec.json.decode(state_path(home, service).read_bytes(), type=ServiceState)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
 
 
 def run_service(
@@ -188,18 +162,12 @@ class _Run:
 
     def _write(self, state: str, exit_code: int | None = None, error: str = "", hint: str = "") -> None:
         self.state = state
-        path = state_path(self.home, self.name)
-        content = ServiceState(
-            self.name, os.getpid(), state, self.host, self.port, iso(now_ns()), exit_code, error, hint
-        )
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        told = ServiceState(self.name, os.getpid(), state, self.host, self.port, iso(now_ns()), exit_code, error, hint)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(msgspec.json.encode(content) + b"\n")
-            aside.replace(path)
+            write_state(self.home, told)
         except OSError as problem:
             # A full disk must not end a service that may still be able to stream.
-            _log.warning("state not written", path=str(path), error=str(problem))
+            _log.warning("state not written", state=state, error=str(problem))
 
     async def _open_admin(self, stack: AsyncExitStack) -> None:
         app = web.Application()

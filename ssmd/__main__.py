@@ -1,0 +1,5 @@
+"""`python -m ssmd`: the command line."""
+
+from ssmd.cli.main import run
+
+run()

@@ -1,0 +1,222 @@
+"""What `ssmd up` will start for an environment, decided before anything is started; pure but for free ports."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ssmd.config.environment import Environment
+from ssmd.config.middleware import LocalStorage, MemoryStorage, MemoryTransport
+from ssmd.errors import ConfigError
+from ssmd.local.home import Home
+from ssmd.local.ports import Listener, free_port, is_loopback
+from ssmd.local.postgres import STOP_SIGNAL, PostgresServer
+from ssmd.local.supervisord import Program
+
+SERVICES = ("connector", "archiver", "gateway")
+STOP_ORDER = (*SERVICES, "simulator", "nats", "postgres")
+"""Sources of data first: each stage empties into the next one, which must still be there."""
+
+KEY_PREFIX = "SSMD_KEY_"
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the operator asked for. `speed` and `tapes` are for the simulated exchange."""
+
+    exchange: Literal["simulated", "live"] = "simulated"
+    tapes: tuple[Path, ...] = ()
+    speed: float | None = None
+
+
+class Address(NamedTuple):
+    """Where a server is."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Servers to start (None: not ours to start), servers only to check, and how to reach the exchange."""
+
+    environment: Environment
+    file: Path
+    postgres: Address | None
+    postgres_password: str | None
+    database_url: str | None
+    nats: Address | None
+    simulator: Address | None
+    options: Options
+    external: tuple[Listener, ...]
+
+    @property
+    def feed(self) -> str:
+        """The feed's name."""
+        return self.environment.spec.feed
+
+    @property
+    def gateway(self) -> Address:
+        """Where the gateway listens."""
+        gateway = self.environment.spec.gateway
+        return Address(gateway.host, gateway.port)
+
+    @property
+    def endpoints(self) -> tuple[str, str] | None:
+        """(WebSocket, REST) of the exchange when the registry's are not meant."""
+        if self.simulator:
+            return f"ws://{self.simulator}/trade-api/ws/v2", f"http://{self.simulator}/trade-api/v2"
+        chosen = self.environment.spec.endpoints
+        return (chosen.ws, chosen.rest) if chosen else None
+
+    @property
+    def exchange(self) -> str:
+        """The exchange, for people."""
+        if self.simulator:
+            what = f"tape {', '.join(tape.name for tape in self.options.tapes)}" if self.options.tapes else "generator"
+            return f"simulated exchange ({what})"
+        return self.endpoints[0] if self.endpoints else f"the real {self.feed}"
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """All addresses that must be free."""
+        wanted = [
+            ("postgres", self.postgres, "spec.database.url"),
+            ("nats", self.nats, "spec.middleware.transport.url"),
+            ("gateway", self.gateway, "spec.gateway.port"),
+        ]
+        return [Listener(name, *address, setting) for name, address, setting in wanted if address]
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """What a person opens next."""
+        host = "127.0.0.1" if self.gateway.host in ("0.0.0.0", "::") else self.gateway.host  # noqa: S104 compared only
+        here = Address(host, self.gateway.port)
+        return {"stream": f"ws://{here}/v1/stream?symbols=*", "health": f"http://{here}/v1/health"}
+
+
+def make_plan(
+    environment: Environment, file: Path, options: Options, database_url: str | None, nats_url: str | None
+) -> Plan:
+    """The plan for an environment; `database_url` and `nats_url` are those of the file, key references resolved.
+
+    Raises ConfigError for what cannot work as processes on this machine.
+    """
+    spec = environment.spec
+    _refuse_memory(environment)
+    database = _address(database_url, 5432)
+    broker = _address(nats_url, 4222)
+    simulated = spec.endpoints is None and options.exchange == "simulated"
+    if simulated and spec.feed != "kalshi":
+        raise ConfigError(
+            f"there is no simulated exchange for the feed {spec.feed!r}",
+            "Run: ssmd up --exchange live, or feed: kalshi",
+        )
+    if options.tapes and not simulated:
+        raise ConfigError(
+            "--tape is for the simulated exchange, and this environment uses another one",
+            "Remove spec.endpoints or --exchange live, or leave --tape away.",
+        )
+    for tape in options.tapes:
+        if not tape.is_file():
+            raise ConfigError(f"tape {tape} does not exist", "Give the path of a recorded .ndjson file.")
+    external = [
+        Listener(name, *address, setting)
+        for name, address, setting in (
+            ("postgres", database, "spec.database.url"),
+            ("nats", broker, "spec.middleware.transport.url"),
+        )
+        if address and not is_loopback(address.host)
+    ]
+    own_database = database if database and is_loopback(database.host) else None
+    return Plan(
+        environment=environment,
+        file=file.absolute(),
+        postgres=own_database,
+        postgres_password=urlsplit(database_url).password if database_url and own_database else None,
+        database_url=database_url,
+        nats=broker if broker and is_loopback(broker.host) else None,
+        simulator=Address("127.0.0.1", free_port()) if simulated else None,
+        options=options,
+        external=tuple(external),
+    )
+
+
+def programs(plan: Plan, home: Home, server: PostgresServer | None, variables: Mapping[str, str]) -> list[Program]:
+    """The programs in the order of their start; `server` is prepared, `variables` is the environment of the stack."""
+    secrets = sorted(name for name in variables if name.startswith(KEY_PREFIX))
+    exchange = [name for name in secrets if name.startswith(f"{KEY_PREFIX}{plan.feed.upper().replace('-', '_')}_")]
+    found: list[Program] = []
+    if server is not None:
+        found.append(
+            Program(
+                name="postgres", command=server.command(), user=server.user(), folder="/", stop_signal=STOP_SIGNAL,
+                settle_s=1, hidden=secrets,
+            )
+        )  # fmt: skip
+    if plan.nats:
+        command = [str(_nats_program()), "-c", str(home.run / "nats.conf")]
+        found.append(Program(name="nats", command=command, settle_s=1, hidden=secrets))
+    if plan.simulator:
+        found.append(Program(name="simulator", command=_simulator(plan, home, variables), hidden=secrets))
+    for name in SERVICES:
+        command = [sys.executable, "-m", "ssmd", "run", name, "--env", str(plan.file)]
+        if name == "connector" and plan.endpoints:
+            command += ["--ws", plan.endpoints[0], "--rest", plan.endpoints[1]]
+        found.append(Program(name=name, command=command, hidden=[] if name == "connector" else exchange))
+    return found
+
+
+def stop_order(names: Sequence[str]) -> list[str]:
+    """`names` in the order in which they must stop; strangers first."""
+    return [name for name in names if name not in STOP_ORDER] + [name for name in STOP_ORDER if name in names]
+
+
+def _nats_program() -> Path:
+    from ssmd.local.nats_server import find_server
+
+    return find_server()
+
+
+def _simulator(plan: Plan, home: Home, variables: Mapping[str, str]) -> list[str]:
+    from ssmd.local.demo_key import DemoKey
+
+    assert plan.simulator is not None
+    command = [sys.executable, "-m", "ssmd", "simulate", "--host", plan.simulator.host]
+    command += ["--port", str(plan.simulator.port)]
+    demo = DemoKey(home.keys)
+    if demo.is_used_by(variables):
+        command += ["--key-id", demo.key_id, "--public-key", str(demo.public)]
+    for tape in plan.options.tapes:
+        command += ["--tape", str(tape.absolute())]
+    if plan.options.speed is not None:
+        command += ["--speed", str(plan.options.speed)]
+    return command
+
+
+def _address(url: str | None, default_port: int) -> Address | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return Address(parts.hostname or "127.0.0.1", parts.port or default_port)
+
+
+def _refuse_memory(environment: Environment) -> None:
+    middleware = environment.spec.middleware
+    for what, section in (("transport", middleware.transport), ("storage", middleware.storage)):
+        if isinstance(section, MemoryTransport | MemoryStorage):
+            better = "nats" if what == "transport" else "local"
+            raise ConfigError(
+                f"spec.middleware.{what} is in memory, which the processes of `ssmd up` cannot share",
+                f"Write type: {better} there.",
+            )
+
+
+def storage_folder(plan: Plan, home: Home) -> Path | None:
+    """The folder of a local storage; None when the storage is elsewhere."""
+    storage = plan.environment.spec.middleware.storage
+    return home.root / storage.path if isinstance(storage, LocalStorage) else None
