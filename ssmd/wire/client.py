@@ -20,7 +20,7 @@ ALL_SYMBOLS = "*"
 ACTIONS = ("subscribe", "unsubscribe", "snapshot", "ping")
 MODES = ("realtime",)
 MAX_REQUEST_BYTES = 65_536
-MAX_SYMBOLS = 1_000
+MAX_SYMBOLS = 1_024
 MAX_ID_CHARS = 64
 
 _SIDES = {Side.BUY: "buy", Side.SELL: "sell"}
@@ -190,14 +190,17 @@ def _message(fields: dict[str, Any], request_id: RequestId = None) -> bytes:
     return msgspec.json.encode(fields if request_id is None else fields | {"id": request_id})
 
 
-def subscribed(symbols: Sequence[str], id: RequestId = None) -> bytes:
-    """The answer to subscribe: the symbols now subscribed by it."""
-    return _message({"type": "subscribed", "symbols": list(symbols)}, id)
+def subscribed(symbols: Sequence[str], seq: int, unknown: Sequence[str] = (), id: RequestId = None) -> bytes:
+    """The answer to subscribe: all symbols now subscribed; data messages go on from `seq` + 1.
+
+    `unknown` names the tickers that nothing is known of yet; they are subscribed too.
+    """
+    return _message({"type": "subscribed", "symbols": list(symbols), "seq": seq, "unknown": list(unknown)}, id)
 
 
-def unsubscribed(symbols: Sequence[str], id: RequestId = None) -> bytes:
-    """The answer to unsubscribe."""
-    return _message({"type": "unsubscribed", "symbols": list(symbols)}, id)
+def unsubscribed(symbols: Sequence[str], seq: int, id: RequestId = None) -> bytes:
+    """The answer to unsubscribe: all symbols still subscribed; data messages go on from `seq` + 1."""
+    return _message({"type": "unsubscribed", "symbols": list(symbols), "seq": seq}, id)
 
 
 def error(code: str, message: str, id: RequestId = None) -> bytes:
@@ -208,6 +211,20 @@ def error(code: str, message: str, id: RequestId = None) -> bytes:
 def system(code: str, message: str, **details: int | str) -> bytes:
     """Something the gateway did to this client (SLOW_READER_WARNING, SKIPPED, ...), with its numbers."""
     return _message({"type": "system", "code": code, "message": message} | details)
+
+
+def skipped(first_seq: int, last_seq: int) -> bytes:
+    """A gap of this client's own making: it read too slowly and misses these numbers; whole books follow."""
+    return _message(
+        {
+            "type": "gap",
+            "code": "SKIPPED",
+            "reason": "slow_reader",
+            "from": first_seq,
+            "to": last_seq,
+            "message": f"{last_seq - first_seq + 1} messages were skipped because they were not read in time",
+        }
+    )
 
 
 def heartbeat(ts_ms: int) -> bytes:
