@@ -142,7 +142,8 @@ _BODIES = cast(
 def parse_request(data: bytes | str) -> Request:
     """A client's message. RequestError (a DataError with a code) when it is not a request the gateway knows.
 
-    Codes: too_large, bad_json, bad_request, unknown_action, unknown_mode, bad_id, bad_symbols, too_many_symbols, bad_symbol.
+    Codes: too_large, bad_json, bad_request, bad_id, unknown_action, unknown_mode, bad_symbols, too_many_symbols,
+    bad_symbol.
     """
     if len(data) > MAX_REQUEST_BYTES:
         raise RequestError("too_large", f"a request has at most {MAX_REQUEST_BYTES} bytes, this one {len(data)}")
