@@ -28,7 +28,10 @@ CONFLICT_WAIT_S = 0.1  # doubled each time, with jitter
 
 
 class S3Storage:
-    """Buckets behind one endpoint. `buckets` are the ones `ping` proves to be writable."""
+    """Buckets behind one endpoint (None: AWS). Without an access key the machine's own role signs.
+
+    `buckets` are the ones that `ping` proves to be writable; `path_style` addresses them as `endpoint/bucket`.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class S3Storage:
         access_key: str | None,
         secret_key: str | None,
         buckets: Sequence[str] = (),
+        path_style: bool = True,
         timeout_s: float = 120.0,
     ) -> None:
         self._endpoint = endpoint.rstrip("/") if endpoint else None
@@ -44,6 +48,7 @@ class S3Storage:
         self._access_key = access_key
         self._secret_key = secret_key
         self._buckets = tuple(check_bucket(bucket) for bucket in buckets)
+        self._path_style = path_style
         self._timeout = timedelta(seconds=timeout_s)
         self._stores: dict[str, S3Store] = {}
 
@@ -135,7 +140,7 @@ class S3Storage:
             check_key(key)
         store = self._stores.get(bucket)
         if store is None:
-            options: dict[str, Any] = {"region": self._region, "skip_signature": self._access_key is None}
+            options: dict[str, Any] = {"region": self._region, "virtual_hosted_style_request": not self._path_style}
             if self._endpoint is not None:
                 options["endpoint"] = self._endpoint
             if self._access_key is not None:
