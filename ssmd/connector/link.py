@@ -1,0 +1,177 @@
+"""One WebSocket connection to the exchange: frames as raw bytes with their receive time, and a watch on silence."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+import picows
+import structlog
+
+from ssmd.errors import ConfigError, RateLimited, Unavailable
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+_BATCH = 512
+_PING_AFTER_S = 2.0
+_DEAD_AFTER_S = 6.0
+_HANDSHAKE_S = 4.0
+_SMALL_READ = 12 * 1024
+"""A read smaller than the read buffer (16 KiB) emptied the socket."""
+
+log = structlog.get_logger(component="connector")
+
+Frame = tuple[int, bytes]
+"""(receive time in ns, payload)."""
+
+_TEXT = picows.WSMsgType.TEXT
+_BINARY = picows.WSMsgType.BINARY
+_CONTINUATION = picows.WSMsgType.CONTINUATION
+
+
+class ExchangeUnavailable(Unavailable):
+    """The exchange did not accept a connection."""
+
+
+class CredentialsRefused(ConfigError):
+    """The exchange refused the key."""
+
+
+class Link(picows.WSListener):
+    """Hands over all frames of one read at once. `drained_ns`: when the socket was last seen empty."""
+
+    def __init__(self, on_frames: "OnFrames") -> None:
+        self._on_frames = on_frames
+        self._frames: list[Frame] = []
+        self._fragments: list[bytes] = []
+        self._read_bytes = 0
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: picows.WSTransport | None = None
+        self.closed = asyncio.Event()
+        self.reason = "connection_lost"
+        self.failure: BaseException | None = None
+        self.drained_ns = 0
+
+    # -- picows callbacks ---------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+        self._timer = self._loop.call_later(1.0, self._watch)
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        self._heard_at = self._loop.time()
+        self._read_bytes += frame.payload_size
+        kind = frame.msg_type
+        if kind in (_TEXT, _BINARY):
+            if frame.fin:
+                self._frames.append((time.time_ns(), frame.get_payload_as_bytes()))
+            else:
+                self._fragments = [frame.get_payload_as_bytes()]
+        elif kind == _CONTINUATION:
+            self._continue(frame)
+        elif kind == picows.WSMsgType.PING:
+            # picows's own pong would keep the frames before a trailing ping from being handed over
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif kind == picows.WSMsgType.CLOSE:
+            self._flush()
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+            return
+        if frame.last_in_buffer:
+            self._flush()
+            if self._read_bytes < _SMALL_READ:
+                self.drained_ns = time.time_ns()
+            self._read_bytes = 0
+        elif len(self._frames) >= _BATCH:
+            self._flush()
+
+    def _continue(self, frame: picows.WSFrame) -> None:
+        self._fragments.append(frame.get_payload_as_bytes())
+        if sum(map(len, self._fragments)) > MAX_FRAME_BYTES:
+            log.error("a fragmented message is larger than 64 MiB, connection dropped")
+            self.drop("connection_lost")
+        elif frame.fin:
+            self._frames.append((time.time_ns(), b"".join(self._fragments)))
+            self._fragments = []
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.closed.set()
+
+    def _flush(self) -> None:
+        if self._frames and self.failure is None:
+            frames, self._frames = self._frames, []
+            try:
+                self._on_frames(self, frames)
+            except Exception as error:  # noqa: BLE001 - picows would only log it; the owner raises it again
+                self.failure = error
+                self.drop("connection_lost")
+
+    # -- the owner's side ---------------------------------------------------------------------------------------
+
+    def send(self, command: bytes) -> None:
+        """Send a text message; nothing when the connection is gone."""
+        if self._transport is not None and not self._transport.is_disconnected:
+            self._transport.send(_TEXT, command)
+
+    def close(self) -> None:
+        """Say goodbye; `closed` is set when the exchange's last frame was handed over."""
+        if self._transport is not None and not self._transport.is_disconnected:
+            self._transport.send_close(picows.WSCloseCode.OK)
+
+    def drop(self, reason: str) -> None:
+        """Cut the connection now; `reason` becomes the gap's."""
+        self.reason = reason
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last byte (heartbeats included)."""
+        return self._loop.time() - self._heard_at
+
+    def _watch(self) -> None:
+        if self._transport is None or self._transport.is_disconnected:
+            return
+        if self.silent_s > _DEAD_AFTER_S:
+            log.warning("exchange silent, connection dropped", seconds=round(self.silent_s, 1))
+            self.drop("silence")
+            return
+        if self.silent_s > _PING_AFTER_S:
+            self._transport.send_ping()
+        self._timer = self._loop.call_later(1.0, self._watch)
+
+
+OnFrames: TypeAlias = Callable[[Link, list[Frame]], None]
+
+
+async def connect(url: str, headers: dict[str, str], on_frames: "OnFrames") -> Link:
+    """Open a connection.
+
+    Raises CredentialsRefused (401, 403), RateLimited (429, 418) or ExchangeUnavailable, each saying where and why.
+    """
+    try:
+        _, link = await picows.ws_connect(
+            lambda: Link(on_frames),
+            url,
+            websocket_handshake_timeout=_HANDSHAKE_S,
+            extra_headers=headers,
+            max_frame_size=MAX_FRAME_BYTES,
+            max_redirects=0,
+            enable_auto_ping=False,
+            enable_auto_pong=False,
+        )
+    except picows.WSInvalidStatusError as error:
+        status = int(error.response.status) if error.response is not None else 0
+        if status in (401, 403):
+            raise CredentialsRefused(f"the exchange at {url} refused the credentials (HTTP {status})") from error
+        if status in (418, 429):
+            raise RateLimited(f"the exchange at {url} asked for patience (HTTP {status})") from error
+        raise ExchangeUnavailable(f"the exchange at {url} answered HTTP {status}") from error
+    except (picows.WSError, OSError, TimeoutError) as error:
+        raise ExchangeUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}") from error
+    assert isinstance(link, Link)
+    return link

@@ -1,0 +1,293 @@
+"""The path of a frame: spool, map, encode, spool again, publish — synchronous, a whole read at a time."""
+
+import re
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from ssmd.clock import NS_PER_DAY, day_of
+from ssmd.connector.link import Frame
+from ssmd.connector.outbox import Outbox
+from ssmd.connector.spool import GAP, OUT, RAW, Position, RawMeta, Segment, Spool, SpoolFull, pack, pack_messages
+from ssmd.errors import DataError
+from ssmd.feeds.interface import Command, Decoded, Decoder, Mapper, SequenceGap, Session
+from ssmd.market.events import Event, Gap, MarketStatus, OrderBookUpdate, Quote, Trade
+from ssmd.market.subjects import encode_ticker
+from ssmd.middleware.transport.interface import Outgoing
+from ssmd.wire import normalized
+from ssmd.wire.raw import raw_line
+
+_TRADE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KINDS: dict[type[Event], bytes] = {
+    Trade: b"trade",
+    OrderBookUpdate: b"orderbook",
+    Quote: b"ticker",
+    MarketStatus: b"status",
+}
+_MAX_SUBJECTS = 200_000
+_FULL_RETRY_NS = 1_000_000_000
+TRANSIT_NS = 100_000_000
+"""A lost frame was sent a little before the frame that we received last: transit, and queues on both sides."""
+
+log = structlog.get_logger(component="connector")
+
+
+class Conversation:
+    """One connection's protocol state: its number of frames, its mapper and its session."""
+
+    def __init__(self, connection: str, mapper: Mapper, session: Session) -> None:
+        self.connection = connection
+        self.id = connection.encode()
+        self.mapper = mapper
+        self.session = session
+        self.n = 0
+        self.first_ns = 0
+        self.last_ns = 0
+        self.sid_last_ns: dict[int, int] = {}
+
+
+class Lines:
+    """The raw lines of one group in one read."""
+
+    __slots__ = ("first_n", "first_ns", "lines")
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.first_n = 0
+        self.first_ns = 0
+
+
+class Pipeline:
+    """Frames in; a durable log, events on the stream and commands for the exchange out."""
+
+    def __init__(
+        self,
+        feed: str,
+        decoder: Decoder,
+        spool: Spool,
+        outbox: Outbox,
+        *,
+        max_segment_bytes: int,
+        publish_raw: bool,
+        on_segment_end: Callable[[Segment], None],
+        make_room: Callable[[], bool],
+    ) -> None:
+        self._feed = feed
+        self._decode = decoder.decode
+        self._spool = spool
+        self._outbox = outbox
+        self._max_segment_bytes = max_segment_bytes
+        self._publish_raw = publish_raw
+        self._on_segment_end = on_segment_end
+        self._make_room = make_room
+        self._subjects: dict[tuple[type[Event], str], bytes | None] = {}
+        self._prefix = feed.encode() + b"."
+        self._full_since_ns = 0
+        self._full_retry_ns = 0
+        self.received: dict[str, int] = {}
+        self.published = 0
+        self.gaps: list[Gap] = []
+        self._day_number = 0
+        self.problems: dict[str, int] = {}
+        self.samples: dict[str, bytes] = {}
+
+    # -- the hot path -------------------------------------------------------------------------------------------
+
+    def process(self, conversation: Conversation, frames: list[Frame]) -> list[Command]:
+        """Take in the frames of one read; the commands to send."""
+        midnight = (frames[-1][0] // NS_PER_DAY) * NS_PER_DAY
+        if frames[0][0] < midnight:  # a read across midnight: each frame belongs to the day it was received in
+            before = [frame for frame in frames if frame[0] < midnight]
+            after = [frame for frame in frames if frame[0] >= midnight]
+            return self.process(conversation, before) + self.process(conversation, after)
+        decode = self._decode
+        decoded = [decode(frame) for _, frame in frames]
+        first_n = conversation.n
+        if not self._keep(conversation, first_n, frames, decoded):
+            # lost, and covered by a gap; the protocol goes on (the mapper will see the hole in the sequence)
+            return [c for what in decoded for c in conversation.session.receive(what, frames[0][0])]
+        conversation.n += len(frames)
+        messages, commands = self._map(conversation, first_n, frames, decoded)
+        if messages:
+            self._emit(messages)
+        return commands
+
+    def _keep(self, conversation: Conversation, first_n: int, frames: list[Frame], decoded: list[Decoded]) -> bool:
+        """Write the raw lines; False when the spool is full (the frames are lost and a gap is open)."""
+        try:
+            self._turn_segment(frames[0][0])
+        except SpoolFull as error:
+            return self._spool_full(error, frames[0][0], conversation)
+        groups: dict[str, Lines] = {}
+        received = self.received
+        connection = conversation.connection
+        n = first_n
+        last: dict[str, tuple[int, int]] = {}
+        for (received_ns, frame), what in zip(frames, decoded, strict=True):
+            kind, group = what.type, what.group
+            lines = groups.get(group)
+            if lines is None:
+                lines = groups[group] = Lines()
+                lines.first_n, lines.first_ns = n, received_ns
+            lines.lines.append(raw_line(received_ns, kind, connection, n, frame, what.inline))
+            last[group] = (n, received_ns)
+            received[kind] = received.get(kind, 0) + 1
+            n += 1
+        entries = []
+        for group, lines in groups.items():
+            last_n, last_ns = last[group]
+            meta = RawMeta(group, connection, len(lines.lines), lines.first_n, last_n, lines.first_ns, last_ns)
+            entries.append(pack(RAW, msgspec.json.encode(meta), b"".join(lines.lines)))
+        if not self._append(entries, frames[0][0], conversation):
+            return False
+        if not conversation.first_ns:
+            conversation.first_ns = frames[0][0]
+        conversation.last_ns = frames[-1][0]
+        return True
+
+    def _map(
+        self, conversation: Conversation, first_n: int, frames: list[Frame], decoded: list[Decoded]
+    ) -> tuple[list[Outgoing], list[Command]]:
+        mapper, session = conversation.mapper, conversation.session
+        map_one, encode, subjects = mapper.map, normalized.encode, self._subjects
+        messages: list[Outgoing] = []
+        commands: list[Command] = []
+        heard = conversation.sid_last_ns
+        n = first_n
+        for (received_ns, frame), what in zip(frames, decoded, strict=True):
+            event = map_one(what, received_ns)
+            if what.problem:
+                self._problem(what.problem, 1, frame)
+            gaps = mapper.take_gaps()
+            if gaps:
+                commands += self._sequence_gaps(conversation, gaps, received_ns)
+            if what.sid is not None:
+                heard[what.sid] = received_ns
+            if event is not None:
+                key = (event.__class__, event.ticker)  # type: ignore[union-attr]  # a mapper makes no Gap
+                subject = subjects.get(key) or self._subject(key, frame)
+                if subject is not None:
+                    identity = b"%b:%d" % (conversation.id, n)
+                    if key[0] is Trade and _TRADE_ID.fullmatch(event.trade_id):  # type: ignore[union-attr]
+                        identity = event.trade_id.encode()  # type: ignore[union-attr]
+                    messages.append(Outgoing(subject, identity, encode(event)))
+            commands += session.receive(what, received_ns)
+            if self._publish_raw:
+                token = encode_ticker(what.type).encode()
+                messages.append(Outgoing(self._prefix + b"raw." + token, b"%b:%d:raw" % (conversation.id, n), frame))
+            n += 1
+        for kind, count in mapper.take_problems().items():
+            self._problem(kind, count, frames[-1][1])
+        return messages, commands
+
+    def _emit(self, messages: list[Outgoing]) -> None:
+        try:
+            place = self._spool.append(pack(OUT, b"", pack_messages(messages)))
+        except SpoolFull:
+            # the raw lines of these frames are safe; the live stream lacks them until it is healed from raw
+            self._problem("not_published_spool_full", len(messages), b"")
+            return
+        self.published += len(messages)
+        self._outbox.offer(messages, place)
+
+    # -- the rare paths -----------------------------------------------------------------------------------------
+
+    def _subject(self, key: tuple[type[Event], str], frame: bytes) -> bytes | None:
+        if key in self._subjects:
+            return None  # known as impossible
+        if len(self._subjects) > _MAX_SUBJECTS:
+            self._subjects.clear()
+        try:
+            subject = self._prefix + _KINDS[key[0]] + b"." + encode_ticker(key[1]).encode()
+        except DataError:
+            self._problem("bad_ticker", 1, frame)
+            self._subjects[key] = None
+            return None
+        self._subjects[key] = subject
+        return subject
+
+    def _problem(self, kind: str, count: int, sample: bytes) -> None:
+        self.problems[kind] = self.problems.get(kind, 0) + count
+        if sample and kind not in self.samples:
+            self.samples[kind] = sample[:1024]
+
+    def _sequence_gaps(self, conversation: Conversation, gaps: list[SequenceGap], received_ns: int) -> list[Command]:
+        commands: list[Command] = []
+        for found in gaps:
+            start = conversation.sid_last_ns.get(found.sid, conversation.first_ns or received_ns)
+            self.record_gap(
+                Gap(
+                    feed=self._feed,
+                    connection=conversation.connection,
+                    sid=found.sid,
+                    from_ns=start - TRANSIT_NS,
+                    to_ns=received_ns,
+                    reason="sequence_gap",
+                    last_seq=found.last_seq,
+                    next_seq=found.next_seq,
+                    tickers=found.tickers,
+                )
+            )
+            if found.tickers:
+                commands += conversation.session.request_snapshots(found.sid, found.tickers, received_ns)
+        return commands
+
+    def _turn_segment(self, now_ns: int) -> None:
+        current = self._spool.current
+        if current is not None:
+            same_day = now_ns // NS_PER_DAY == self._day_number
+            if same_day and self._spool.offset < self._max_segment_bytes:
+                return
+            self.end_segment()
+        self._day_number = now_ns // NS_PER_DAY
+        self._outbox.begin(self._spool.begin(day_of(now_ns)))
+
+    def end_segment(self) -> None:
+        """Close the current segment and have it sealed."""
+        segment = self._spool.end()
+        if segment is not None:
+            self._on_segment_end(segment)
+
+    def _append(self, entries: list[bytes], first_ns: int, conversation: Conversation) -> bool:
+        if self._full_since_ns and first_ns < self._full_retry_ns:
+            return False
+        while True:
+            try:
+                self._spool.append(b"".join(entries))
+                break
+            except SpoolFull as error:
+                if not self._make_room():
+                    return self._spool_full(error, first_ns, conversation)
+        if self._full_since_ns:
+            start, self._full_since_ns = self._full_since_ns, 0
+            self.record_gap(Gap(self._feed, conversation.connection, None, start, first_ns, "spool_full"))
+        return True
+
+    def _spool_full(self, error: SpoolFull, first_ns: int, conversation: Conversation) -> bool:
+        if not self._full_since_ns:
+            self._full_since_ns = (conversation.last_ns or first_ns) - TRANSIT_NS
+            log.error("spool full, frames are being lost", error=str(error), hint="free some disk space")
+        self._full_retry_ns = first_ns + _FULL_RETRY_NS
+        return False
+
+    def record_gap(self, gap: Gap) -> None:
+        """Keep a gap in the spool, announce it on the stream and hand it on (`gaps`) to become an object and a row."""
+        log.warning(
+            "gap recorded", reason=gap.reason, connection=gap.connection, sid=gap.sid,
+            seconds=round((gap.to_ns - gap.from_ns) / 1e9, 3),
+        )  # fmt: skip
+        self.gaps.append(gap)
+        identity = b"gap:%b:%d:%d" % (gap.connection.encode(), gap.from_ns, -1 if gap.sid is None else gap.sid)
+        subject = self._prefix + b"gap." + encode_ticker(gap.connection or "none").encode()
+        message = Outgoing(subject, identity, normalized.encode(gap))
+        try:
+            if self._spool.current is None:
+                self._turn_segment(gap.to_ns)
+            place: Position = self._spool.append(
+                pack(GAP, b"", msgspec.json.encode(gap)) + pack(OUT, b"", pack_messages([message]))
+            )
+        except SpoolFull:
+            return  # the object is stored all the same, from `gaps`
+        self.published += 1
+        self._outbox.offer([message], place)

@@ -1,0 +1,463 @@
+"""The connector: keeps a connection to the exchange, and turns what comes into the raw archive and the live stream."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from ssmd.clock import NS_PER_S, day_of, iso, now_ns
+from ssmd.connector import link as links
+from ssmd.connector.link import CredentialsRefused, Frame, Link
+from ssmd.connector.outbox import Outbox
+from ssmd.connector.pipeline import TRANSIT_NS, Conversation, Pipeline
+from ssmd.connector.report import Report
+from ssmd.connector.sealer import Sealer
+from ssmd.connector.spool import Spool
+from ssmd.errors import ConfigError, RateLimited, SsmdError, TransientError
+from ssmd.feeds.interface import Decoder, Mapper, Session
+from ssmd.market.events import Gap
+from ssmd.middleware.storage.interface import Storage
+from ssmd.middleware.transport.interface import Subscription, Transport
+from ssmd.registry.interface import Market, Registry
+from ssmd.wire import normalized
+
+SYNC_EVERY_S = 0.03
+"""Frames are durable within 50 ms: this and the duration of one fdatasync."""
+MARKETS_EVERY_S = 60.0
+BOOKS_MAX_BYTES = 6 * 1024 * 1024
+_GOODBYE_S = 3.0
+_DRAIN_STREAM_S = 8.0
+_DRAIN_ARCHIVE_S = 20.0
+_FIRST_RETRY_S = 0.2
+_MAX_RETRY_S = 3.0
+_MAX_PATIENCE_S = 8.0
+_MAX_REFUSED_S = 30.0
+
+log = structlog.get_logger(component="connector")
+
+
+class Credentials(NamedTuple):
+    """What signs in: `headers` are made anew for each connection; `fingerprint` names the key without revealing it."""
+
+    headers: Callable[[], dict[str, str]]
+    fingerprint: str
+
+
+def fingerprint(key_id: str) -> str:
+    """A short name for a key id that cannot be turned back."""
+    return hashlib.sha256(key_id.encode()).hexdigest()[:16]
+
+
+class MarketSource(Protocol):
+    """Where listed markets come from."""
+
+    def open_markets(self) -> AsyncIterator[Market]:
+        """All markets that trade now; TransientError when the exchange does not answer."""
+        ...
+
+
+class Exchange(NamedTuple):
+    """The feed as the connector needs it: where it is and how it speaks."""
+
+    url: str
+    key_name: str
+    credentials: Callable[[], Credentials]
+    decoder: Decoder
+    mapper: Callable[[str], Mapper]
+    session: Callable[[Callable[[str], bool]], Session]
+    markets: MarketSource | None
+
+
+class Settings(NamedTuple):
+    """From `spec.connector` and `spec.symbols`."""
+
+    feed: str
+    raw_bucket: str
+    spool_folder: Path
+    spool_max_bytes: int
+    seal_s: float
+    seal_bytes: int
+    publish_raw: bool
+    selects: Callable[[str], bool]
+    tickers: tuple[str, ...]
+
+
+class _OpenGap(NamedTuple):
+    from_ns: int
+    reason: str
+    connection: str
+
+
+class Connector:
+    """One feed. `run` returns when everything is drained after `stop` was set."""
+
+    def __init__(
+        self, settings: Settings, exchange: Exchange, transport: Transport, storage: Storage, registry: Registry
+    ) -> None:
+        self._settings = settings
+        self._exchange = exchange
+        self._transport = transport
+        self._storage = storage
+        self._registry = registry
+        self._spool: Spool
+        self._outbox: Outbox
+        self._sealer: Sealer
+        self._pipeline: Pipeline
+        self._report: Report
+        self._conversation: Conversation | None = None
+        self._link: Link | None = None
+        self._gap: _OpenGap | None = None
+        self._segment_began_ns = 0
+        self._tickers: set[str] = set(settings.tickers)
+        self._connected_ns = 0
+        self._problem = "starting"
+        self._attempts = 0
+        self._sessions_begun = 0
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Capture until `stop`; then say goodbye, seal, flush and return (within about 20 s)."""
+        settings = self._settings
+        self._spool = Spool(settings.spool_folder, settings.spool_max_bytes)
+        try:
+            publisher = await self._transport.publisher(settings.feed)
+            self._outbox = Outbox(self._spool, publisher)
+            self._sealer = Sealer(
+                settings.feed, settings.raw_bucket, self._spool, self._outbox, self._storage, self._registry
+            )
+            self._pipeline = Pipeline(
+                settings.feed,
+                self._exchange.decoder,
+                self._spool,
+                self._outbox,
+                max_segment_bytes=settings.seal_bytes,
+                publish_raw=settings.publish_raw,
+                on_segment_end=self._sealer.add,
+                make_room=self._sealer.make_room,
+            )
+            self._report = Report(settings.feed, self._registry)
+            self._resume()
+            await self._work(stop)
+        finally:
+            self._spool.close()
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        background: list[tuple[str, Callable[[], Coroutine[None, None, None]]]] = [
+            ("outbox", self._outbox.run),
+            ("sealer", self._sealer.run),
+            ("sync", self._keep_durable),
+            ("tick", self._tick),
+            ("report", self._write_reports),
+            ("markets", self._follow_markets),
+            ("books", self._serve_books),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work(), name=name) for name, work in background]
+                try:
+                    await self._stay_connected(stop)
+                    await self._drain()
+                finally:
+                    for task in tasks:
+                        task.cancel()
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from failures
+
+    def _resume(self) -> None:
+        """What the last run left: where its coverage ended is where the first gap begins."""
+        state = self._spool.state
+        newest_ns, connection = self._spool.last_received()
+        covered_ns = max(state.covered_ns, newest_ns)
+        if covered_ns:
+            reason = "planned_teardown" if state.clean else "startup"
+            start = covered_ns if state.clean else covered_ns - TRANSIT_NS
+            self._gap = _OpenGap(start, reason, connection or state.connection)
+        if self._spool.leftovers:
+            log.info("spool left from the last run", segments=len(self._spool.leftovers))
+        state.clean = False
+        self._spool.save_state()
+
+    # -- connections --------------------------------------------------------------------------------------------
+
+    async def _stay_connected(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self._one_session(stop)
+            except CredentialsRefused as error:
+                delay = self._refused(error)
+            except RateLimited as error:
+                self._note_failure("rate_limited", error)
+                delay = min(_MAX_PATIENCE_S, 2.0**self._attempts)
+            except TransientError as error:
+                self._note_failure("", error)
+                delay = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(self._attempts, 10))
+            else:
+                delay = _FIRST_RETRY_S
+            self._attempts += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    def _note_failure(self, reason: str, error: SsmdError) -> None:
+        self._problem = error.message
+        if self._gap is not None and reason:
+            self._gap = self._gap._replace(reason=reason)
+        if self._attempts in (0, 3, 10) or self._attempts % 50 == 0:
+            log.warning("exchange unavailable", error=error.message, attempt=self._attempts)
+
+    def _refused(self, error: CredentialsRefused) -> float:
+        """Credentials that never worked end the process; ones that did are tried again, ever more patiently."""
+        if self._spool.state.accepted_key != self._exchange.credentials().fingerprint:
+            prefix = f"SSMD_KEY_{self._exchange.key_name.upper().replace('-', '_')}"
+            raise ConfigError(
+                f"{error.message}; key '{self._exchange.key_name}'",
+                f"set a valid one: {prefix}_API_KEY and {prefix}_API_SECRET_FILE, then start again",
+            ) from error
+        self._problem = error.message
+        log.error("credentials that worked before are refused", error=error.message, attempt=self._attempts)
+        return min(_MAX_PATIENCE_S if self._attempts < 15 else _MAX_REFUSED_S, 2.0 ** min(self._attempts, 10))
+
+    async def _one_session(self, stop: asyncio.Event) -> None:
+        connection = f"c-{now_ns() // 1_000_000:x}-{token_hex(3)}"
+        exchange = self._exchange
+        credentials = exchange.credentials()
+        self._conversation = Conversation(
+            connection, exchange.mapper(connection), exchange.session(self._settings.selects)
+        )
+        session = self._conversation.session
+        link = await links.connect(exchange.url, credentials.headers(), self._on_frames)
+        self._link = link
+        self._sessions_begun += 1
+        self._connected_ns = now_ns()
+        self._problem = ""
+        self._spool.state.accepted_key = credentials.fingerprint
+        log.info("connected to the exchange", connection=connection, tickers=len(self._tickers))
+        self._send(link, session.start(sorted(self._tickers)))
+        stopping = asyncio.create_task(stop.wait())
+        closed = asyncio.create_task(link.closed.wait())
+        try:
+            await asyncio.wait((stopping, closed), return_when=asyncio.FIRST_COMPLETED)
+            if not link.closed.is_set():
+                link.close()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(link.closed.wait(), _GOODBYE_S)
+                link.drop("planned_teardown")
+                link.reason = "planned_teardown"
+        finally:
+            stopping.cancel()
+            closed.cancel()
+            self._session_ended(link)
+        if link.failure is not None:
+            raise link.failure
+
+    def _session_ended(self, link: Link) -> None:
+        conversation, self._conversation, self._link = self._conversation, None, None
+        self._connected_ns = 0
+        assert conversation is not None
+        log.info("connection ended", connection=conversation.connection, reason=link.reason, frames=conversation.n)
+        if conversation.last_ns:
+            last_ns = min(conversation.last_ns, link.drained_ns or conversation.last_ns)
+            self._gap = _OpenGap(last_ns - TRANSIT_NS, link.reason, conversation.connection)
+            self._problem = f"connection ended: {link.reason}"
+
+    def _on_frames(self, link: Link, frames: list[Frame]) -> None:
+        conversation = self._conversation
+        assert conversation is not None
+        if self._gap is not None:
+            self._close_gap(frames[0][0])
+            self._attempts = 0
+        commands = self._pipeline.process(conversation, frames)
+        if self._pipeline.gaps:
+            self._pass_on_gaps()
+        if commands:
+            self._send(link, commands)
+
+    def _close_gap(self, to_ns: int) -> None:
+        gap, self._gap = self._gap, None
+        assert gap is not None
+        self._pipeline.record_gap(
+            Gap(self._settings.feed, gap.connection, None, min(gap.from_ns, to_ns), to_ns, gap.reason)
+        )
+        self._pass_on_gaps()
+
+    def _pass_on_gaps(self) -> None:
+        for gap in self._pipeline.gaps:
+            self._sealer.add_gap(gap)
+            self._report.gap(gap)
+        self._pipeline.gaps.clear()
+
+    def _send(self, link: Link, commands: Iterable[bytes]) -> None:
+        for command in commands:
+            link.send(command)
+
+    # -- background ---------------------------------------------------------------------------------------------
+
+    async def _keep_durable(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_EVERY_S)
+            if self._spool.dirty:
+                await asyncio.to_thread(self._spool.sync)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = now_ns()
+            current = self._spool.current
+            if current is not None and (
+                now - current.began_ns >= self._settings.seal_s * NS_PER_S or day_of(now) != current.day
+            ):
+                self._pipeline.end_segment()
+            conversation, link = self._conversation, self._link
+            if conversation is not None and link is not None:
+                self._send(link, conversation.session.tick(now))
+                for problem in conversation.session.take_problems():
+                    log.warning("exchange", problem=problem.message, reconnect=problem.reconnect)
+                    if problem.reconnect:
+                        link.drop("connection_lost")
+                self._spool.state.covered_ns = max(self._spool.state.covered_ns, conversation.last_ns)
+                self._spool.state.connection = conversation.connection
+            self._outbox.settle()
+            self._sealer.trim()
+            self._spool.save_state()
+            self._report.measure(self._pipeline, self._outbox, self._spool, conversation, self._sealer)
+
+    async def _write_reports(self) -> None:
+        while True:
+            await asyncio.sleep(5.0)
+            await self._report.flush(self._pipeline, self._sealer)
+
+    async def _follow_markets(self) -> None:
+        source = self._exchange.markets
+        if source is None:
+            return
+        known = await self._known_markets()
+        while True:
+            delay = MARKETS_EVERY_S
+            try:
+                listed = [market async for market in source.open_markets()]
+            except SsmdError as error:
+                log.warning("markets not listed", error=error.message)
+                self._want(known)
+                delay = 5.0
+            else:
+                self._want([market.ticker for market in listed])
+                if not listed:
+                    log.warning("the exchange lists no open market; asking again", known=len(known))
+                    delay = 5.0
+                await self._remember(listed)
+            await asyncio.sleep(delay)
+
+    async def _known_markets(self) -> list[str]:
+        try:
+            rows = await asyncio.to_thread(self._registry.markets, self._settings.feed, "active", 20_000)
+        except TransientError as error:
+            log.warning("registry unavailable, markets come from the exchange alone", error=error.message)
+            return []
+        return [market.ticker for market in rows]
+
+    async def _remember(self, markets: list[Market]) -> None:
+        try:
+            changed = await asyncio.to_thread(self._registry.upsert_markets, self._settings.feed, markets)
+        except TransientError as error:
+            log.warning("markets not written down", error=error.message)
+        else:
+            if changed:
+                log.info("markets", listed=len(markets), changed=changed)
+
+    def _want(self, tickers: Iterable[str]) -> None:
+        new = {ticker for ticker in tickers if self._settings.selects(ticker)} - self._tickers
+        if not new:
+            return
+        self._tickers |= new
+        conversation, link = self._conversation, self._link
+        if conversation is not None and link is not None:
+            self._send(link, conversation.session.add_tickers(sorted(new)))
+
+    async def _serve_books(self) -> None:
+        """Answer requests for the current books, so that a gateway can begin in the middle of the day."""
+
+        async def answer(request: bytes) -> bytes:
+            with suppress(msgspec.DecodeError):
+                tickers = msgspec.json.decode(request or b"[]", type=list[str])
+                conversation = self._conversation
+                if conversation is not None:
+                    out, size = [], 0
+                    for event in conversation.mapper.snapshots(tickers or None):
+                        out.append(normalized.encode(event))
+                        size += len(out[-1])
+                        if size > BOOKS_MAX_BYTES:
+                            break
+                    return b"".join(out)
+            return b""
+
+        served: Subscription | None = None
+        while served is None:
+            try:
+                served = await self._transport.serve(f"ssmd.books.{self._settings.feed}", answer)
+            except TransientError:
+                await asyncio.sleep(1.0)
+        await asyncio.Event().wait()
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Seal and flush: a gap from the last frame to now says that capture ended here."""
+        now = now_ns()
+        state = self._spool.state
+        if self._gap is not None:
+            self._close_gap(now)
+        state.covered_ns, state.clean = now, True
+        self._pipeline.end_segment()
+        await _until(lambda: self._outbox.empty, _DRAIN_STREAM_S)
+        if not self._outbox.empty:
+            log.warning("broker behind at the end; the rest is published after the next start")
+        await _until(lambda: self._sealer.idle, _DRAIN_ARCHIVE_S - _DRAIN_STREAM_S)
+        if not self._sealer.idle:
+            log.warning("storage or registry behind at the end; the rest is archived after the next start")
+        self._sealer.trim()
+        await self._report.flush(self._pipeline, self._sealer)
+
+    def health(self) -> dict[str, object]:
+        """For /health and `ssmd status`."""
+        conversation = self._conversation
+        connected = self._connected_ns > 0
+        if not hasattr(self, "_pipeline"):
+            return {"status": "starting"}
+        trouble = dict(self._sealer.trouble)
+        if self._outbox.behind:
+            trouble["stream"] = "the broker is behind; frames are archived and will be published"
+        return {
+            "status": "ok" if connected and not trouble else "degraded",
+            "connected": connected,
+            "problem": self._problem,
+            "connection": conversation.connection if conversation else "",
+            "frames": sum(self._pipeline.received.values()),
+            "last_frame": iso(conversation.last_ns) if conversation and conversation.last_ns else None,
+            "published": self._pipeline.published,
+            "tickers": len(self._tickers),
+            "gaps": self._report.gap_count,
+            "spool_bytes": self._spool.closed_bytes + self._spool.offset,
+            "trouble": trouble,
+        }
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not condition() and loop.time() < deadline:  # noqa: ASYNC110 - conditions of several parts, at the end only
+        await asyncio.sleep(0.02)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one failure that ended the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
