@@ -1,39 +1,20 @@
-"""The key pair with which the local connector signs for the simulated exchange; made once, never used elsewhere."""
+"""The key pair with which the local connector signs for the simulated exchange, and the variables that hand it over."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 API_KEY = "SSMD_KEY_KALSHI_API_KEY"
 API_SECRET = "SSMD_KEY_KALSHI_API_SECRET"  # noqa: S105 the name of a variable
 API_SECRET_FILE = f"{API_SECRET}_FILE"
 
 
-class DemoKey:
-    """An RSA key pair in a folder; `private` and `public` are PEM files."""
+class DemoKey(NamedTuple):
+    """Key id, and the PEM files of both halves."""
 
-    key_id = "demo"
-
-    def __init__(self, folder: Path) -> None:
-        self.private = folder / "simulated-kalshi.pem"
-        self.public = folder / "simulated-kalshi.pub.pem"
-
-    def ensure(self) -> None:
-        """Make the pair if it is not there."""
-        if self.private.is_file() and self.public.is_file():
-            return
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import rsa
-
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self.private.touch(mode=0o600)
-        self.private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        self.public.write_bytes(
-            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        )
+    key_id: str
+    private: Path
+    public: Path
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables that give this key to the connector; {} when the operator has set a key of their own."""

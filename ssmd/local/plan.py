@@ -11,7 +11,9 @@ import msgspec
 from ssmd.config.environment import Environment
 from ssmd.config.middleware import LocalStorage, MemoryStorage, MemoryTransport
 from ssmd.errors import ConfigError
+from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
+from ssmd.local.nats_server import find_server
 from ssmd.local.ports import Listener, free_port, is_loopback
 from ssmd.local.postgres import STOP_SIGNAL, PostgresServer
 from ssmd.local.supervisord import Program
@@ -146,7 +148,9 @@ def make_plan(
     )
 
 
-def programs(plan: Plan, home: Home, server: PostgresServer | None, variables: Mapping[str, str]) -> list[Program]:
+def programs(
+    plan: Plan, home: Home, server: PostgresServer | None, variables: Mapping[str, str], demo: DemoKey | None
+) -> list[Program]:
     """The programs in the order of their start; `server` is prepared, `variables` is the environment of the stack."""
     secrets = sorted(name for name in variables if name.startswith(KEY_PREFIX))
     exchange = [name for name in secrets if name.startswith(f"{KEY_PREFIX}{plan.feed.upper().replace('-', '_')}_")]
@@ -159,10 +163,10 @@ def programs(plan: Plan, home: Home, server: PostgresServer | None, variables: M
             )
         )  # fmt: skip
     if plan.nats:
-        command = [str(_nats_program()), "-c", str(home.run / "nats.conf")]
+        command = [str(find_server()), "-c", str(home.run / "nats.conf")]
         found.append(Program(name="nats", command=command, settle_s=1, hidden=secrets))
     if plan.simulator:
-        found.append(Program(name="simulator", command=_simulator(plan, home, variables), hidden=secrets))
+        found.append(Program(name="simulator", command=_simulator(plan, variables, demo), hidden=secrets))
     for name in SERVICES:
         command = [sys.executable, "-m", "ssmd", "run", name, "--env", str(plan.file)]
         if name == "connector" and plan.endpoints:
@@ -176,20 +180,11 @@ def stop_order(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in STOP_ORDER] + [name for name in STOP_ORDER if name in names]
 
 
-def _nats_program() -> Path:
-    from ssmd.local.nats_server import find_server
-
-    return find_server()
-
-
-def _simulator(plan: Plan, home: Home, variables: Mapping[str, str]) -> list[str]:
-    from ssmd.local.demo_key import DemoKey
-
+def _simulator(plan: Plan, variables: Mapping[str, str], demo: DemoKey | None) -> list[str]:
     assert plan.simulator is not None
     command = [sys.executable, "-m", "ssmd", "simulate", "--host", plan.simulator.host]
     command += ["--port", str(plan.simulator.port)]
-    demo = DemoKey(home.keys)
-    if demo.is_used_by(variables):
+    if demo and demo.is_used_by(variables):
         command += ["--key-id", demo.key_id, "--public-key", str(demo.public)]
     for tape in plan.options.tapes:
         command += ["--tape", str(tape.absolute())]

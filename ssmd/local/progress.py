@@ -8,10 +8,10 @@ from typing import TextIO
 
 
 class Step:
-    """A step at work; `detail` is printed behind its name."""
+    """A step at work; `detail` is printed behind its name, `mark` before it."""
 
-    def __init__(self) -> None:
-        self.detail = ""
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
         self.mark = "✓"
 
 
@@ -36,9 +36,9 @@ class Progress:
             self._in_place = True
 
     @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[Step]:
+    def step(self, name: str, detail: str = "") -> Iterator[Step]:
         """Time the block; ✓ with the detail when it ends well, ✗ when it raises."""
-        step = Step()
+        step = Step(detail)
         began = time.monotonic()
         self.status(f"… {name}")
         try:

@@ -1,0 +1,126 @@
+"""The root command: what there is, and what an error becomes for the person or the scheduler who called."""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from cyclopts import App, CycloptsError
+
+from ssmd import __version__
+from ssmd.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, SsmdError
+
+EXIT_INTERRUPTED = 130
+
+COMMANDS = (
+    ("up", "ssmd.cli.up:up", "Start the whole local stack and watch it; Ctrl-C stops it."),
+    ("down", "ssmd.cli.up:down", "Stop what `ssmd up` started, and nothing else."),
+    ("status", "ssmd.cli.status:status", "Show what runs and how it is."),
+    ("doctor", "ssmd.cli.doctor:doctor", "Check this machine and the environment; each problem with its fix."),
+    ("run", "ssmd.cli.run:app", "Run one service in the foreground."),
+    ("simulate", "ssmd.cli.simulate:simulate", "Run a simulated exchange that speaks Kalshi's protocol."),
+    ("env", "ssmd.cli.env:app", "Environment files."),
+    ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, verification, compaction."),
+    ("market", "ssmd.cli.market:app", "Markets the registry knows."),
+    ("db", "ssmd.cli.db:app", "The metadata database."),
+)
+"""Name, where it is (imported only when it is called), and its one sentence."""
+
+
+def build() -> App:
+    """The command tree."""
+    app = App(
+        name="ssmd",
+        help="Stupid Simple Market Data: capture, stream and archive exchange data that can be proved complete.",
+        version=f"ssmd {__version__}",
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, place, help_text in COMMANDS:
+        app.command(place, name=name, help=help_text)
+    return app
+
+
+def run() -> None:
+    """The entry point of the `ssmd` program."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    code = main(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. Every error ends here as one message on stderr."""
+    try:
+        return _dispatch(arguments)
+    except CycloptsError as error:
+        return _usage(error, arguments)
+    except SsmdError as error:
+        return _say(error, str(error), error.exit_code)
+    except ExceptionGroup as group:
+        ours = _first_of_ours(group)
+        return _say(group, str(ours), ours.exit_code) if ours else _bug(group)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 the last line: no traceback reaches a user
+        return _bug(error)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    command, bound, _ = build().parse_args(list(arguments), print_error=False, exit_on_error=False)
+    if getattr(command, "__module__", "").startswith("ssmd."):
+        from ssmd.telemetry import log_for_people
+
+        log_for_people()
+    code = command(*bound.args, **bound.kwargs)
+    return code if isinstance(code, int) else EXIT_DONE
+
+
+def _usage(error: CycloptsError, arguments: Sequence[str]) -> int:
+    words = [word for word in arguments if not word.startswith("-")][:2]
+    known = {name for name, *_ in COMMANDS}
+    command = " ".join(["ssmd", *(words if words and words[0] in known else [])])
+    sys.stderr.write(f"{str(error).strip()}\n  Run: {command} --help\n")
+    return EXIT_CONFIG
+
+
+def _say(error: BaseException, text: str, code: int) -> int:
+    sys.stderr.write(f"{text}\n")
+    _debug(error)
+    return code
+
+
+def _bug(error: BaseException) -> int:
+    """One line for the user, the whole story in a file they can send."""
+    story = "".join(traceback.format_exception(error))
+    path = Path(os.environ.get("SSMD_HOME") or ".ssmd").absolute() / "log" / "bug.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"ssmd {__version__} {' '.join(sys.argv[1:])}\n{story}")
+        where = f"the traceback is in {path}"
+    except OSError:
+        where = "run it again with SSMD_DEBUG=1 for the traceback"
+    sys.stderr.write(f"This is a bug in ssmd: {type(error).__name__}: {error}; {where}\n")
+    _debug(error)
+    return EXIT_BUG
+
+
+def _debug(error: BaseException) -> None:
+    if os.environ.get("SSMD_DEBUG"):
+        traceback.print_exception(error)
+
+
+def _first_of_ours(group: BaseExceptionGroup[BaseException]) -> SsmdError | None:
+    for error in group.exceptions:
+        found = _first_of_ours(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, SsmdError):
+            return found
+    return None

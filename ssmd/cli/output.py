@@ -1,0 +1,84 @@
+"""How answers look: tables for people, plain columns in pipes, JSON for programs, and the marks ✓ ○ ✗."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+GOOD, WAITING, BAD = "✓", "○", "✗"
+_COLOURS = {GOOD: "green", WAITING: "yellow", BAD: "red"}
+
+Row = Mapping[str, Any]
+
+
+def show_json(value: object) -> None:
+    """`value` as JSON on stdout, indented for a terminal."""
+    text = msgspec.json.encode(value, order="deterministic")
+    print(msgspec.json.format(text, indent=2 if sys.stdout.isatty() else 0).decode())
+
+
+def show_rows(rows: Sequence[Row], columns: Mapping[str, str], *, as_json: bool, empty: str) -> None:
+    """Rows as a table of `columns` (key → heading), or all their keys as JSON; `empty` is said when there are none."""
+    if as_json:
+        print(msgspec.json.encode(list(rows)).decode() if not sys.stdout.isatty() else _pretty(rows))
+        return
+    if not rows:
+        talk(empty)
+        return
+    cells = [[cell(row.get(key)) for key in columns] for row in rows]
+    if sys.stdout.isatty():
+        _table(list(columns.values()), cells)
+    else:
+        for line in cells:
+            print("\t".join(line))
+
+
+def cell(value: object) -> str:
+    """One value for people: nothing for None, digits grouped, no control characters (market text is not ours)."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 and sys.stdout.isatty() else str(value)
+    return "".join(letter if letter.isprintable() else "·" for letter in str(value))
+
+
+def mark_line(mark: str, name: str, detail: str, fix: str = "") -> None:
+    """`✓ name  detail`, and the fix below it."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(highlight=False).print(
+            Text.assemble((mark, _COLOURS.get(mark, "")), f" {name:<12} {detail}"), soft_wrap=True
+        )
+    else:
+        print(f"{mark} {name:<12} {detail}")
+    if fix:
+        print(f"  {'':<12} → {fix}")
+
+
+def talk(text: str) -> None:
+    """Something for the person, beside the answer: stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _pretty(rows: Sequence[Row]) -> str:
+    return msgspec.json.format(msgspec.json.encode(list(rows)), indent=2).decode()
+
+
+def _table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        numeric = all(line[index].replace(",", "").replace(".", "").isdigit() for line in cells if line[index])
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for line in cells:
+        table.add_row(*(escape(text) for text in line))
+    Console().print(table)

@@ -1,0 +1,135 @@
+"""When a program of the stack does its job, and in whose words it says that it cannot."""
+
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ssmd.errors import (
+    EXIT_CONFIG,
+    EXIT_REFUSED,
+    EXIT_UNAVAILABLE,
+    ConfigError,
+    FatalError,
+    RefusedError,
+    SsmdError,
+    Unavailable,
+)
+from ssmd.local.home import Home
+from ssmd.local.plan import Address
+from ssmd.local.ports import Listener
+from ssmd.local.supervisord import Control, ProgramState, tail
+from ssmd.service_state import read_state
+
+_CLASSES: dict[int, type[SsmdError]] = {
+    EXIT_CONFIG: ConfigError,
+    EXIT_REFUSED: RefusedError,
+    EXIT_UNAVAILABLE: Unavailable,
+}
+_ENDED = ("EXITED", "FATAL")
+
+
+def failure(state: ProgramState, home: Home) -> SsmdError:
+    """The error of a program that ended, in its own words and with its own exit code where it left them."""
+    said = read_state(home.root, state.name)
+    log = home.log / f"{state.name}.err.log"
+    if said is not None and said.state == "failed" and said.error:
+        kind = _CLASSES.get(said.exit_code or 0, FatalError)
+        return kind(f"{state.name}: {said.error}", said.hint or f"Read {log}")
+    words = tail(log, 2) or tail(home.log / f"{state.name}.log", 2) or state.problem or "it said nothing"
+    kind = _CLASSES.get(state.exit_code, FatalError) if state.state == "EXITED" else FatalError
+    return kind(f"{state.name} ended (exit code {state.exit_code}): {words}", f"Read {log}")
+
+
+def await_service(
+    name: str, control: Control, home: Home, pause: Callable[[float], None], deadline: float
+) -> dict[str, Any]:
+    """Wait until a service says that it is well; its health.
+
+    After `deadline` (monotonic seconds) the last health is returned as it is; its `status` says what is missing, and
+    the service goes on trying by itself. Raises the service's error when it has ended for good.
+    """
+    health: dict[str, Any] = {"status": "starting"}
+    while True:
+        state = control.states()[name]
+        if state.state in _ENDED:
+            raise failure(state, home)
+        if state.pid:
+            health = service_health(home, name, state.pid) or health
+        if health.get("status") == "ok" or time.monotonic() > deadline:
+            return health
+        pause(0.05)
+
+
+def service_health(home: Home, name: str, pid: int) -> dict[str, Any] | None:
+    """What a service's admin endpoint says now; None when the process `pid` has none (yet)."""
+    state = read_state(home.root, name)
+    if state is None or state.pid != pid or not state.port:
+        return None
+    return fetch_health(Address(state.host, state.port))
+
+
+def fetch_health(address: Address) -> dict[str, Any] | None:
+    """GET /health of an admin endpoint; None when it does not answer."""
+    link = http.client.HTTPConnection(address.host, address.port, timeout=2.0)
+    try:
+        link.request("GET", "/health")
+        answer = msgspec.json.decode(link.getresponse().read())
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError):
+        return None
+    finally:
+        link.close()
+    return answer if isinstance(answer, dict) else None
+
+
+def await_server(
+    name: str, ready: Callable[[], bool], control: Control, home: Home, pause: Callable[[float], None]
+) -> None:
+    """Wait until `ready` says so; the server's own last words as an error when it keeps ending, or after 30 s."""
+    deadline = time.monotonic() + 30.0
+    while not ready():
+        state = control.states()[name]
+        failed_twice = state.state == "BACKOFF" and time.monotonic() > deadline - 26.0
+        if state.state in _ENDED or failed_twice:
+            raise failure(state, home)
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{name} is not ready after 30 s", f"Read {home.log / name}.log and .err.log")
+        pause(0.03)
+
+
+def answers(address: Address) -> bool:
+    """Does something accept connections there?"""
+    try:
+        socket.create_connection(address, timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def require_answer(listener: Listener) -> None:
+    """A server that is not ours to start must be there; Unavailable otherwise."""
+    try:
+        socket.create_connection((listener.host, listener.port), timeout=5.0).close()
+    except OSError as error:
+        raise Unavailable(
+            f"{listener.program} at {listener.host}:{listener.port} ({listener.setting}) does not answer: {error}",
+            "`ssmd up` starts servers on loopback addresses only: start this one yourself, or correct the address.",
+        ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make the storage's folder and write into it; ConfigError otherwise."""
+    probe = folder / ".ssmd-write-test"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"ssmd")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"the storage folder {folder} (spec.middleware.storage.path) cannot be written: {error.strerror}",
+            "Make it writable, free some space, or change the path.",
+        ) from error

@@ -1,0 +1,273 @@
+"""`ssmd up`: start the servers and services of an environment, watch them, stop them in order."""
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+
+from ssmd.errors import EXIT_DONE, EXIT_UNAVAILABLE, RefusedError, Unavailable
+from ssmd.local import nats_server
+from ssmd.local.demo_key import DemoKey
+from ssmd.local.home import Home, StackRecord
+from ssmd.local.plan import SERVICES, Plan, programs, storage_folder
+from ssmd.local.ports import refuse_taken
+from ssmd.local.postgres import PostgresServer
+from ssmd.local.processes import ProcessId, identify
+from ssmd.local.progress import Progress
+from ssmd.local.readiness import answers, await_server, await_service, require_answer, require_writable
+from ssmd.local.supervisord import Control, Program, await_control, configuration, launch
+from ssmd.local.teardown import MARK, stop_stack
+from ssmd.local.watch import Watch
+
+SERVICE_READY_S = 25.0
+_HURRY_AFTER_S = 0.5
+
+
+class Interrupted(Exception):
+    """A signal came while the stack was being started."""
+
+
+class Stack:
+    """One `ssmd up`: `run` is all there is to call.
+
+    `migrate` brings the database at a URL to the present tables; `demo` is the key pair for a simulated exchange.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        home: Home,
+        progress: Progress,
+        migrate: Callable[[str], None],
+        demo: DemoKey | None,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._plan = plan
+        self._home = home
+        self._progress = progress
+        self._migrate = migrate
+        self._demo = demo
+        self._environ = dict(environ)
+        self._mark = secrets.token_hex(16)
+        self._well = True
+        self._stopping = False
+        self._last_sigint = 0.0
+        self._supervisord: ProcessId | None = None
+        self._control: Control | None = None
+        self._began = time.monotonic()
+
+    def run(self, *, detach: bool = False) -> int:
+        """Bring everything up, then watch until a signal (or return at once with `detach`); the exit code.
+
+        Raises the error of whatever could not be started, with everything stopped again.
+        """
+        self._home.prepare()
+        with self._home.locked():
+            self._refuse_second()
+            refuse_taken(self._plan.listeners)
+            for sign in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(sign, self._on_signal)
+            keep = False
+            try:
+                self._bring_up()
+                self._show_urls()
+                keep = detach
+                if not detach:
+                    Watch(self._plan, self._home, self._controls(), self._progress, self._began).run(self._pause)
+                return EXIT_DONE if self._well else EXIT_UNAVAILABLE
+            except Interrupted:
+                return EXIT_DONE
+            finally:
+                if keep:
+                    self._write_record(up=None)
+                else:
+                    self._take_down()
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _refuse_second(self) -> None:
+        record = self._home.read_record()
+        if record is None:
+            return
+        if record.supervisord.alive:
+            raise RefusedError(
+                f"{self._home.root} is already up (environment {record.environment}, {record.file})",
+                "Run: ssmd status, or ssmd down first; another stack needs another SSMD_HOME and other ports.",
+            )
+        self._progress.line("the last stack here was not taken down; ending what is left of it")
+        stop_stack(self._home, record, self._progress)
+
+    def _bring_up(self) -> None:
+        plan, home = self._plan, self._home
+        self._progress.line(f"environment {plan.environment.name} · exchange: {plan.exchange} · state in {home.root}")
+        folder = storage_folder(plan, home)
+        if folder:
+            with self._progress.step("storage", str(folder)):
+                require_writable(folder)
+        for listener in plan.external:
+            with self._progress.step(listener.program, f"{listener.host}:{listener.port} (not ours to start)"):
+                require_answer(listener)
+        server = self._prepare_postgres()
+        self._launch(server)
+        self._start_servers(server)
+        if plan.database_url:
+            with self._progress.step("database", "tables are up to date"):
+                self._migrate(plan.database_url)
+        if plan.simulator:
+            simulator = plan.simulator
+            with self._progress.step("simulator", f"{simulator} ({plan.exchange})"):
+                self._start("simulator")
+                await_server("simulator", lambda: answers(simulator), self._controls(), home, self._pause)
+        self._start_services()
+
+    def _prepare_postgres(self) -> PostgresServer | None:
+        address = self._plan.postgres
+        if address is None:
+            return None
+        server = PostgresServer(self._home.postgres, address.host, address.port, self._plan.postgres_password)
+        if not (self._home.postgres / "PG_VERSION").exists():
+            with self._progress.step("postgres", "new data folder"):
+                server.prepare()
+        else:
+            server.prepare()
+        return server
+
+    def _launch(self, server: PostgresServer | None) -> None:
+        """Write the configuration and start supervisord with it."""
+        home, plan = self._home, self._plan
+        if plan.nats:
+            text = nats_server.configuration(plan.nats.host, plan.nats.port, home.nats)
+            (home.run / "nats.conf").write_text(text)
+        variables = self._variables()
+        found = programs(plan, home, server, variables, self._demo)
+        self._write_configuration(found)
+        with self._progress.step("supervisor", str(home.config)):
+            self._supervisord = launch(home, variables)
+            self._write_record(up=identify(os.getpid()))
+            await_control(self._controls(), self._supervisord, home)
+
+    def _write_configuration(self, found: list[Program]) -> None:
+        home = self._home
+        self._socket = home.socket_path()
+        self._socket.unlink(missing_ok=True)
+        self._password = secrets.token_hex(16)
+        self._names = [program.name for program in found]
+        text = configuration(found, home, self._socket, self._password, root=os.geteuid() == 0)
+        home.config.touch(mode=0o600)
+        home.config.write_text(text)
+        self._control = Control(self._socket, self._password)
+
+    def _variables(self) -> dict[str, str]:
+        """The environment of the stack: ours, its mark, its home, and the demo key where there is none."""
+        variables = {name: value for name, value in self._environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        variables |= {MARK: self._mark, "SSMD_HOME": str(self._home.root)}
+        if self._plan.simulator and self._demo:
+            variables |= self._demo.variables(self._environ)
+        return variables
+
+    def _start_servers(self, server: PostgresServer | None) -> None:
+        plan, home, control = self._plan, self._home, self._controls()
+        if server is not None:
+            with self._progress.step("postgres", str(plan.postgres)):
+                self._start("postgres")
+                await_server("postgres", lambda: _is_ready(server), control, home, self._pause)
+        if plan.nats:
+            host, port = plan.nats
+            with self._progress.step("nats", f"{plan.nats} (fsync every {nats_server.SYNC_INTERVAL})"):
+                self._start("nats")
+                await_server("nats", lambda: nats_server.greets(host, port), control, home, self._pause)
+
+    def _start_services(self) -> None:
+        """All at once: each can wait for the others, and the exchange's frames should not wait for anybody."""
+        for name in SERVICES:
+            self._start(name)
+        deadline = time.monotonic() + SERVICE_READY_S
+        for name in SERVICES:
+            with self._progress.step(name) as step:
+                health = await_service(name, self._controls(), self._home, self._pause, deadline)
+                status = str(health.get("status", "?"))
+                step.detail = _summary(health)
+                if status != "ok":
+                    self._well = False
+                    step.mark = "○"
+                    step.detail = f"{status}: {health.get('problem') or 'it goes on trying'}"
+
+    def _start(self, name: str) -> None:
+        self._pause(0)
+        self._controls().start(name)
+
+    def _show_urls(self) -> None:
+        for name, url in self._plan.urls.items():
+            self._progress.line(f"  {name:<8} {url}")
+        self._progress.line(
+            f"everything is up after {time.monotonic() - self._began:.1f} s · stop with: {self._how_to_stop()}"
+        )
+
+    def _how_to_stop(self) -> str:
+        return f"ssmd down -f {self._plan.file}"
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _take_down(self) -> None:
+        record = self._home.read_record()
+        if record is None or record.mark != self._mark:
+            return
+        began = time.monotonic()
+        self._progress.line("stopping")
+        # A person who presses Ctrl-C again means it; a second SIGTERM (`ssmd down`, a service manager) does not.
+        stop_stack(self._home, record, self._progress, lambda: self._last_sigint > began + _HURRY_AFTER_S)
+        self._progress.line(f"everything is stopped after {time.monotonic() - began:.1f} s")
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        if number == signal.SIGINT:
+            self._last_sigint = time.monotonic()
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, and leave by Interrupted when a signal has come."""
+        deadline = time.monotonic() + seconds
+        while not self._stopping and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        if self._stopping:
+            raise Interrupted
+
+    # -- the record -------------------------------------------------------------------------------------------------
+
+    def _write_record(self, up: ProcessId | None) -> None:
+        assert self._supervisord is not None
+        self._home.write_record(
+            StackRecord(
+                mark=self._mark,
+                environment=self._plan.environment.name,
+                file=str(self._plan.file),
+                socket=str(self._socket),
+                password=self._password,
+                supervisord=self._supervisord,
+                programs=self._names,
+                urls=self._plan.urls,
+                up=up,
+            )
+        )
+
+    def _controls(self) -> Control:
+        assert self._control is not None
+        return self._control
+
+
+def _is_ready(server: PostgresServer) -> bool:
+    try:
+        server.wait_ready(0.0)
+    except Unavailable:
+        return False
+    return True
+
+
+def _summary(health: dict[str, object]) -> str:
+    """The numbers of a health answer, for people."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in health.items()
+        if isinstance(value, int | str) and key not in ("service", "state", "pid", "status")
+    )[:60]

@@ -1,0 +1,95 @@
+"""Stop what `ssmd up` started in an SSMD_HOME, in order, and nothing else; also after `up` itself was killed."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ssmd.errors import FatalError, Unavailable
+from ssmd.local.home import Home, StackRecord
+from ssmd.local.plan import stop_order
+from ssmd.local.processes import ProcessId, identify, marked
+from ssmd.local.progress import Progress
+from ssmd.local.supervisord import Control
+
+MARK = "SSMD_STACK"
+"""Environment variable that every process of a stack has; its value stands in the record."""
+
+_AT_REST = ("STOPPED", "EXITED", "FATAL")
+_STOP_LIMIT_S = 45.0
+_UP_LIMIT_S = 150.0
+
+
+def down(home: Home, progress: Progress) -> bool:
+    """Stop the stack of this home; False when nothing was running. FatalError when something resists."""
+    record = home.read_record()
+    if record is None:
+        return False
+    if record.up is not None and record.up.alive:
+        # The `up` that watches the stack stops it in order; we wait and look that nothing is left.
+        progress.line(f"asking `ssmd up` (process {record.up.pid}) to stop")
+        record.up.send(signal.SIGTERM)
+        if not record.up.wait(_UP_LIMIT_S):
+            progress.line("it does not end; stopping without it")
+            record.up.send(signal.SIGKILL)
+            record.up.wait(5.0)
+        record = home.read_record() or record
+    stop_stack(home, record, progress)
+    return True
+
+
+def stop_stack(home: Home, record: StackRecord, progress: Progress, hurry: Callable[[], bool] = lambda: False) -> None:
+    """Stop each program in order, then supervisord, then whatever carries the stack's mark. `hurry` ends all graces."""
+    if record.supervisord.alive:
+        control = Control(Path(record.socket), record.password)
+        try:
+            for name in stop_order(record.programs):
+                _stop(control, name, progress, hurry)
+            control.shutdown()
+        except Unavailable as error:
+            progress.line(f"supervisord does not answer ({error.message}); ending its processes one by one")
+        finally:
+            control.close()
+        if not record.supervisord.wait(5.0):
+            record.supervisord.end(2.0 if hurry() else 5.0)
+    _end_leftovers(home, record, progress)
+    home.forget()
+
+
+def _stop(control: Control, name: str, progress: Progress, hurry: Callable[[], bool]) -> None:
+    state = control.states()[name]
+    if state.state in _AT_REST:
+        return
+    with progress.step(name) as step:
+        step.detail = "stopped"
+        control.stop(name)
+        deadline = time.monotonic() + _STOP_LIMIT_S
+        while (state := control.states()[name]).state not in _AT_REST:
+            if hurry() or time.monotonic() > deadline:
+                step.detail, step.mark = "killed", "✗"
+                if state.pid and (process := identify(state.pid)):
+                    process.send(signal.SIGKILL)
+            time.sleep(0.05)
+        if state.exit_code > 0:
+            step.detail, step.mark = f"stopped with exit code {state.exit_code}", "✗"
+
+
+def _end_leftovers(home: Home, record: StackRecord, progress: Progress) -> None:
+    """Processes that outlived supervisord (it was killed): services first, their servers last."""
+    for process in _leftovers(home, record):
+        progress.line(f"ending process {process.pid}, left over from this stack")
+        process.end(30.0)
+    resisting = [str(process.pid) for process in _leftovers(home, record)]
+    if resisting:
+        raise FatalError(f"processes {', '.join(resisting)} of this stack do not end", "End them with: kill -9")
+
+
+def _leftovers(home: Home, record: StackRecord) -> list[ProcessId]:
+    found = {process.pid: process for process in marked(MARK, record.mark)}
+    # PostgreSQL overwrites its environment with the title it shows in `ps`: ask its own lock file.
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = (home.postgres / "postmaster.pid").read_text().splitlines()
+        if Path(lines[1]).resolve() == home.postgres.resolve() and (process := identify(int(lines[0]))):
+            found[process.pid] = process
+    return sorted(found.values(), key=lambda process: -process.started)
