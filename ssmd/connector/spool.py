@@ -164,8 +164,8 @@ class Spool:
                 f"the spool folder {folder} cannot be used: {error.strerror}",
                 "make it writable, free some space or set spec.connector.spool.path",
             ) from error
-        last = self.leftovers[-1].number if self.leftovers else self.state.published.segment
-        self._next_number = last + 1
+        newest = self.leftovers[-1].number if self.leftovers else 0
+        self._next_number = max(newest, self.state.published.segment) + 1
         self.current: Segment | None = None
         self._file = -1
         self.offset = 0
