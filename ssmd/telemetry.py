@@ -70,6 +70,26 @@ ARCHIVER_BYTES = Counter(
     "ssmd_archiver_bytes_written", "Compressed bytes of objects written.", ["bucket"], registry=METRICS
 )
 ARCHIVER_FILES = Counter("ssmd_archiver_files_written", "Objects written.", ["bucket"], registry=METRICS)
+ARCHIVER_RECEIVED = Counter(
+    "ssmd_archiver_messages_received", "Messages of the stream taken, repeats not counted.", ["feed"], registry=METRICS
+)
+ARCHIVER_MISSING = Counter(
+    "ssmd_archiver_messages_missing",
+    "Messages that the stream no longer had; compaction heals.",
+    ["feed"],
+    registry=METRICS,
+)
+ARCHIVER_MALFORMED = Counter(
+    "ssmd_archiver_messages_malformed", "Messages that are no event; the raw archive has their frames.", ["feed"],
+    registry=METRICS,
+)  # fmt: skip
+ARCHIVER_HELD_BYTES = Gauge(
+    "ssmd_archiver_held_bytes", "Bytes taken from the stream and not yet in an object.", ["feed"], registry=METRICS
+)
+ARCHIVER_BACKLOG = Gauge(
+    "ssmd_archiver_backlog_messages", "Messages of the stream that no object holds yet, at the last flush.", ["feed"],
+    registry=METRICS,
+)  # fmt: skip
 
 # --- gateway ---------------------------------------------------------------------------------------------------------
 
@@ -85,7 +105,10 @@ GATEWAY_DISCONNECTIONS = Counter(
     "ssmd_gateway_disconnections", "WebSocket connections that ended, by reason.", ["reason"], registry=METRICS
 )
 GATEWAY_SUBSCRIPTIONS = Gauge(
-    "ssmd_gateway_subscriptions_active", "Clients subscribed, to all symbols or to named ones.", ["kind"], registry=METRICS
+    "ssmd_gateway_subscriptions_active",
+    "Clients subscribed, to all symbols or to named ones.",
+    ["kind"],
+    registry=METRICS,
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -142,3 +165,19 @@ def configure_logging(component: str, *, stream: TextIO | None = None, level: in
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+
+
+def log_for_people(level: int = logging.WARNING) -> None:
+    """Commands that answer on stdout: warnings go to stderr as plain lines, `warning: msg  key=value`."""
+
+    def plain(_logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        said = event.pop("event", "")
+        rest = " ".join(f"{name}={value}" for name, value in event.items() if name != "exception")
+        return f"{method}: {said}  {rest}".rstrip()
+
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, plain],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
