@@ -55,7 +55,7 @@ def event_body(event: Event, feed: str) -> bytes:
 
 
 @lru_cache(maxsize=65_536)
-def _number(millionths: int) -> str:
+def number(millionths: int) -> str:
     """The exact decimal of a number of millionths, as short as it gets."""
     whole, part = divmod(abs(millionths), SCALE)
     sign = "-" if millionths < 0 else ""
@@ -78,14 +78,14 @@ def _ms(event: Trade | OrderBookUpdate | Quote | MarketStatus) -> int:
 def _trade(event: Trade, feed: str) -> str:
     block = ',"block":true' if event.block else ""
     return (
-        f'{_head("trade", feed, event.ticker)},"price":{_number(event.price)},"size":{_number(event.size)}'
+        f'{_head("trade", feed, event.ticker)},"price":{number(event.price)},"size":{number(event.size)}'
         f',"side":"{_SIDES[event.side]}","ts":{(event.exchange_ns or event.received_ns) // NS_PER_MS}'
         f',"trade_id":{_text(event.trade_id)}{block}}}'
     )
 
 
 def _levels(levels: Sequence[Level]) -> str:
-    return ",".join([f"[{_number(price)},{_number(size)}]" for price, size in levels])
+    return ",".join([f"[{number(price)},{number(size)}]" for price, size in levels])
 
 
 def _orderbook(event: OrderBookUpdate, feed: str) -> str:
@@ -98,16 +98,16 @@ def _orderbook(event: OrderBookUpdate, feed: str) -> str:
 
 def _quote(event: Quote, feed: str) -> str:
     return (
-        f'{_head("ticker", feed, event.ticker)},"bid":{_number(event.bid)},"bid_size":{_number(event.bid_size)}'
-        f',"ask":{_number(event.ask)},"ask_size":{_number(event.ask_size)}'
-        f',"last":{_number(event.last)},"last_size":{_number(event.last_size)}'
-        f',"volume":{_number(event.volume)},"open_interest":{_number(event.open_interest)},"ts":{_ms(event)}}}'
+        f'{_head("ticker", feed, event.ticker)},"bid":{number(event.bid)},"bid_size":{number(event.bid_size)}'
+        f',"ask":{number(event.ask)},"ask_size":{number(event.ask_size)}'
+        f',"last":{number(event.last)},"last_size":{number(event.last_size)}'
+        f',"volume":{number(event.volume)},"open_interest":{number(event.open_interest)},"ts":{_ms(event)}}}'
     )
 
 
 def _status(event: MarketStatus, feed: str) -> str:
     result = _text(event.result) if event.result else "null"
-    value = "null" if event.settlement_value is None else _number(event.settlement_value)
+    value = "null" if event.settlement_value is None else number(event.settlement_value)
     return (
         f'{_head("status", feed, event.ticker)},"status":"{event.status.name.lower()}"'
         f',"result":{result},"settlement_value":{value},"ts":{_ms(event)}}}'
