@@ -79,7 +79,7 @@ async def raw_manifests(storage: Storage, bucket: str, feed: str, day: date) -> 
     found: dict[RawObject, Manifest] = {}
     for entry in await storage.list(bucket, layout.raw_manifests_prefix(feed, day)):
         its = layout.parse_raw_manifest(entry.key)
-        found[its] = await _read(storage, bucket, its)
+        found[its] = await read_manifest(storage, bucket, its)
     return found
 
 
@@ -90,11 +90,12 @@ async def normalized_manifests(
     found: dict[SegmentObject | TickerObject, Manifest] = {}
     for entry in await storage.list(bucket, layout.normalized_manifests_prefix(feed, event_type, day)):
         its = layout.parse_normalized_manifest(entry.key)
-        found[its] = await _read(storage, bucket, its)
+        found[its] = await read_manifest(storage, bucket, its)
     return found
 
 
-async def _read(storage: Storage, bucket: str, its: DataObject) -> Manifest:
+async def read_manifest(storage: Storage, bucket: str, its: DataObject) -> Manifest:
+    """The manifest of an object; DataError when there is none, it is damaged or describes another object."""
     manifest = decode_manifest(await storage.get(bucket, its.manifest_key), f"{bucket}/{its.manifest_key}")
     if manifest.key != its.key:
         raise DataError(f"{bucket}/{its.manifest_key} describes {manifest.key}, not {its.key}")

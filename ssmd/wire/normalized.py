@@ -49,6 +49,17 @@ _LAYOUTS = {event_type: reflect(item.schema) for event_type, item in STRUCTS.ite
 _LEVEL = reflect(_MODULES["orderbook"].Level.schema)
 _NAMES: dict[type, str] = {cls: name for name, cls in EVENT_TYPES.items()}
 
+def _received_at() -> int:
+    # The schemas only ever grow at their end, so what is equal for all types today stays where it is.
+    offsets = {layout.data["receivedTime"].offset for layout in _LAYOUTS.values()}
+    if len(offsets) != 1:
+        raise ValueError("receivedTime lies at different places in the schemas")
+    return 2 * WORD + offsets.pop()
+
+
+RECEIVED_AT = _received_at()
+"""Where `receivedTime` (8 bytes, little-endian) lies in any message that `encode` made."""
+
 _ENCODERS = cast(
     "dict[type, Callable[[Event], bytes]]",
     {
@@ -72,6 +83,11 @@ def encode(event: Event) -> bytes:
         return _ENCODERS[type(event)](event)
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
         raise DataError(f"{event_type_of(event)} event cannot be written as Cap'n Proto: {error}") from error
+
+
+def received_ns(data: bytes) -> int:
+    """The receive time of any message that `encode` made, without decoding it. A message cut short gives nonsense."""
+    return int.from_bytes(data[RECEIVED_AT : RECEIVED_AT + WORD], "little")
 
 
 def decode(event_type: str, data: bytes) -> Event:
