@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from tests.databases import Database
     from tests.servers import NatsServer
 
 
@@ -25,3 +26,18 @@ def nats_broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[NatsServe
 
     with nats_server(tmp_path_factory.mktemp("nats")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Database]":
+    """A real PostgreSQL for the whole run; `postgres.fresh()` is a new database with ssmd's tables."""
+    from tests.databases import database_server
+
+    with database_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: "Database") -> str:
+    """The URL of one database with ssmd's tables and feeds, shared by the run."""
+    return postgres.fresh()

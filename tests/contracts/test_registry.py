@@ -1,0 +1,348 @@
+"""What every registry promises: idempotent records, days recounted from their objects, hostile values kept out."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any
+
+import msgspec
+import pytest
+
+from ssmd.clock import NS_PER_DAY, NS_PER_S, day_start_ns
+from ssmd.errors import ConfigError, DataError
+from ssmd.market.events import Gap
+from ssmd.registry.interface import Issue, Market, ObjectRecord, Registry
+from ssmd.registry.memory import MemoryRegistry
+from ssmd.registry.postgres import PostgresRegistry
+from tests.databases import Database
+
+DAY = date(2026, 11, 22)
+START = day_start_ns(DAY)
+NEXT_DAY = date(2026, 11, 23)
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])
+def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
+    opened: Registry
+    if request.param == "memory":
+        opened = MemoryRegistry()
+    else:
+        database: Database = request.getfixturevalue("postgres")
+        opened = PostgresRegistry(database.fresh())
+    yield opened
+    opened.close()
+
+
+def raw(number: int, **changes: Any) -> ObjectRecord:
+    """A raw object of ten minutes, the `number`th of the day."""
+    record = ObjectRecord(
+        bucket="ssmd-raw",
+        key=f"kalshi/2026/11/22/trades-{number:02d}.jsonl.zst",
+        data_type="raw",
+        group="trades",
+        day=DAY,
+        sha256=f"{number:064x}",
+        bytes=1_000,
+        records=10,
+        first_ns=START + number * 600 * NS_PER_S,
+        last_ns=START + (number + 1) * 600 * NS_PER_S - 1,
+        symbols=3,
+        writer_version="0.1.0",
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def gap(from_s: float, to_s: float, **changes: Any) -> Gap:
+    """A gap between two seconds of the day."""
+    known = Gap(
+        feed="kalshi",
+        connection="c-1",
+        sid=None,
+        from_ns=START + int(from_s * NS_PER_S),
+        to_ns=START + int(to_s * NS_PER_S),
+        reason="connection_lost",
+    )
+    return msgspec.structs.replace(known, **changes)
+
+
+def market(ticker: str, **changes: Any) -> Market:
+    """An open market."""
+    known = Market(
+        ticker=ticker,
+        event_ticker="KXBTC15M-26NOV22",
+        title="BTC up in next 15 mins?",
+        status="active",
+        open_time="2026-11-22T18:45:00Z",
+        close_time="2026-11-22T19:00:00Z",
+        result="",
+        raw={"ticker": ticker, "floor_strike": 83955.99, "price_ranges": [{"step": "0.0010"}]},
+    )
+    return msgspec.structs.replace(known, **changes)
+
+
+def test_kalshi_is_reached_on_the_hosts_of_the_day(registry: Registry) -> None:
+    before = registry.feed_version("kalshi", date(2026, 5, 6))
+    after = registry.feed_version("kalshi", date(2026, 5, 7))
+    assert before.ws == "wss://api.elections.kalshi.com/trade-api/ws/v2"
+    assert before.rest == "https://api.elections.kalshi.com/trade-api/v2"
+    assert after.ws == "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
+    assert after.rest == "https://external-api.kalshi.com/trade-api/v2"
+    assert registry.feed_version("kalshi", date(2030, 1, 1)) == after
+
+
+def test_a_misspelled_feed_is_answered_with_the_nearest_one(registry: Registry) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'kalshi'"):
+        registry.feed_version("kalsih", DAY)
+    with pytest.raises(ConfigError, match="no feed"):
+        registry.record_objects("binance", [raw(0)])
+    with pytest.raises(ConfigError, match="no version for 1999"):
+        registry.feed_version("kalshi", date(1999, 1, 1))
+
+
+def test_objects_come_back_as_they_went_in_sorted_by_key(registry: Registry) -> None:
+    records = [raw(2), raw(0), raw(1, symbols=None, writer_version="")]
+    registry.record_objects("kalshi", records)
+    assert registry.objects("kalshi", DAY) == [records[1], records[2], records[0]]
+    assert registry.objects("kalshi", DAY, "normalized") == []
+    assert registry.objects("kalshi", NEXT_DAY) == []
+
+
+def test_a_day_row_is_the_sum_of_its_objects(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0), raw(1, symbols=7)])
+    registry.record_objects("kalshi", [raw(5)])
+    (row,) = registry.inventory("kalshi", DAY, DAY)
+    assert (row.record_count, row.byte_size, row.symbol_count) == (30, 3_000, 7)
+    assert (row.first_ns, row.last_ns) == (START, START + 3_600 * NS_PER_S - 1)
+    assert (row.status, row.schema_version, row.storage_path) == ("processing", None, "ssmd-raw/kalshi/2026/11/22/")
+
+
+def test_recording_an_object_twice_changes_nothing(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0)])
+    registry.set_day_status("kalshi", DAY, "raw", "complete")
+    registry.record_objects("kalshi", [raw(0), raw(0)])
+    registry.record_objects("kalshi", [raw(0, sha256="f" * 64, records=99)])
+    assert registry.objects("kalshi", DAY) == [raw(0)]
+    (row,) = registry.inventory("kalshi", DAY, DAY)
+    assert (row.record_count, row.status) == (10, "complete")
+
+
+def test_a_complete_day_that_gains_or_loses_an_object_is_unfinished_again(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0)])
+    registry.set_day_status("kalshi", DAY, "raw", "complete")
+    registry.record_objects("kalshi", [raw(1)])
+    assert registry.inventory("kalshi", DAY, DAY)[0].status == "processing"
+    registry.set_day_status("kalshi", DAY, "raw", "complete")
+    registry.replace_objects("kalshi", [("ssmd-raw", raw(1).key)], [])
+    assert registry.inventory("kalshi", DAY, DAY)[0].status == "processing"
+
+
+def test_compaction_replaces_segments_by_one_object_per_ticker(registry: Registry) -> None:
+    folder = "kalshi/v1/trade/2026/11/22"
+    normalized: dict[str, Any] = {"data_type": "normalized", "schema_version": "v1", "bucket": "ssmd-normalized"}
+    segments = [raw(n, key=f"{folder}/_segments/{n:04d}.capnp.zst", group="trade", **normalized) for n in range(3)]
+    compacted = [
+        raw(
+            9, key=f"{folder}/{t}/data.capnp.zst", group="trade", symbols=1, sha256=f"{i:064x}", records=6, **normalized
+        )
+        for i, t in enumerate(["A", "B", "C", "D", "E"])
+    ]
+    registry.record_objects("kalshi", [raw(0), *segments])
+    registry.replace_objects("kalshi", [(s.bucket, s.key) for s in segments], compacted)
+    assert registry.objects("kalshi", DAY, "normalized") == compacted
+    normalized_row, raw_row = registry.inventory("kalshi", DAY, DAY)
+    assert (normalized_row.record_count, normalized_row.symbol_count, normalized_row.schema_version) == (30, 5, "v1")
+    assert normalized_row.storage_path == "ssmd-normalized/kalshi/v1/*/2026/11/22/"
+    assert raw_row.record_count == 10
+
+
+def test_a_day_without_objects_left_counts_nothing(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0)])
+    registry.replace_objects("kalshi", [("ssmd-raw", raw(0).key), ("ssmd-raw", "never-there")], [])
+    (row,) = registry.inventory("kalshi", DAY, DAY)
+    assert (row.record_count, row.byte_size, row.first_ns, row.last_ns, row.symbol_count) == (0, 0, 0, 0, None)
+
+
+def test_inventory_is_sorted_by_day_and_kind(registry: Registry) -> None:
+    later = raw(0, key="kalshi/2026/11/23/trades-00.jsonl.zst", day=NEXT_DAY)
+    normal = raw(1, data_type="normalized", schema_version="v1", key="n", bucket="ssmd-normalized")
+    registry.record_objects("kalshi", [later, raw(0), normal])
+    found = [(row.day, row.data_type) for row in registry.inventory("kalshi", DAY, NEXT_DAY)]
+    assert found == [(DAY, "normalized"), (DAY, "raw"), (NEXT_DAY, "raw")]
+    assert [row.day for row in registry.inventory("kalshi", NEXT_DAY, date(2027, 1, 1))] == [NEXT_DAY]
+
+
+def test_a_status_is_one_of_four_and_of_a_day_that_exists(registry: Registry) -> None:
+    with pytest.raises(DataError, match="finished"):
+        registry.set_day_status("kalshi", DAY, "raw", "finished")
+    with pytest.raises(ConfigError, match="no raw data"):
+        registry.set_day_status("kalshi", DAY, "raw", "complete")
+    with pytest.raises(DataError, match="cooked"):
+        registry.record_objects("kalshi", [raw(0, data_type="cooked")])
+
+
+def test_a_gap_reported_twice_is_one_gap_with_the_later_end(registry: Registry) -> None:
+    registry.record_gaps([gap(10, 20)])
+    registry.record_gaps([gap(10, 15), gap(10, 30, next_seq=7), gap(10, 30, next_seq=7)])
+    assert registry.gaps("kalshi", DAY) == [gap(10, 30, next_seq=7)]
+
+
+def test_gaps_of_one_subscription_all_subscriptions_and_another_reason_are_different(registry: Registry) -> None:
+    gaps = [
+        gap(10, 20),
+        gap(10, 20, sid=3, last_seq=4, next_seq=6, tickers=("KXA", "KXB.5")),
+        gap(10, 20, sid=4, tickers=()),
+        gap(10, 20, sid=4, reason="silence"),
+        gap(10, 20, connection="c-2"),
+    ]
+    registry.record_gaps(gaps)
+    found = registry.gaps("kalshi", DAY)
+    assert len(found) == 5
+    assert all(one in found for one in gaps)
+
+
+def test_a_gap_over_midnight_belongs_to_both_days_and_one_that_ends_at_midnight_to_one(registry: Registry) -> None:
+    over = gap(86_390, 86_410)
+    until = gap(86_380, 86_400)
+    instant = gap(0, 0, reason="startup")
+    registry.record_objects("kalshi", [raw(0), raw(1, day=NEXT_DAY)])
+    registry.record_gaps([over, until, instant])
+    assert registry.gaps("kalshi", DAY) == [instant, until, over]
+    assert registry.gaps("kalshi", NEXT_DAY) == [over]
+    assert [row.gap_count for row in registry.inventory("kalshi", DAY, NEXT_DAY)] == [3, 1]
+
+
+def test_objects_recorded_after_their_gap_count_it(registry: Registry) -> None:
+    registry.record_gaps([gap(0, NS_PER_DAY * 3 / NS_PER_S)])
+    registry.record_objects("kalshi", [raw(0)])
+    assert registry.inventory("kalshi", DAY, DAY)[0].gap_count == 1
+
+
+def test_a_hostile_gap_is_kept_in_a_storable_form(registry: Registry) -> None:
+    registry.record_gaps(
+        [gap(20, 10, connection="c\x00" + "x" * 300, sid=2**70, last_seq=-(2**80), tickers=("A\x00'); --",))]
+    )
+    (kept,) = registry.gaps("kalshi", DAY)
+    assert kept.to_ns == kept.from_ns
+    assert (kept.sid, kept.last_seq) == (2**63 - 1, -(2**63))
+    assert kept.connection == "c\ufffd" + "x" * 126
+    assert kept.tickers == ("A\ufffd'); --",)
+    with pytest.raises(DataError, match="bad_luck"):
+        registry.record_gaps([gap(1, 2, reason="bad_luck")])
+
+
+def issue(count: int, **changes: Any) -> Issue:
+    known = Issue("kalshi", DAY, "raw", "parse_error", "warning", count, sample="", connection="c-1")
+    return msgspec.structs.replace(known, **changes)
+
+
+def test_issues_are_counted_and_keep_their_first_sample(registry: Registry) -> None:
+    registry.record_issues([issue(2)])
+    registry.record_issues([issue(3, sample="first"), issue(1, sample="second"), issue(1, connection="c-2")])
+    registry.record_issues([])
+    assert registry.issues("kalshi", DAY) == [issue(6, sample="first"), issue(1, connection="c-2")]
+    assert registry.issues("kalshi", NEXT_DAY) == []
+
+
+def test_a_hostile_sample_becomes_printable_and_short(registry: Registry) -> None:
+    registry.record_issues([issue(1, sample="\x00\x1b[2J\ud800 ok " + "é" * 2_000, issue_type="x" * 200)])
+    (kept,) = registry.issues("kalshi", DAY)
+    assert kept.sample.startswith("\ufffd\ufffd[2J\ufffd ok é")
+    assert len(kept.sample.encode()) <= 1_024
+    assert kept.issue_type == "x" * 64
+    with pytest.raises(DataError, match="catastrophe"):
+        registry.record_issues([issue(1, severity="catastrophe")])
+
+
+def test_markets_are_inserted_updated_and_left_alone(registry: Registry) -> None:
+    first = [market("KXB"), market("KXA")]
+    assert registry.upsert_markets("kalshi", first) == 2
+    assert registry.upsert_markets("kalshi", first) == 0
+    settled = market("KXA", status="finalized", result="yes")
+    assert registry.upsert_markets("kalshi", [market("KXA"), settled, market("KXB")]) == 1
+    assert registry.market("kalshi", "KXA") == settled
+    assert registry.market("kalshi", "KXZ") is None
+
+
+def test_a_market_comes_back_as_it_went_in(registry: Registry) -> None:
+    odd = market(
+        "KX.5-ü%",
+        close_time="2026-11-22T19:00:00.16622Z",
+        raw={"nested": {"list": [1, 2.5, None, True, "x"], "empty": {}}, "big": 2**70},
+    )
+    registry.upsert_markets("kalshi", [odd])
+    found = registry.market("kalshi", "KX.5-ü%")
+    assert found == msgspec.structs.replace(odd, close_time="2026-11-22T19:00:00.166220Z")
+
+
+def test_markets_are_paged_by_ticker_in_code_point_order(registry: Registry) -> None:
+    tickers = ["KXB", "KXa", "KX-1", "KX.1", "kx", "KXÄ"]
+    registry.upsert_markets("kalshi", [market(t, status="closed" if t == "kx" else "active") for t in tickers])
+    pages: list[str] = []
+    while page := registry.markets("kalshi", limit=4, after=pages[-1] if pages else ""):
+        pages += [found.ticker for found in page]
+    assert pages == sorted(tickers)
+    assert [found.ticker for found in registry.markets("kalshi", status="closed")] == ["kx"]
+    assert registry.markets("kalshi", limit=0) == []
+
+
+def test_hostile_market_text_is_stored_without_harm(registry: Registry) -> None:
+    deep: Any = "bottom"
+    for _ in range(200):
+        deep = [deep]
+    hostile = market(
+        "KX'; DROP TABLE markets; --",
+        title="\x1b]0;owned\x07\x00\u202eevil",
+        open_time="0001-01-01T00:00:00Z",
+        close_time="soon",
+        raw={"nul\x00key": "nul\x00", "lone": "\ud800", "nan": float("nan"), "deep": deep},
+    )
+    assert registry.upsert_markets("kalshi", [hostile]) == 1
+    kept = registry.market("kalshi", hostile.ticker)
+    assert kept is not None
+    assert kept.title == "\ufffd]0;owned\ufffd\ufffd\ufffdevil"
+    assert (kept.open_time, kept.close_time) == (None, None)
+    assert kept.raw["nul\ufffdkey"] == "nul\ufffd"
+    assert (kept.raw["lone"], kept.raw["nan"]) == ("\ufffd", None)
+    assert registry.upsert_markets("kalshi", [hostile]) == 0
+    with pytest.raises(DataError, match="longer than 128"):
+        registry.upsert_markets("kalshi", [market("K" * 129)])
+
+
+def test_five_thousand_markets_go_in_at_once(registry: Registry) -> None:
+    many = [market(f"KX-{n:05d}") for n in range(5_000)]
+    assert registry.upsert_markets("kalshi", many) == 5_000
+    assert registry.upsert_markets("kalshi", [*many[:4000], market("KX-04999", status="closed")]) == 1
+
+
+def test_concurrent_writers_of_one_day_agree(registry: Registry) -> None:
+    failures: list[BaseException] = []
+
+    def connector(shard: int) -> None:
+        for segment in range(10):
+            registry.record_objects("kalshi", [raw(shard * 10 + segment), raw(99)])
+            registry.record_gaps([gap(shard * 10 + segment, shard * 10 + segment + 1)])
+            registry.record_issues([issue(1)])
+
+    def secmaster(number: int) -> None:
+        for turn in range(10):
+            registry.upsert_markets("kalshi", [market("KXA"), market("KXB", title=f"{number}-{turn}")])
+
+    def guarded(work: Callable[[int], None], number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001  (reported below, in the test's own thread)
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work, n)) for work in (connector, secmaster) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    (row,) = registry.inventory("kalshi", DAY, DAY)
+    assert (row.record_count, row.gap_count) == (410, 40)
+    assert registry.issues("kalshi", DAY) == [issue(40)]
+
+
+def test_it_answers_a_ping(registry: Registry) -> None:
+    registry.ping()
