@@ -1,0 +1,273 @@
+"""What is known now about each ticker: its book, its last trades, its last quote, its status."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+
+from ssmd.clock import NS_PER_S
+from ssmd.market.book import OrderBook
+from ssmd.market.events import Event, Gap, Kind, MarketStatus, OrderBookUpdate, Quote, Status, Trade
+
+TRADES_PER_TICKER = 200
+TRADES_TOTAL = 200_000
+TRADE_IDS = 65_536
+WAITING_PER_BOOK = 2_000
+WAITING_TOTAL = 200_000
+ENDED = frozenset({Status.CLOSED, Status.DETERMINED, Status.SETTLED})
+FORGET_ENDED_NS = 3_600 * NS_PER_S
+FORGET_SILENT_NS = 48 * 3_600 * NS_PER_S
+
+
+class Book(OrderBook):
+    """An order book that knows which subscription it follows and how far.
+
+    `waiting` holds the changes that came before their snapshot; it is None while the book is synced. `stale` says
+    that the exchange side recorded a gap that touches the book and no snapshot came since.
+    """
+
+    __slots__ = (
+        "clock",
+        "connection",
+        "exchange_ns",
+        "frame",
+        "received_ns",
+        "seq",
+        "sid",
+        "stale",
+        "waiting",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection = ""
+        self.sid = 0
+        self.seq = 0
+        self.clock = 0
+        self.exchange_ns = 0
+        self.received_ns = 0
+        self.stale = False
+        self.waiting: list[OrderBookUpdate] | None = []
+        self.frame: bytes | None = None  # the snapshot as sent to clients, until the next change
+
+    def same_origin(self, update: OrderBookUpdate) -> bool:
+        """Does `update` come from the subscription that the book follows?"""
+        return update.connection == self.connection and update.sid == self.sid
+
+    def continues(self, change: OrderBookUpdate) -> bool:
+        """Is `change` the book's own subscription going on? Changes of another subscription lack their snapshot."""
+        if not self.same_origin(change):
+            return False
+        if change.seq and self.seq:
+            return change.seq > self.seq
+        return change.received_ns >= self.received_ns
+
+    def outdates(self, snapshot: OrderBookUpdate) -> bool:
+        """Is `snapshot` older than the book? By sequence on one subscription, else by receive time."""
+        if self.same_origin(snapshot) and snapshot.seq and self.seq:
+            return snapshot.seq < self.seq
+        return snapshot.received_ns < self.received_ns
+
+    def apply(self, update: OrderBookUpdate) -> None:
+        """Follow an update, and note that it came from there."""
+        super().apply(update)
+        if update.kind is Kind.SNAPSHOT:
+            self.stale = False
+        self.connection = update.connection
+        self.sid = update.sid
+        self.seq = update.seq
+        self.clock = update.clock or self.clock
+        self.exchange_ns = update.exchange_ns
+        self.received_ns = update.received_ns
+        self.frame = None
+
+    def snapshot(self, ticker: str) -> OrderBookUpdate:
+        """The whole book as an event, with the origin of the last update that it contains."""
+        return OrderBookUpdate(
+            exchange_ns=self.exchange_ns,
+            received_ns=self.received_ns,
+            ticker=ticker,
+            connection=self.connection,
+            sid=self.sid,
+            seq=self.seq,
+            kind=Kind.SNAPSHOT,
+            bids=self.sorted_bids(),
+            asks=self.sorted_asks(),
+            clock=self.clock,
+        )
+
+
+class Board:
+    """The current state of all tickers, bounded in trades, in waiting changes and, by `prune`, in tickers."""
+
+    def __init__(self, trades_per_ticker: int = TRADES_PER_TICKER, trades_total: int = TRADES_TOTAL) -> None:
+        self.books: dict[str, Book] = {}
+        self.quotes: dict[str, Quote] = {}
+        self.statuses: dict[str, MarketStatus] = {}
+        self.updated_ns: dict[str, int] = {}
+        self.overflowed = 0  # changes given up because too many waited for a snapshot
+        self._trades: OrderedDict[str, deque[Trade]] = OrderedDict()
+        self._trades_per_ticker = trades_per_ticker
+        self._trades_total = trades_total
+        self._trade_count = 0
+        self._trade_ids: dict[str, None] = {}
+        self._waiting_count = 0
+
+    def take(self, event: Event) -> bool:
+        """Follow one live event; False when clients must not see it (repeated, old, or waiting for its snapshot)."""
+        kind = type(event)
+        if kind is OrderBookUpdate:
+            fresh = self._take_book(event)  # type: ignore[arg-type]  # `type() is` is twice as fast as isinstance
+        elif kind is Trade:
+            fresh = self._take_trade(event)  # type: ignore[arg-type]
+        elif isinstance(event, Gap):
+            self._take_gap(event)
+            return True
+        elif isinstance(event, Quote):
+            self.quotes[event.ticker] = event
+            fresh = True
+        else:
+            assert isinstance(event, MarketStatus)
+            self.statuses[event.ticker] = event
+            fresh = True
+        if fresh:
+            self.updated_ns[event.ticker] = event.received_ns  # type: ignore[union-attr]  # a Gap returned above
+        return fresh
+
+    def known(self, ticker: str) -> bool:
+        """Was anything heard of `ticker`?"""
+        return ticker in self.updated_ns or ticker in self.books
+
+    def trades(self, ticker: str, limit: int) -> list[Trade]:
+        """The last trades of `ticker`, newest first."""
+        ring = self._trades.get(ticker)
+        if not ring or limit <= 0:
+            return []
+        return list(ring)[: -limit - 1 : -1]
+
+    def unsynced(self) -> list[str]:
+        """Tickers whose book waits for a snapshot."""
+        return [ticker for ticker, book in self.books.items() if book.waiting is not None]
+
+    def restart_books(self) -> None:
+        """Changes may have been missed: each book waits for a snapshot and collects what comes meanwhile."""
+        for book in self.books.values():
+            if book.waiting is None:
+                book.waiting = []
+
+    def install(self, snapshots: Iterable[OrderBookUpdate]) -> list[str]:
+        """Hand-over: start waiting books from `snapshots`, then apply the collected changes that are newer.
+
+        Returns the tickers whose book is synced now and was not before. A book that is synced already follows the
+        stream and is left alone; a snapshot older than changes that were given up is refused.
+        """
+        synced: list[str] = []
+        for snapshot in snapshots:
+            book = self._book(snapshot.ticker)
+            if book.waiting is None or (book.same_origin(snapshot) and book.outdates(snapshot)):
+                continue
+            self._start(book, snapshot)
+            self.updated_ns[snapshot.ticker] = max(book.received_ns, self.updated_ns.get(snapshot.ticker, 0))
+            synced.append(snapshot.ticker)
+        return synced
+
+    def drop_unanswered(self, tickers: Iterable[str]) -> None:
+        """Forget books that the connector does not have: they still wait, and no change says that they live."""
+        for ticker in tickers:
+            book = self.books.get(ticker)
+            if book is not None and book.waiting is not None and not book.waiting:
+                del self.books[ticker]
+
+    def prune(self, now_ns: int) -> int:
+        """Forget tickers that ended an hour ago or were silent for two days; how many were forgotten."""
+        gone = [
+            ticker
+            for ticker, at in self.updated_ns.items()
+            if now_ns - at > FORGET_SILENT_NS
+            or (now_ns - at > FORGET_ENDED_NS and ticker in self.statuses and self.statuses[ticker].status in ENDED)
+        ]
+        for ticker in gone:
+            del self.updated_ns[ticker]
+            self.quotes.pop(ticker, None)
+            self.statuses.pop(ticker, None)
+            book = self.books.pop(ticker, None)
+            if book is not None and book.waiting:
+                self._waiting_count -= len(book.waiting)
+            self._trade_count -= len(self._trades.pop(ticker, ()))
+        return len(gone)
+
+    def _book(self, ticker: str) -> Book:
+        book = self.books.get(ticker)
+        if book is None:
+            book = self.books[ticker] = Book()
+        return book
+
+    def _start(self, book: Book, snapshot: OrderBookUpdate) -> None:
+        """Sync `book`: the snapshot, then what was collected on the same subscription since."""
+        waiting, book.waiting = book.waiting or [], None
+        self._waiting_count -= len(waiting)
+        book.apply(snapshot)
+        for change in waiting:
+            if book.continues(change):
+                book.apply(change)
+
+    def _take_book(self, update: OrderBookUpdate) -> bool:
+        book = self.books.get(update.ticker) or self._book(update.ticker)
+        if update.kind is Kind.SNAPSHOT:
+            if book.outdates(update):
+                if book.waiting is None and not book.same_origin(update):
+                    # Leftovers of an earlier connection, or a clock that was set back: the connector knows which.
+                    book.waiting = []
+                return False
+            self._start(book, update)
+            return True
+        if book.waiting is not None:
+            self._collect(book, book.waiting, update)
+            return False
+        if book.continues(update):
+            book.apply(update)
+            return True
+        if book.stale and not book.same_origin(update):
+            # The book's own subscription ended in a gap and another one carries on: ask for its book.
+            book.waiting = []
+            self._collect(book, book.waiting, update)
+        return False
+
+    def _collect(self, book: Book, waiting: list[OrderBookUpdate], change: OrderBookUpdate) -> None:
+        """Keep a change until its snapshot comes. When too many wait, all are given up: a later snapshot must come."""
+        if len(waiting) < WAITING_PER_BOOK and self._waiting_count < WAITING_TOTAL:
+            waiting.append(change)
+            self._waiting_count += 1
+            return
+        self.overflowed += len(waiting)
+        self._waiting_count += 1 - len(waiting)
+        waiting[:] = [change]
+        book.connection, book.sid, book.seq = change.connection, change.sid, change.seq
+
+    def _take_trade(self, trade: Trade) -> bool:
+        trade_id = trade.trade_id
+        if trade_id:
+            if trade_id in self._trade_ids:  # sent again by the connector after the broker came back
+                return False
+            self._trade_ids[trade_id] = None
+            if len(self._trade_ids) > TRADE_IDS:
+                del self._trade_ids[next(iter(self._trade_ids))]
+        ring = self._trades.get(trade.ticker)
+        if ring is None:
+            ring = self._trades[trade.ticker] = deque(maxlen=self._trades_per_ticker)
+        else:
+            self._trades.move_to_end(trade.ticker)
+        if len(ring) < self._trades_per_ticker:
+            self._trade_count += 1
+        ring.append(trade)
+        while self._trade_count > self._trades_total:
+            self._trade_count -= len(self._trades.popitem(last=False)[1])
+        return True
+
+    def _take_gap(self, gap: Gap) -> None:
+        """Mark the books that the gap touches stale until their next snapshot."""
+        tickers = self.books if gap.tickers is None else gap.tickers
+        for ticker in tickers:
+            book = self.books.get(ticker)
+            if book is None or book.connection != gap.connection or book.received_ns > gap.to_ns:
+                continue
+            if gap.sid is None or gap.sid == book.sid:
+                book.stale = True

@@ -1,0 +1,96 @@
+"""What the metadata database says, asked from the event loop: never waits long, knows whether the database is there."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from datetime import date
+from typing import Any, TypeVar
+
+from ssmd.clock import now_ns
+from ssmd.market.events import Gap
+from ssmd.registry.interface import Market, Registry, RegistryUnavailable
+
+ANSWER_S = 3.0
+LOOKUP_S = 0.5
+CONCURRENT = 4  # threads that a silent database may hold
+GAPS_FRESH_NS = 10_000_000_000
+
+T = TypeVar("T")
+
+
+class Catalogue:
+    """The registry of one feed; `available` and `changed_ns` tell its state. Questions raise RegistryUnavailable."""
+
+    def __init__(self, feed: str, registry: Registry, clock: Callable[[], int] = now_ns) -> None:
+        self.feed = feed
+        self.available = False
+        self.changed_ns = clock()
+        self.error = "not asked yet"
+        self._registry = registry
+        self._clock = clock
+        self._busy = 0
+        self._gaps: tuple[int, date, list[Gap]] | None = None
+
+    async def ping(self) -> bool:
+        """Does the database answer?"""
+        with contextlib.suppress(RegistryUnavailable):  # noted in `available` and `error`
+            await self._ask(self._registry.ping)
+        return self.available
+
+    async def markets(self, status: str | None, limit: int, after: str) -> list[Market]:
+        """Markets by ticker from the first after `after`."""
+        return await self._ask(lambda: self._registry.markets(self.feed, status, limit, after))
+
+    async def market(self, ticker: str) -> Market | None:
+        """One market, None when the exchange never listed it."""
+        return await self._ask(lambda: self._registry.market(self.feed, ticker))
+
+    async def gaps(self, day: date) -> list[Gap]:
+        """The recorded gaps of a UTC day, at most ten seconds old."""
+        now = self._clock()
+        if self._gaps is None or self._gaps[1] != day or now - self._gaps[0] > GAPS_FRESH_NS:
+            self._gaps = now, day, await self._ask(lambda: self._registry.gaps(self.feed, day))
+        return self._gaps[2]
+
+    async def unlisted(self, tickers: Iterable[str]) -> list[str]:
+        """Those of `tickers` that the database does not know; all of them while it is away."""
+        asked = list(tickers)
+        if not asked or not self.available:
+            return asked
+
+        def look_up() -> list[str]:
+            return [ticker for ticker in asked if self._registry.market(self.feed, ticker) is None]
+
+        try:
+            return await self._ask(look_up, LOOKUP_S)
+        except RegistryUnavailable:
+            return asked
+
+    async def _ask(self, call: Callable[[], T], timeout_s: float = ANSWER_S) -> T:
+        """Run `call` in a thread. A thread that is given up goes on; while `CONCURRENT` do, nothing more is asked."""
+        if self._busy >= CONCURRENT:
+            raise self._failed(f"{self._busy} earlier questions to the database are not answered yet")
+        self._busy += 1
+        thread = asyncio.create_task(asyncio.to_thread(call))
+        thread.add_done_callback(self._returned)
+        done, _ = await asyncio.wait({thread}, timeout=timeout_s)
+        if not done:
+            raise self._failed(f"the database did not answer within {timeout_s} s")
+        try:
+            result = thread.result()
+        except RegistryUnavailable as error:
+            raise self._failed(error.message) from error
+        if not self.available:
+            self.available, self.changed_ns, self.error = True, self._clock(), ""
+        return result
+
+    def _returned(self, thread: "asyncio.Task[Any]") -> None:
+        self._busy -= 1
+        if not thread.cancelled():
+            thread.exception()  # seen here when nobody waits any longer
+
+    def _failed(self, reason: str) -> RegistryUnavailable:
+        if self.available:
+            self.available, self.changed_ns = False, self._clock()
+        self.error = reason
+        return RegistryUnavailable(f"metadata of {self.feed} is not available: {reason}", "Live data is still served.")

@@ -1,0 +1,220 @@
+"""The heart of the gateway: one live subscription in, the board and the fan-out kept in step with it.
+
+Books are handed over atomically: on start and whenever the broker was away, every book waits for the connector's
+snapshot, collects what passes meanwhile, and goes on from the snapshot with the changes that are newer. Clients see
+a gap message first and the whole book next; they never see a change without its book.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+
+import msgspec
+import structlog
+
+from ssmd.clock import NS_PER_MS, now_ns
+from ssmd.errors import DataError
+from ssmd.gateway.board import Board
+from ssmd.gateway.client import Client, text_frame
+from ssmd.gateway.fanout import ALL, Fanout
+from ssmd.market.events import EVENT_TYPES, Gap, OrderBookUpdate
+from ssmd.market.subjects import check_feed
+from ssmd.middleware.transport.interface import Batch, Transport, TransportUnavailable
+from ssmd.telemetry import GATEWAY_DROPPED
+from ssmd.wire import client as wire
+from ssmd.wire.client import event_body
+from ssmd.wire.normalized import decode, split
+
+BOOKS_TIMEOUT_S = 5.0
+BOOKS_RETRY_S = 2.0
+BOOKS_RETRY_MAX_S = 30.0
+BOOKS_PER_REQUEST = 500
+INSTALL_AT_ONCE = 100
+
+log = structlog.get_logger()
+
+
+class Hub:
+    """State and routing of one feed; every method but `keep_books` is immediate and runs on the event loop."""
+
+    def __init__(
+        self, feed: str, monotonic: Callable[[], float] = time.monotonic, clock: Callable[[], int] = now_ns
+    ) -> None:
+        self.feed = check_feed(feed)
+        self.board = Board()
+        self.fanout = Fanout(self.book_frame, monotonic)
+        self.patterns = tuple(f"{feed}.{event_type}.*" for event_type in EVENT_TYPES)
+        self.connected = False
+        self.changed_ns = clock()  # when `connected` changed last
+        self.last_message_ns = 0
+        self.undecodable = 0
+        self._clock = clock
+        self._event_types = {name.encode(): name for name in EVENT_TYPES}
+        self._prefix = len(feed) + 1
+        self._flushing = False
+        self._interrupted = False
+        self._generation = 0  # counts losses of the broker: an answer to an older question is void
+        self._wake = asyncio.Event()
+        self._restarted = asyncio.Event()
+
+    def on_batch(self, batch: Batch) -> None:
+        """Take one batch of live messages. Clients get it at the end of this turn of the event loop."""
+        take, fanout, feed, prefix = self.board.take, self.fanout, self.feed, self._prefix
+        waiting = 0
+        for subject, payload in batch:
+            event_type = self._event_types.get(subject[prefix : subject.find(b".", prefix)], "")
+            try:
+                event = decode(event_type, payload)
+            except DataError as error:
+                self._count_undecodable(subject, error)
+                continue
+            if not take(event):
+                waiting += 1
+                continue
+            if isinstance(event, Gap):
+                self._pass_gap(event)
+                continue
+            groups = fanout.interested(event.ticker)
+            if groups:
+                fanout.add(groups, event_type, event.ticker, event_body(event, feed))
+        self.last_message_ns = self._clock()
+        if waiting:
+            GATEWAY_DROPPED.labels("repeated_or_unsynced").inc(waiting)
+            self._wake.set()
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def on_state(self, connected: bool) -> None:
+        """The broker came or went. While it is away messages are missed: gap first, books anew when it is back."""
+        now = self._clock()
+        if connected == self.connected:
+            return
+        self.connected = connected
+        if not connected:
+            self._interrupted = True
+            self._generation += 1
+            log.warning("broker lost", feed=self.feed)
+            self.fanout.announce(wire.system("UPSTREAM_LOST", "the live stream is interrupted; a gap message follows"))
+        elif self._interrupted:
+            self._interrupted = False
+            self.board.restart_books()
+            since = min(self.last_message_ns or now, self.changed_ns)
+            self._pass_gap(Gap(self.feed, "gateway", None, since, now, "connection_lost"))
+            self.fanout.flush()
+            log.info("broker back", feed=self.feed)
+        self.changed_ns = now
+        self._restarted.set()
+        self._wake.set()
+
+    def book_frame(self, ticker: str) -> bytes | None:
+        """The whole book of `ticker` as a frame, made once per change; None while it waits for its snapshot."""
+        book = self.board.books.get(ticker)
+        if book is None or book.waiting is not None:
+            return None
+        if book.frame is None:
+            book.frame = text_frame(b"{" + event_body(book.snapshot(ticker), self.feed))
+        return book.frame
+
+    def book_tickers(self, symbols: frozenset[str]) -> Collection[str]:
+        """Tickers of `symbols` that have a book; all for `{"*"}`."""
+        books = self.board.books
+        return list(books) if symbols == ALL else [ticker for ticker in sorted(symbols) if ticker in books]
+
+    def watch(self) -> None:
+        """Housekeeping, a few times a second: slow clients, heartbeats."""
+        self.fanout.watch(lambda: wire.heartbeat(self._clock() // NS_PER_MS))
+
+    def prune(self) -> None:
+        """Housekeeping, once a minute: forget ended tickers."""
+        forgotten = self.board.prune(self._clock())
+        if forgotten:
+            log.info("tickers forgotten", feed=self.feed, count=forgotten)
+
+    def drop(self, client: Client) -> None:
+        """Forget a client."""
+        self.fanout.leave(client)
+
+    async def keep_books(self, transport: Transport) -> None:
+        """Until cancelled: ask the connector for all books whenever the stream (re)starts, and for single ones missing.
+
+        Failing to get all at once (too many for one message, say), it asks in turn for those that changes wait for.
+        """
+        complete_for = -1  # the generation whose books were answered as a whole
+        failures = 0
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._restarted.clear()
+            generation, missing = self._generation, self.board.unsynced()
+            incomplete = complete_for != generation
+            if not self.connected or not (incomplete or missing):
+                continue
+            whole = incomplete and (failures % 2 == 0 or not missing)
+            asked = [] if whole else missing[:BOOKS_PER_REQUEST]
+            try:
+                await self._fetch_books(transport, asked, generation)
+                complete_for = generation if whole else complete_for
+                failures = 0
+            except TransportUnavailable as error:
+                failures += 1
+                log.warning("books not answered", feed=self.feed, tickers=len(asked) or "all", error=error.message)
+            if generation == self._generation and not failures:
+                self.board.drop_unanswered(asked or missing)
+            if complete_for != self._generation or self.board.unsynced():
+                await self._pause(min(BOOKS_RETRY_S * 2**failures, BOOKS_RETRY_MAX_S))
+                self._wake.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before asking again; a restart of the stream ends the wait."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._restarted.wait()
+        except TimeoutError:
+            return
+
+    async def _fetch_books(self, transport: Transport, tickers: list[str], generation: int) -> None:
+        """Ask for the books of `tickers` (all when empty) and install them, unless the broker was lost meanwhile."""
+        answer = await transport.request(f"ssmd.books.{self.feed}", msgspec.json.encode(tickers), BOOKS_TIMEOUT_S)
+        try:
+            messages = split(answer)
+        except DataError as error:
+            raise TransportUnavailable(f"the answer with {self.feed} books is cut off: {error.message}") from error
+        for start in range(0, len(messages), INSTALL_AT_ONCE):
+            if generation != self._generation:
+                raise TransportUnavailable("the broker was lost while books were handed over")
+            self._install(messages[start : start + INSTALL_AT_ONCE])
+            await asyncio.sleep(0)
+
+    def _install(self, messages: list[bytes]) -> None:
+        snapshots: list[OrderBookUpdate] = []
+        for message in messages:
+            try:
+                event = decode("orderbook", message)
+            except DataError as error:
+                self._count_undecodable(b"ssmd.books", error)
+                continue
+            if isinstance(event, OrderBookUpdate):
+                snapshots.append(event)
+        for ticker in self.board.install(snapshots):
+            groups = self.fanout.interested(ticker)
+            if groups:
+                body = event_body(self.board.books[ticker].snapshot(ticker), self.feed)
+                self.fanout.add(groups, "orderbook", ticker, body)
+        self.fanout.flush()
+
+    def _tick(self) -> None:
+        self._flushing = False
+        self.fanout.flush()
+
+    def _pass_gap(self, gap: Gap) -> None:
+        groups = self.fanout.interested_in_any(gap.tickers)
+        if groups:
+            self.fanout.add(groups, "gap", "", event_body(gap, self.feed))
+
+    def _count_undecodable(self, subject: bytes, error: DataError) -> None:
+        GATEWAY_DROPPED.labels("undecodable").inc()
+        if not self.undecodable:  # the counter tells the rest; one sample is enough to find the cause
+            name = subject[:200].decode("ascii", "replace")
+            log.error("message not decodable", feed=self.feed, subject=name, error=error.message)
+        self.undecodable += 1
