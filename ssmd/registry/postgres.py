@@ -36,6 +36,8 @@ from ssmd.registry.tables import (
     data_quality_issues,
     feed_versions,
     feeds,
+)
+from ssmd.registry.tables import (
     markets as market_table,
 )
 from ssmd.registry.values import (
