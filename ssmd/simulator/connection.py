@@ -23,6 +23,7 @@ from ssmd.simulator.source import Message
 log = structlog.get_logger()
 
 _MAX_HEAD = 65_536
+_UPGRADE = f"GET {WS_PATH}".encode()
 _WRITE_HIGH = 4 * 1024 * 1024
 _OVERFLOW = 64 * 1024 * 1024
 _CLOSE_WAIT_S = 1.0
@@ -75,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._transport: asyncio.Transport | None = None
         self._head = bytearray()
+        self._rest: asyncio.Protocol | None = None
         self._reader: frames.FrameReader | None = None
         self._held: list[bytes] = []
         self._label = b""
@@ -101,6 +103,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.mute:
             return
+        if self._rest is not None and self._reader is None and not data.startswith(_UPGRADE):
+            self._rest.data_received(data)
+            return
         if self._reader is None:
             self._receive_head(data)
         elif self._host.faults.is_frozen(time.time_ns()):
@@ -110,16 +115,25 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.writable.set()
+        if self._rest is not None:
+            self._rest.connection_lost(exc)
         if self.is_open:
             self.is_open = False
             self._host.closed(self)
             log.info("client gone", conn=self.name, frames=self.sent, reason=str(exc or "closed"))
 
+    def eof_received(self) -> bool | None:
+        return None if self._rest is None else self._rest.eof_received()
+
     def pause_writing(self) -> None:
         self.writable.clear()
+        if self._rest is not None:
+            self._rest.pause_writing()
 
     def resume_writing(self) -> None:
         self.writable.set()
+        if self._rest is not None:
+            self._rest.resume_writing()
 
     # --- upgrade -------------------------------------------------------------------------------------------------
 
@@ -139,12 +153,11 @@ class Connection(asyncio.Protocol):
         self._upgrade(request, rest)
 
     def _hand_over(self) -> None:
-        """REST: aiohttp's protocol takes the socket over with what was read so far."""
-        transport = self._open_transport()
-        rest = self._host.rest_protocol()
-        transport.set_protocol(rest)
-        rest.connection_made(transport)
-        rest.data_received(bytes(self._head))
+        """REST: aiohttp's protocol gets what was read so far and what follows, unless the client upgrades later."""
+        self._rest = self._host.rest_protocol()
+        self._rest.connection_made(self._open_transport())
+        self._rest.data_received(bytes(self._head))
+        self._head.clear()
 
     def _upgrade(self, request: frames.Request, rest: bytes) -> None:
         now_ns = time.time_ns()

@@ -30,6 +30,7 @@ log = structlog.get_logger()
 _BATCH = 512
 _TICK_S = 0.005
 _DEFAULT_RATE = 50.0
+_KEEP_ALIVE_S = 365 * 86_400.0  # aiohttp must not close a connection that it served and that was upgraded later
 
 
 class Simulator:
@@ -49,7 +50,9 @@ class Simulator:
         self._run_name = f"{now_ns() // 1_000_000:x}"
         self._last_subscribed = float("-inf")
         self._started = False
-        self._app = web.AppRunner(make_application(self), access_log=None, shutdown_timeout=1.0)
+        self._app = web.AppRunner(
+            make_application(self), access_log=None, shutdown_timeout=1.0, keepalive_timeout=_KEEP_ALIVE_S
+        )
         self._server: asyncio.Server | None = None
 
     @property
