@@ -64,7 +64,10 @@ class Mapper(Protocol):
         ...
 
     def take_problems(self) -> dict[str, int]:
-        """Problems by kind since the last call (unknown_type, bad_price, negative_size, ...)."""
+        """Problems by kind since the last call (bad_price, negative_size, stale_delta, ...).
+
+        What the decoder found (`Decoded.problem`) is not among them.
+        """
         ...
 
     def snapshots(self, tickers: Sequence[str] | None = None) -> list[Event]:

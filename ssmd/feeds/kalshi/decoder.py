@@ -21,6 +21,7 @@ from ssmd.feeds.kalshi.messages import (
     decode_strict,
     decode_tolerant,
 )
+from ssmd.feeds.kalshi.translate import is_ticker
 
 MAX_TYPE_LENGTH = 64
 MAX_DEPTH = 64
@@ -103,12 +104,15 @@ def recover(frame: bytes) -> Decoded:
     sid = _within(value.get("sid"), UINT32_MAX)
     seq = _within(value.get("seq"), INT64_MAX)
     name = value.get("type")
-    if not isinstance(name, str) or not name or not _is_unicode(name):
+    if not isinstance(name, str) or not name:
         return Decoded("invalid", "control", inline, sid, seq, None, "no_type")
+    name = name[:MAX_TYPE_LENGTH]
+    if not is_ticker(name):  # a type becomes part of subjects as tickers do
+        return Decoded("invalid", "control", inline, sid, seq, None, "bad_type")
     known = GROUP_OF_TYPE.get(name)
     problem = "unknown_type" if known is None else "shape_drift"
     ticker = _ticker(value.get("msg"))
-    return Decoded(name[:MAX_TYPE_LENGTH], known or "control", inline, sid, seq, ticker, problem)
+    return Decoded(name, known or "control", inline, sid, seq, ticker, problem)
 
 
 def _ticker(body: object) -> str | None:
@@ -127,11 +131,3 @@ def _integer(digits: str) -> int | None:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -100,7 +100,7 @@ class KalshiMapper:
         return gaps
 
     def take_problems(self) -> dict[str, int]:
-        """Problems by kind since the last call; those of the decoder (`Decoded.problem`) are among them."""
+        """Problems by kind since the last call; what the decoder found (`Decoded.problem`) is not among them."""
         problems, self._problems = self._problems, {}
         return problems
 
@@ -148,7 +148,6 @@ class KalshiMapper:
 
     def _unreadable(self, decoded: Decoded) -> None:
         """A frame without a message: if it may have changed a book, that book is no longer right."""
-        self._count(decoded.problem)
         if decoded.group != "orderbook":
             return
         ticker = decoded.message

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from ssmd.errors import ConfigError
 
 WS_PATH = "/trade-api/ws/v2"
-_SECRET_HINT = (
+_PEM_HINT = (
     "store the PEM private key that belongs to the key id: `ssmd key set kalshi`, "
     "or set SSMD_KEY_KALSHI_API_SECRET_FILE to the path of the PEM file"
 )
@@ -48,13 +48,13 @@ def _load_key(pem: str) -> RSAPrivateKey | Ed25519PrivateKey:
     text = pem.strip().replace("\\n", "\n")
     what = "key `kalshi`, field api_secret"
     if not text:
-        raise ConfigError(f"{what}: empty", _SECRET_HINT)
+        raise ConfigError(f"{what}: empty", _PEM_HINT)
     try:
         key = serialization.load_pem_private_key(text.encode(), password=None)
     except TypeError as error:
-        raise ConfigError(f"{what}: the PEM private key is protected by a password", _SECRET_HINT) from error
+        raise ConfigError(f"{what}: the PEM private key is protected by a password", _PEM_HINT) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"{what}: not a PEM private key (RSA or Ed25519)", _SECRET_HINT) from error
+        raise ConfigError(f"{what}: not a PEM private key (RSA or Ed25519)", _PEM_HINT) from error
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
-        raise ConfigError(f"{what}: a {type(key).__name__} is neither an RSA nor an Ed25519 key", _SECRET_HINT)
+        raise ConfigError(f"{what}: a {type(key).__name__} is neither an RSA nor an Ed25519 key", _PEM_HINT)
     return key

@@ -46,8 +46,7 @@ def trade(message: TradeMessage, connection: str, received_ns: int) -> Trade:
     side = _TAKER.get(taker)
     if side is None:
         raise BadValue("bad_side", taker)
-    # The id becomes a message header: it must be one short printable word or sentence.
-    if not body.trade_id or not _is_short_text(body.trade_id):
+    if not _is_short_text(body.trade_id):  # it becomes a message header
         raise BadValue("bad_trade_id", body.trade_id)
     return Trade(
         (body.ts_ms or 0) * NS_PER_MS or (body.ts or 0) * NS_PER_S,

@@ -1,0 +1,385 @@
+"""Kalshi's WebSocket protocol without sockets: which commands to send, given what came.
+
+All-market channels (trade, ticker, lifecycle) are subscribed one command each; books in commands of at most 256
+tickers. The exchange keeps one sid per channel and connection and merges further subscribes into it (`ok`), an older
+or other exchange may give a new sid (`subscribed`): both answers are right. Markets that appear while the connection
+lives are added from lifecycle frames, trades and quotes; settled ones are dropped.
+
+A book that owes a snapshot is asked for it twice (`get_snapshot`), then subscribed anew, then reported.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ssmd.feeds.interface import Command, Decoded, SessionProblem
+from ssmd.feeds.kalshi.commands import ANSWER_AFTER_NS, BOOK_CHANNEL, NS_PER_S, Commands, Pending, batches
+from ssmd.feeds.kalshi.messages import (
+    ErrorMessage,
+    Lifecycle,
+    Ok,
+    Snapshot,
+    Subscribed,
+    Ticker,
+    TradeMessage,
+    Unsubscribed,
+)
+from ssmd.feeds.kalshi.signing import sign_headers as sign_headers
+from ssmd.feeds.kalshi.subscriptions import BookTickers, Discovery, SnapshotWaits, Wait
+from ssmd.feeds.kalshi.translate import is_ticker
+
+DEFAULT_CHANNELS = ("trade", "ticker", BOOK_CHANNEL, "market_lifecycle_v2")
+BATCH = 256
+ADDS_PER_TICK = 10 * BATCH
+FIRST_SNAPSHOT_AFTER_NS = 15 * NS_PER_S
+SNAPSHOT_AFTER_NS = 5 * NS_PER_S
+SMALLEST_SPLIT = 16
+MAX_TRIES = 3
+MAX_TEXT = 200
+
+AUTH_REQUIRED, CHANNEL_FAILED, OVERFLOW, MARKET_LIMIT, UNKNOWN_SID = 9, 10, 25, 26, 7
+TERMINAL = frozenset({AUTH_REQUIRED, CHANNEL_FAILED, OVERFLOW})
+PASSING = frozenset({1, 18, 27})  # unable to process, command timeout, command rate
+BAD_MARKETS = frozenset({11, 14})  # invalid parameter, market ticker required: one ticker may spoil the batch
+
+
+def _want_all(_ticker: str) -> bool:
+    return True
+
+
+class KalshiSession:
+    """The protocol of one connection; see `feeds.interface.Session`.
+
+    `wants` decides which tickers heard of while running are added. `stale_tickers` (the mapper's) is asked at each
+    tick, so that a book that became unreadable gets a new snapshot. At most `max_tickers` books are asked for.
+    """
+
+    def __init__(
+        self,
+        wants: Callable[[str], bool] = _want_all,
+        channels: Sequence[str] = DEFAULT_CHANNELS,
+        stale_tickers: Callable[[], frozenset[str]] = frozenset,
+        max_tickers: int = 20_000,
+        batch: int = BATCH,
+    ) -> None:
+        self._channels = tuple(channels)
+        self._stale_tickers = stale_tickers
+        self._max_tickers = max_tickers
+        self._batch = batch
+        self._books = BookTickers()
+        self._waits = SnapshotWaits()
+        self._commands = Commands()
+        self._discovery = Discovery(wants, self._books, max_tickers)
+        self._channel_of_sid: dict[int, str] = {}
+        self._problems: list[SessionProblem] = []
+        self._handlers: dict[str, Callable[[Any, int], list[Command]]] = {
+            "subscribed": self._subscribed,
+            "ok": self._ok,
+            "unsubscribed": self._unsubscribed,
+            "error": self._error,
+        }
+        if BOOK_CHANNEL in self._channels:
+            self._handlers |= {
+                "orderbook_snapshot": self._snapshot,
+                "trade": self._market_heard,
+                "ticker": self._market_heard,
+                "market_lifecycle_v2": self._lifecycle,
+                "multivariate_market_lifecycle": self._lifecycle,
+            }
+
+    def start(self, tickers: Sequence[str]) -> list[Command]:
+        """The commands that subscribe a fresh connection: all-market channels and books of `tickers`."""
+        channels = [channel for channel in self._channels if channel != BOOK_CHANNEL]
+        commands = [self._commands.send(Pending("subscribe", channel)) for channel in channels]
+        return commands + self.add_tickers(tickers)
+
+    def receive(self, decoded: Decoded, now_ns: int) -> list[Command]:
+        """Follow a frame; the commands it calls for."""
+        handler = self._handlers.get(decoded.type)
+        if handler is None or decoded.problem:
+            return []
+        return handler(decoded.message, now_ns)
+
+    def add_tickers(self, tickers: Sequence[str]) -> list[Command]:
+        """Subscribe the books of more tickers (already requested ones are ignored)."""
+        if BOOK_CHANNEL not in self._channels:
+            return []
+        requested = self._books.requested
+        new = [ticker for ticker in dict.fromkeys(tickers) if ticker not in requested and is_ticker(ticker)]
+        room = max(0, self._max_tickers - len(requested))
+        if len(new) > room:
+            self._discovery.left_out += len(new) - room
+            new = new[:room]
+        requested.update(new)
+        self._discovery.reconsider(new)
+        commands = []
+        for group in batches(new, self._batch):
+            sid = self._books.with_room(self._batch, len(group))
+            action = "subscribe" if sid is None else "add_markets"
+            commands.append(self._commands.send(Pending(action, BOOK_CHANNEL, group, sid)))
+        return commands
+
+    def drop_tickers(self, tickers: Sequence[str]) -> list[Command]:
+        """Give up the books of tickers; those not acknowledged yet are given up when they are."""
+        dropped = [ticker for ticker in dict.fromkeys(tickers) if ticker in self._books.requested]
+        self._books.requested.difference_update(dropped)
+        self._discovery.give_up(dropped)
+        self._waits.cancel(dropped)
+        return self._delete(dropped)
+
+    def request_snapshots(self, sid: int, tickers: Sequence[str], now_ns: int) -> list[Command]:
+        """Ask for fresh books after a gap on `sid`: `tickers`, and those of `sid` that never sent one."""
+        silent = [ticker for ticker in self._books.of_sid(sid) or () if ticker not in self._books.heard]
+        asked = [ticker for ticker in dict.fromkeys([*tickers, *silent]) if ticker in self._books.requested]
+        return self._get_snapshots(asked, now_ns)
+
+    def tick(self, now_ns: int) -> list[Command]:
+        """Call about once a second: new and settled markets, retries, what was not answered, stale books."""
+        commands = self._commands.due(now_ns)
+        for pending in self._commands.overdue(now_ns):
+            commands += self._unanswered(pending, now_ns)
+        commands += self._overdue_snapshots(now_ns)
+        stale = sorted(ticker for ticker in self._stale_tickers() if ticker not in self._waits)
+        commands += self._get_snapshots([t for t in stale if t not in self._waits.given_up], now_ns)
+        commands += self.drop_tickers(self._discovery.take_drops())
+        commands += self.add_tickers(self._discovery.take_additions(ADDS_PER_TICK))
+        if self._discovery.left_out:
+            self._report(
+                f"{self._discovery.left_out} more markets are wanted than the {self._max_tickers} books of a connection"
+            )
+            self._discovery.left_out = 0
+        return commands
+
+    def take_problems(self) -> list[SessionProblem]:
+        """What the exchange refused since the last call."""
+        problems, self._problems = self._problems, []
+        return problems
+
+    @property
+    def requested_tickers(self) -> frozenset[str]:
+        """Tickers whose book was asked for."""
+        return frozenset(self._books.requested)
+
+    @property
+    def subscribed_tickers(self) -> frozenset[str]:
+        """Tickers whose subscription the exchange acknowledged."""
+        return self._books.subscribed
+
+    @property
+    def heard_tickers(self) -> frozenset[str]:
+        """Tickers from which a snapshot came on this connection."""
+        return frozenset(self._books.heard)
+
+    def sid_tickers(self, sid: int) -> tuple[str, ...] | None:
+        """The tickers of a book subscription; None when it covers all markets or is unknown."""
+        return self._books.of_sid(sid)
+
+    # -- what is asked for --------------------------------------------------------------------------------------
+
+    def _update(self, action: str, tickers: Iterable[str]) -> list[Command]:
+        return [
+            self._commands.send(Pending(action, BOOK_CHANNEL, group, sid))
+            for sid, members in self._books.by_sid(tickers).items()
+            for group in batches(members, self._batch)
+        ]
+
+    def _delete(self, tickers: Iterable[str]) -> list[Command]:
+        names = tuple(tickers)
+        commands = self._update("delete_markets", names)
+        self._books.release(names)
+        return commands
+
+    def _subscribe(self, tickers: Iterable[str]) -> list[Command]:
+        names = [ticker for ticker in tickers if ticker in self._books.requested]
+        return [self._commands.send(Pending("subscribe", BOOK_CHANNEL, part)) for part in batches(names, self._batch)]
+
+    def _get_snapshots(self, tickers: Iterable[str], now_ns: int) -> list[Command]:
+        """Ask for snapshots of those that are subscribed and were not asked already."""
+        asked = [t for t in tickers if self._books.sid_of(t) is not None and not self._waits.asked(t)]
+        self._waits.expect(asked, now_ns, 1, self._books.heard)
+        return self._update("get_snapshot", asked)
+
+    def _report(self, message: str, *, reconnect: bool = False) -> None:
+        self._problems.append(SessionProblem(message, reconnect))
+
+    # -- what comes ---------------------------------------------------------------------------------------------
+
+    def _market_heard(self, message: TradeMessage | Ticker, _now_ns: int) -> list[Command]:
+        ticker = message.msg.market_ticker
+        if ticker not in self._books.requested:
+            self._discovery.heard(ticker)
+        return []
+
+    def _lifecycle(self, message: Lifecycle, _now_ns: int) -> list[Command]:
+        body = message.msg
+        if body.event_type in ("created", "activated"):
+            self._discovery.heard(body.market_ticker)
+        elif body.event_type == "settled":
+            self._discovery.settled(body.market_ticker)
+        return []
+
+    def _snapshot(self, message: Snapshot, _now_ns: int) -> list[Command]:
+        ticker = message.msg.market_ticker
+        if ticker in self._books.requested:
+            self._books.heard.add(ticker)
+            self._waits.arrived(ticker)
+            if message.sid is not None and self._books.sid_of(ticker) != message.sid:
+                self._books.confirm(message.sid, (ticker,))
+        return []
+
+    def _answered(self, message: Subscribed) -> Pending | None:
+        return self._commands.answered(message.id)
+
+    def _subscribed(self, message: Subscribed, now_ns: int) -> list[Command]:
+        msg = message.msg
+        pending = self._answered(message)
+        sid = msg.get("sid") if isinstance(msg, dict) else None
+        if type(sid) is not int:
+            self._report("a `subscribed` answer without a sid")
+            return []
+        channel = msg.get("channel")
+        self._channel_of_sid[sid] = channel if isinstance(channel, str) else pending.channel if pending else ""
+        if self._channel_of_sid[sid] != BOOK_CHANNEL:
+            return []
+        self._books.open_sid(sid)
+        return [] if pending is None else self._confirmed(sid, pending.tickers, now_ns)
+
+    def _ok(self, message: Ok, now_ns: int) -> list[Command]:
+        """A change of a subscription; `market_tickers` is its full list."""
+        pending = self._answered(message)
+        msg = message.msg
+        sid = message.sid
+        if sid is None or (pending.channel != BOOK_CHANNEL if pending else not self._books.is_book_sid(sid)):
+            return []
+        asked = pending.tickers if pending is not None and pending.adds else ()
+        listed = msg.get("market_tickers") if isinstance(msg, dict) else None
+        if not isinstance(listed, list):
+            return self._confirmed(sid, asked, now_ns)
+        names = {ticker for ticker in listed if isinstance(ticker, str)}
+        missing = [ticker for ticker in asked if ticker not in names and ticker in self._books.requested]
+        if missing:
+            self._report(f"the exchange left out {len(missing)} of {len(asked)} markets: {', '.join(missing[:5])}")
+        commands = self._confirmed(sid, [ticker for ticker in asked if ticker in names], now_ns)
+        # Commands still under way may have changed the list again: what they asked for is not taken as gone.
+        under_way = self._commands.asked_for(sid)
+        kept = {ticker for ticker in self._books.of_sid(sid) or () if ticker in under_way}
+        self._books.replace(sid, {ticker for ticker in names if ticker in self._books.requested} | kept)
+        return commands
+
+    def _confirmed(self, sid: int, tickers: Iterable[str], now_ns: int) -> list[Command]:
+        """`tickers` are on `sid`; first snapshots are on their way, tickers dropped meanwhile are given up."""
+        names = tuple(tickers)
+        self._books.confirm(sid, names)
+        silent = [
+            t for t in names if t in self._books.requested and t not in self._books.heard and t not in self._waits
+        ]
+        self._waits.expect(silent, now_ns, 0, self._books.heard)
+        return self._delete([ticker for ticker in names if ticker not in self._books.requested])
+
+    def _unsubscribed(self, message: Unsubscribed, _now_ns: int) -> list[Command]:
+        pending = self._answered(message)
+        sid = message.sid if message.sid is not None else pending.sid if pending else None
+        if sid is None:
+            return []
+        channel = self._channel_of_sid.pop(sid, BOOK_CHANNEL if self._books.is_book_sid(sid) else "")
+        tickers = self._books.close_sid(sid) or (pending.tickers if pending else ())
+        if pending is None and channel:
+            self._report(f"the exchange ended the subscription {sid} of {channel}; subscribing again")
+        if channel and channel != BOOK_CHANNEL:
+            return [self._commands.send(Pending("subscribe", channel))]
+        return self._subscribe(tickers)
+
+    def _error(self, message: ErrorMessage, now_ns: int) -> list[Command]:
+        pending = self._answered(message)
+        code, text = _code_and_text(message.msg)
+        said = f"the exchange answered error {code} ({text})" + (f" to {pending}" if pending else "")
+        if code in TERMINAL:
+            self._report(said, reconnect=True)
+            return []
+        if pending is not None and code in PASSING and pending.tries < MAX_TRIES:
+            self._commands.retry(pending, now_ns)
+            return []
+        if pending is None or pending.channel != BOOK_CHANNEL:
+            self._report(said)
+            return []
+        return self._book_error(code, said, pending)
+
+    def _book_error(self, code: int, said: str, pending: Pending) -> list[Command]:
+        tickers = pending.tickers
+        if code == UNKNOWN_SID and pending.sid is not None:
+            lost = self._books.close_sid(pending.sid)
+            return self._subscribe(dict.fromkeys([*lost, *tickers]))
+        if pending.adds:
+            if code == MARKET_LIMIT and pending.sid is not None:
+                self._books.full.add(pending.sid)
+                return self._subscribe(tickers)
+            smallest = SMALLEST_SPLIT if code == MARKET_LIMIT else 1
+            if code in BAD_MARKETS | {MARKET_LIMIT} and len(tickers) > smallest:
+                half = len(tickers) // 2
+                return [
+                    self._commands.send(Pending(pending.action, BOOK_CHANNEL, part, pending.sid))
+                    for part in (tickers[:half], tickers[half:])
+                ]
+        self._report(f"{said}: {', '.join(tickers[:5])}")
+        return []
+
+    # -- what does not come -------------------------------------------------------------------------------------
+
+    def _unanswered(self, pending: Pending, now_ns: int) -> list[Command]:
+        heard = bool(pending.tickers) and self._books.heard.issuperset(pending.tickers)
+        if pending.action == "get_snapshot" or (pending.adds and heard):
+            return []  # a snapshot is an answer
+        again = pending.adds and pending.tries == 1
+        # An exchange that answers others but not this one is better than a connection that is closed for ever again.
+        mute = not self._commands.any_answered
+        self._report(
+            f"{pending} was not answered within {ANSWER_AFTER_NS // NS_PER_S} s",
+            reconnect=pending.adds and not again and mute,
+        )
+        if again:
+            return [self._commands.repeat(pending, now_ns)]
+        return self._subscribe(pending.tickers) if pending.action == "unsubscribe" else []
+
+    def _overdue_snapshots(self, now_ns: int) -> list[Command]:
+        overdue = self._waits.overdue(now_ns, FIRST_SNAPSHOT_AFTER_NS, SNAPSHOT_AFTER_NS)
+        commands: list[Command] = []
+        for asked in range(MAX_TRIES):
+            tickers = [ticker for ticker, wait in overdue.items() if wait.asked == asked]
+            self._waits.expect(tickers, now_ns, asked + 1, self._books.heard)
+            if asked + 1 < MAX_TRIES:
+                commands += self._update("get_snapshot", tickers)
+            else:
+                commands += self._renew(tickers)
+        self._give_up([ticker for ticker, wait in overdue.items() if wait.asked >= MAX_TRIES], overdue)
+        return commands
+
+    def _renew(self, tickers: list[str]) -> list[Command]:
+        """Unsubscribe and subscribe; only the tickers concerned when others on the sid are well."""
+        commands: list[Command] = []
+        for sid, members in self._books.by_sid(tickers).items():
+            if len(members) == len(self._books.of_sid(sid) or ()):
+                commands.append(self._commands.send(Pending("unsubscribe", BOOK_CHANNEL, tuple(members), sid)))
+                continue
+            for action in ("delete_markets", "add_markets"):
+                commands += self._update(action, members)
+        return commands
+
+    def _give_up(self, tickers: list[str], waits: dict[str, Wait]) -> None:
+        """Stop asking. A subscription that went wholly silent is a broken connection."""
+        if not tickers:
+            return
+        broken = any(
+            len(members) == len(self._books.of_sid(sid) or ()) and any(waits[ticker].heard_before for ticker in members)
+            for sid, members in self._books.by_sid(tickers).items()
+        )
+        self._waits.give_up(tickers)
+        self._report(
+            f"no snapshot of {len(tickers)} markets after {MAX_TRIES} tries: {', '.join(tickers[:5])}", reconnect=broken
+        )
+
+
+def _code_and_text(msg: object) -> tuple[int, str]:
+    """The code (0 when there is none) and text of an error frame's `msg`, whatever its shape."""
+    if not isinstance(msg, dict):
+        return 0, str(msg)[:MAX_TEXT]
+    code = msg.get("code")
+    return (code if type(code) is int else 0), str(msg.get("msg", msg))[:MAX_TEXT]
