@@ -75,6 +75,7 @@ class Link(picows.WSListener):
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CLOSE:
             self._flush()
+            self.drained_ns = time.time_ns()  # nothing comes after a close frame, and all before it came
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             return

@@ -44,6 +44,7 @@ class Conversation:
         self.n = 0
         self.first_ns = 0
         self.last_ns = 0
+        self.drained_ns = 0
         self.sid_last_ns: dict[int, int] = {}
 
 
@@ -121,7 +122,7 @@ class Pipeline:
             return self._spool_full(error, frames[0][0], conversation)
         groups: dict[str, Lines] = {}
         received = self.received
-        connection = conversation.connection
+        connection, drained_ns = conversation.connection, conversation.drained_ns
         n = first_n
         last: dict[str, tuple[int, int]] = {}
         for (received_ns, frame), what in zip(frames, decoded, strict=True):
@@ -137,7 +138,9 @@ class Pipeline:
         entries = []
         for group, lines in groups.items():
             last_n, last_ns = last[group]
-            meta = RawMeta(group, connection, len(lines.lines), lines.first_n, last_n, lines.first_ns, last_ns)
+            meta = RawMeta(
+                group, connection, len(lines.lines), lines.first_n, last_n, lines.first_ns, last_ns, drained_ns
+            )
             entries.append(pack(RAW, msgspec.json.encode(meta), b"".join(lines.lines)))
         if not self._append(entries, frames[0][0], conversation):
             return False

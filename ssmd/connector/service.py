@@ -32,6 +32,14 @@ SYNC_EVERY_S = 0.03
 """Frames are durable within 50 ms: this and the duration of one fdatasync."""
 MARKETS_EVERY_S = 60.0
 BOOKS_MAX_BYTES = 6 * 1024 * 1024
+
+
+class BooksAfter(msgspec.Struct, frozen=True):
+    """A request for the next page of all books: tickers after this one."""
+
+    after: str
+
+
 _GOODBYE_S = 3.0
 _DRAIN_STREAM_S = 8.0
 _DRAIN_ARCHIVE_S = 20.0
@@ -174,12 +182,10 @@ class Connector:
     def _resume(self) -> None:
         """What the last run left: where its coverage ended is where the first gap begins."""
         state = self._spool.state
-        newest_ns, connection = self._spool.last_received()
-        covered_ns = max(state.covered_ns, newest_ns)
+        covered_ns, connection = self._spool.covered()
         if covered_ns:
             reason = "planned_teardown" if state.clean else "startup"
-            start = covered_ns if state.clean else covered_ns - TRANSIT_NS
-            self._gap = _OpenGap(start, reason, connection or state.connection)
+            self._gap = _OpenGap(covered_ns if state.clean else covered_ns - TRANSIT_NS, reason, connection)
         if self._spool.leftovers:
             log.info("spool left from the last run", segments=len(self._spool.leftovers))
         state.clean = False
@@ -245,11 +251,11 @@ class Connector:
         try:
             await asyncio.wait((stopping, closed), return_when=asyncio.FIRST_COMPLETED)
             if not link.closed.is_set():
+                link.reason = "planned_teardown"
                 link.close()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(link.closed.wait(), _GOODBYE_S)
                 link.drop("planned_teardown")
-                link.reason = "planned_teardown"
         finally:
             stopping.cancel()
             closed.cancel()
@@ -263,8 +269,9 @@ class Connector:
         assert conversation is not None
         log.info("connection ended", connection=conversation.connection, reason=link.reason, frames=conversation.n)
         if conversation.last_ns:
-            last_ns = min(conversation.last_ns, link.drained_ns or conversation.last_ns)
-            self._gap = _OpenGap(last_ns - TRANSIT_NS, link.reason, conversation.connection)
+            # what is missing was sent after the socket was last seen empty
+            covered_ns = link.drained_ns or conversation.first_ns
+            self._gap = _OpenGap(covered_ns - TRANSIT_NS, link.reason, conversation.connection)
             self._problem = f"connection ended: {link.reason}"
 
     def _on_frames(self, link: Link, frames: list[Frame]) -> None:
@@ -273,6 +280,7 @@ class Connector:
         if self._gap is not None:
             self._close_gap(frames[0][0])
             self._attempts = 0
+        conversation.drained_ns = link.drained_ns
         commands = self._pipeline.process(conversation, frames)
         if self._pipeline.gaps:
             self._pass_on_gaps()
@@ -321,7 +329,7 @@ class Connector:
                     log.warning("exchange", problem=problem.message, reconnect=problem.reconnect)
                     if problem.reconnect:
                         link.drop("connection_lost")
-                self._spool.state.covered_ns = max(self._spool.state.covered_ns, conversation.last_ns)
+                self._spool.state.covered_ns = max(self._spool.state.covered_ns, link.drained_ns)
                 self._spool.state.connection = conversation.connection
             self._outbox.settle()
             self._sealer.trim()
@@ -385,15 +393,20 @@ class Connector:
 
         async def answer(request: bytes) -> bytes:
             with suppress(msgspec.DecodeError):
-                tickers = msgspec.json.decode(request or b"[]", type=list[str])
+                asked = msgspec.json.decode(request or b"[]", type=list[str] | BooksAfter)
                 conversation = self._conversation
                 if conversation is not None:
+                    after = asked.after if isinstance(asked, BooksAfter) else ""
+                    tickers = asked or None if isinstance(asked, list) else None
+                    books = [e for e in conversation.mapper.snapshots(tickers) if not isinstance(e, Gap)]
                     out, size = [], 0
-                    for event in conversation.mapper.snapshots(tickers or None):
+                    for event in sorted(books, key=lambda event: event.ticker):
+                        if event.ticker <= after:
+                            continue
                         out.append(normalized.encode(event))
                         size += len(out[-1])
                         if size > BOOKS_MAX_BYTES:
-                            break
+                            break  # the asker goes on after the last ticker of this answer
                     return b"".join(out)
             return b""
 

@@ -37,7 +37,10 @@ _MAX_BODY = 1 << 31
 
 
 class RawMeta(msgspec.Struct, frozen=True):
-    """What a RAW entry holds: `records` lines of one group and connection."""
+    """What a RAW entry holds: `records` lines of one group and connection.
+
+    `drained_ns`: when the connection's socket was last seen empty before these frames were read (0: never yet).
+    """
 
     group: str
     connection: str
@@ -46,6 +49,7 @@ class RawMeta(msgspec.Struct, frozen=True):
     last_n: int
     first_ns: int
     last_ns: int
+    drained_ns: int = 0
 
 
 class Position(NamedTuple):
@@ -285,23 +289,26 @@ class Spool:
 
     # -- what a crash left --------------------------------------------------------------------------------------
 
-    def last_received(self) -> tuple[int, str]:
-        """(receive time, connection) of the newest frame in the newest leftover that has one; (0, "") without any.
+    def covered(self) -> tuple[int, str]:
+        """(time, connection): every frame sent before that time is here or in a recorded gap; (0, "") = never captured.
 
-        Reads one segment, newest first, so that a restart is not held up by old leftovers.
+        Frames that were read but not yet written when the process died were sent after the socket was last seen empty,
+        so that time bounds the loss, not the receive time of the last frame. Reads the newest segment with entries
+        only, so that a restart is not held up by old leftovers.
         """
+        covered, connection = self.state.covered_ns, self.state.connection
         for segment in reversed(self.leftovers):
-            newest, connection = 0, ""
+            found = False
             for entry in read_entries(segment.path):
+                found = True
                 if entry.kind == RAW:
                     meta = msgspec.json.decode(entry.meta, type=RawMeta)
-                    if meta.last_ns >= newest:
-                        newest, connection = meta.last_ns, meta.connection
+                    covered, connection = max(covered, meta.drained_ns or meta.first_ns), meta.connection
                 elif entry.kind == GAP:
-                    newest = max(newest, msgspec.json.decode(entry.body, type=Gap).to_ns)
-            if newest:
-                return newest, connection
-        return 0, ""
+                    covered = max(covered, msgspec.json.decode(entry.body, type=Gap).to_ns)
+            if found:
+                break
+        return covered, connection
 
 
 def _lock(path: Path) -> int:

@@ -77,11 +77,11 @@ def test_messages_survive_packing(items: list[tuple[bytes, bytes, bytes]]) -> No
     assert unpack_messages(memoryview(pack_messages(messages))) == messages
 
 
-def test_a_new_process_finds_segments_state_and_the_newest_frame(tmp_path: Path) -> None:
+def test_a_new_process_finds_segments_state_and_how_far_the_last_one_came(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "kalshi", 1 << 20)
     spool.begin(DAY)
     spool.append(raw(b"a\nb\n"))
-    spool.append(raw(b"c\n", RawMeta("orderbook", "c-1", 1, 2, 2, 5_000, 5_000)))
+    spool.append(raw(b"c\n", RawMeta("orderbook", "c-1", 1, 2, 2, 5_000, 5_000, 4_500)))
     spool.append(pack(OUT, b"", pack_messages([Outgoing(b"s", b"i", b"p")])))
     spool.state.published = Position(1, 7)
     spool.close()
@@ -89,7 +89,7 @@ def test_a_new_process_finds_segments_state_and_the_newest_frame(tmp_path: Path)
     again = Spool(tmp_path / "kalshi", 1 << 20)
 
     assert [segment.number for segment in again.leftovers] == [1]
-    assert again.last_received() == (5_000, "c-1")
+    assert again.covered() == (4_500, "c-1")
     assert again.state.published == Position(1, 7)
     assert again.begin(DAY).number == 2
     again.close()
@@ -104,18 +104,18 @@ def test_a_recorded_gap_counts_as_covered_time(tmp_path: Path) -> None:
 
     again = Spool(tmp_path / "kalshi", 1 << 20)
 
-    assert again.last_received()[0] == 9_000
+    assert again.covered()[0] == 9_000
     again.close()
 
 
 def test_a_full_spool_keeps_nothing_of_the_append_that_did_not_fit(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "kalshi", 300)
+    spool = Spool(tmp_path / "kalshi", 500)
     segment = spool.begin(DAY)
     first = raw(b"x" * 50)
     spool.append(first)
 
     with pytest.raises(SpoolFull):
-        spool.append(raw(b"y" * 200))
+        spool.append(raw(b"y" * 400))
 
     assert segment.path.read_bytes() == first
     spool.append(raw(b"z"))
