@@ -133,8 +133,8 @@ class Connector(Section):
         "status",
     )
     """What is subscribed."""
-    shards: int = Field(default=1, ge=1, le=64)
-    """Connections that share the books; more than one adds its number to the names of segments."""
+    shards: int = Field(default=1, ge=1, le=1)
+    """Connections that share the books; this version knows one."""
     publish_raw: bool = False
     """Also publish every frame as `{feed}.raw.{type}`."""
     seal_s: int = Field(default=300, ge=1, le=86_400)
@@ -144,7 +144,7 @@ class Connector(Section):
     spool: Spool = Spool()
     """The write-ahead log."""
     metrics_port: Port | None = None
-    """Port for Prometheus on the gateway's host; none: no metrics server."""
+    """Port of health and metrics on 127.0.0.1; none: any free port, which the log names."""
 
 
 class Archiver(Section):
@@ -155,7 +155,7 @@ class Archiver(Section):
     seal_mb: int = Field(default=64, ge=1, le=4_096)
     """Megabytes (before compression) after which a normalized segment is sealed and stored."""
     metrics_port: Port | None = None
-    """Port for Prometheus on the gateway's host; none: no metrics server."""
+    """Port of health and metrics on 127.0.0.1; none: any free port, which the log names."""
 
 
 class Gateway(Section):
@@ -167,10 +167,8 @@ class Gateway(Section):
     """Port of the WebSocket and the REST API."""
     metrics_port: Port = Field(default_factory=lambda data: int(data["port"]) + 1)
     """Port for Prometheus; `port` + 1 unless given."""
-    buffer_messages: int = Field(default=10_000, ge=1, le=10_000_000)
-    """Messages that may wait for one client."""
-    buffer_mb: int = Field(default=16, ge=1, le=4_096)
-    """Megabytes that may wait for one client."""
+    buffer_mb: int = Field(default=1, ge=1, le=4_096)
+    """Megabytes that may wait for one client; a client that falls further behind loses messages and is told so."""
     max_clients: int = Field(default=1_000, ge=1, le=1_000_000)
     """WebSocket clients at a time; more are refused."""
 

@@ -126,7 +126,7 @@ class Resolver:
         """`postgresql+psycopg2://…` from the fields of a key; port and password may be absent."""
         look = {"port": self.find, "password": self.find}
         parts = {field: look.get(field, self.resolve)(name, field) for field in _DATABASE_FIELDS}
-        text = {field: value.reveal().strip() if value else "" for field, value in parts.items()}
+        text = {field: value.reveal() if value else "" for field, value in parts.items()}
         host = f"[{text['host']}]" if ":" in text["host"] else text["host"]
         password = ":" + quote(text["password"], safe="") if text["password"] else ""
         user = quote(text["username"], safe="") + password

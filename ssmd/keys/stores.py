@@ -102,7 +102,7 @@ class MountedStore:
 
 
 class LocalStore:
-    """Encrypted files `SSMD_HOME/keys/{environment}/{name}/{field}`, their key in `SSMD_HOME/master.key`; all mode 0600."""
+    """Encrypted files `SSMD_HOME/keys/{environment}/{name}/{field}` and their key `SSMD_HOME/master.key`, mode 0600."""
 
     name = "local store"
 
