@@ -79,7 +79,7 @@ class Exchange(NamedTuple):
     credentials: Callable[[], Credentials]
     decoder: Decoder
     mapper: Callable[[str], Mapper]
-    session: Callable[[Callable[[str], bool]], Session]
+    session: Callable[[Mapper, Callable[[str], bool]], Session]
     markets: MarketSource | None
 
 
@@ -234,9 +234,8 @@ class Connector:
         connection = f"c-{now_ns() // 1_000_000:x}-{token_hex(3)}"
         exchange = self._exchange
         credentials = exchange.credentials()
-        self._conversation = Conversation(
-            connection, exchange.mapper(connection), exchange.session(self._settings.selects)
-        )
+        mapper = exchange.mapper(connection)
+        self._conversation = Conversation(connection, mapper, exchange.session(mapper, self._settings.selects))
         session = self._conversation.session
         link = await links.connect(exchange.url, credentials.headers(), self._on_frames)
         self._link = link
