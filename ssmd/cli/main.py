@@ -10,6 +10,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError
 
 from ssmd import __version__
+from ssmd.clock import iso, now_ns
 from ssmd.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, SsmdError
 
 EXIT_INTERRUPTED = 130
@@ -104,7 +105,8 @@ def _bug(error: BaseException) -> int:
     path = Path(os.environ.get("SSMD_HOME") or ".ssmd").absolute() / "log" / "bug.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"ssmd {__version__} {' '.join(sys.argv[1:])}\n{story}")
+        with path.open("a") as file:
+            file.write(f"{iso(now_ns())} ssmd {__version__} {' '.join(sys.argv[1:])}\n{story}\n")
         where = f"the traceback is in {path}"
     except OSError:
         where = "run it again with SSMD_DEBUG=1 for the traceback"

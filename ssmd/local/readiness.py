@@ -11,6 +11,7 @@ import msgspec
 
 from ssmd.errors import (
     EXIT_CONFIG,
+    EXIT_DONE,
     EXIT_REFUSED,
     EXIT_UNAVAILABLE,
     ConfigError,
@@ -31,6 +32,8 @@ _CLASSES: dict[int, type[SsmdError]] = {
     EXIT_UNAVAILABLE: Unavailable,
 }
 _ENDED = ("EXITED", "FATAL")
+_MAX_STARTS = 3
+"""So often a service may end with an unexpected code before `ssmd up` gives up on it."""
 
 
 def failure(state: ProgramState, home: Home) -> SsmdError:
@@ -48,21 +51,34 @@ def failure(state: ProgramState, home: Home) -> SsmdError:
 def await_service(
     name: str, control: Control, home: Home, pause: Callable[[float], None], deadline: float
 ) -> dict[str, Any]:
-    """Wait until a service says that it is well; its health.
+    """Wait until a service does its job; its health.
 
     After `deadline` (monotonic seconds) the last health is returned as it is; its `status` says what is missing, and
     the service goes on trying by itself. Raises the service's error when it has ended for good.
     """
     health: dict[str, Any] = {"status": "starting"}
+    pids: set[int] = set()
     while True:
         state = control.states()[name]
-        if state.state in _ENDED:
+        final = state.state == "FATAL" or (state.state == "EXITED" and state.exit_code in (EXIT_DONE, EXIT_CONFIG))
+        if final or (state.state == "EXITED" and len(pids) >= _MAX_STARTS):
             raise failure(state, home)
         if state.pid:
+            pids.add(state.pid)
             health = service_health(home, name, state.pid) or health
-        if health.get("status") == "ok" or time.monotonic() > deadline:
+        if works(name, health) or time.monotonic() > deadline:
             return health
         pause(0.05)
+
+
+def works(name: str, health: dict[str, Any]) -> bool:
+    """Does it do its job? A connector that receives and a gateway that serves do, whatever is missing beside."""
+    status = health.get("status")
+    return (
+        status == "ok"
+        or (name == "connector" and bool(health.get("connected")))
+        or (name == "gateway" and status == "degraded")
+    )
 
 
 def service_health(home: Home, name: str, pid: int) -> dict[str, Any] | None:

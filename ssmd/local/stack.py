@@ -16,7 +16,7 @@ from ssmd.local.ports import refuse_taken
 from ssmd.local.postgres import PostgresServer
 from ssmd.local.processes import ProcessId, identify
 from ssmd.local.progress import Progress
-from ssmd.local.readiness import answers, await_server, await_service, require_answer, require_writable
+from ssmd.local.readiness import answers, await_server, await_service, require_answer, require_writable, works
 from ssmd.local.supervisord import Control, Program, await_control, configuration, launch
 from ssmd.local.teardown import MARK, stop_stack
 from ssmd.local.watch import Watch
@@ -187,12 +187,12 @@ class Stack:
         for name in SERVICES:
             with self._progress.step(name) as step:
                 health = await_service(name, self._controls(), self._home, self._pause, deadline)
-                status = str(health.get("status", "?"))
                 step.detail = _summary(health)
-                if status != "ok":
+                if not works(name, health):
                     self._well = False
                     step.mark = "○"
-                    step.detail = f"{status}: {health.get('problem') or 'it goes on trying'}"
+                    trouble = health.get("problem") or health.get("problems") or "it goes on trying"
+                    step.detail = f"{health.get('status', '?')}: {trouble}"
 
     def _start(self, name: str) -> None:
         self._pause(0)

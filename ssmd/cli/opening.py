@@ -1,0 +1,72 @@
+"""Put things together: secrets, middleware and registry of an environment, opened into a stack."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+
+from ssmd.cli.options import Chosen
+from ssmd.keys.resolver import Resolver
+from ssmd.keys.stores import standard_stores
+from ssmd.middleware.factory import open_storage, open_transport
+from ssmd.middleware.storage.interface import Storage
+from ssmd.middleware.transport.interface import Transport
+from ssmd.registry.interface import Registry
+
+
+class KeySecrets:
+    """The values behind key references, from the stores of this machine."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    def text(self, value: str) -> str:
+        """See `Secrets.text`."""
+        return self._resolver.resolve_text(value).reveal()
+
+    def fields(self, reference: str) -> Mapping[str, str]:
+        """See `Secrets.fields`."""
+        return {field: value.reveal() for field, value in self._resolver.credentials(reference).items()}
+
+
+def resolver_of(chosen: Chosen) -> Resolver:
+    """Resolves the keys of an environment."""
+    environment = chosen.environment
+    stores = standard_stores(os.environ, chosen.home, environment.name)
+    return Resolver(stores, environment.spec.keys, environment.name)
+
+
+class Opener:
+    """Opens what an environment names, each with one call; `stack` closes it again."""
+
+    def __init__(self, chosen: Chosen, stack: AsyncExitStack) -> None:
+        self.chosen = chosen
+        self.spec = chosen.environment.spec
+        self.resolver = resolver_of(chosen)
+        self.secrets = KeySecrets(self.resolver)
+        self._stack = stack
+
+    def defer(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Await `close` when the stack is closed."""
+        self._stack.push_async_callback(close)
+
+    def transport(self) -> Transport:
+        """The broker."""
+        return open_transport(self.spec.middleware.transport, self.secrets, self._stack)
+
+    def storage(self) -> Storage:
+        """The archive."""
+        return open_storage(self.spec.middleware.storage, self.secrets, self.chosen.home, self._stack)
+
+    def registry(self) -> Registry:
+        """The metadata database, or one in memory when the environment names none."""
+        registry: Registry
+        if self.spec.database_url is None:
+            from ssmd.registry.memory import MemoryRegistry
+
+            registry = MemoryRegistry()
+        else:
+            from ssmd.registry.postgres import PostgresRegistry
+
+            registry = PostgresRegistry(self.secrets.text(self.spec.database_url))
+        self._stack.callback(registry.close)
+        return registry

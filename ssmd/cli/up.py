@@ -1,0 +1,79 @@
+"""`ssmd up`, `ssmd down`: the whole local stack."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ssmd.cli.opening import KeySecrets, resolver_of
+from ssmd.cli.options import Chosen, EnvFile, choose
+from ssmd.cli.output import talk
+from ssmd.config.middleware import NatsTransport
+from ssmd.config.paths import ssmd_home
+from ssmd.errors import EXIT_DONE
+from ssmd.local.demo_key import DemoKey
+from ssmd.local.home import Home
+from ssmd.local.plan import Options, Plan, make_plan
+from ssmd.local.progress import Progress
+from ssmd.local.stack import Stack
+from ssmd.local.teardown import down as take_down
+from ssmd.middleware.factory import nats_url
+from ssmd.registry.postgres import prepare_database
+
+
+def up(
+    *,
+    env: EnvFile = None,
+    airflow: bool = True,
+    exchange: Literal["simulated", "live"] = "simulated",
+    tape: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = (),
+    speed: float | None = None,
+    detach: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Start the servers and services of an environment on this machine, and watch them until Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    airflow
+        Also start Airflow, where this installation has it.
+    exchange
+        The exchange if the file names none in spec.endpoints: a simulated one, or the real one.
+    tape
+        Recorded .ndjson files that the simulated exchange plays.
+    speed
+        How fast it plays them: 1 as recorded, 0 as fast as possible.
+    detach
+        Return when everything is up, instead of watching.
+    """
+    chosen = choose(env)
+    plan = plan_of(chosen, Options(exchange=exchange, tapes=tape, speed=speed))
+    home = Home(chosen.home)
+    home.prepare()
+    demo = _demo_key(home) if plan.simulator else None
+    stack = Stack(plan, home, Progress(), prepare_database, demo, os.environ)
+    return stack.run(detach=detach)
+
+
+def down(*, env: EnvFile = None) -> int:
+    """Stop what `ssmd up` started in this SSMD_HOME, and nothing else; also when `up` itself was killed."""
+    home = Home(ssmd_home(os.environ))
+    if not take_down(home, Progress()):
+        talk(f"nothing is running in {home.root}")
+    return EXIT_DONE
+
+
+def plan_of(chosen: Chosen, options: Options) -> Plan:
+    """The plan for an environment, key references in its addresses resolved."""
+    spec = chosen.environment.spec
+    secrets = KeySecrets(resolver_of(chosen))
+    database = secrets.text(spec.database_url) if spec.database_url else None
+    transport = spec.middleware.transport
+    broker = nats_url(transport, secrets) if isinstance(transport, NatsTransport) else None
+    return make_plan(chosen.environment, chosen.file, options, database, broker)
+
+
+def _demo_key(home: Home) -> DemoKey:
+    from ssmd.simulator.keys import make_key_pair
+
+    return DemoKey(*make_key_pair(home.keys))

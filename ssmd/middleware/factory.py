@@ -1,0 +1,92 @@
+"""The one place where backends are opened: a function per protocol, a match arm per kind, into an AsyncExitStack.
+
+Backends are imported inside their arm: a service pays only for what its environment names.
+"""
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol, assert_never
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from ssmd.config import middleware as kinds
+from ssmd.errors import ConfigError
+from ssmd.middleware.storage.interface import Storage
+from ssmd.middleware.transport.interface import Transport
+
+
+class Secrets(Protocol):
+    """Values behind the `$key:name` references of an environment file; ConfigError when one is not set."""
+
+    def text(self, value: str) -> str:
+        """`value` itself, or what the reference in it stands for."""
+        ...
+
+    def fields(self, reference: str) -> Mapping[str, str]:
+        """The fields of a key that have values."""
+        ...
+
+
+def open_transport(config: kinds.Transport, secrets: Secrets, stack: AsyncExitStack) -> Transport:
+    """The broker; connects on first use."""
+    transport: Transport
+    match config:
+        case kinds.NatsTransport():
+            from ssmd.middleware.transport.nats import NatsTransport
+
+            transport = NatsTransport(nats_url(config, secrets))
+        case kinds.MemoryTransport():
+            from ssmd.middleware.transport.memory import MemoryTransport
+
+            transport = MemoryTransport()
+        case _:
+            assert_never(config)
+    stack.push_async_callback(transport.close)
+    return transport
+
+
+def open_storage(config: kinds.Storage, secrets: Secrets, home: Path, stack: AsyncExitStack) -> Storage:
+    """The archive; a relative path is meant below `home`."""
+    storage: Storage
+    match config:
+        case kinds.S3Storage():
+            from ssmd.middleware.storage.s3 import S3Storage
+
+            fields = secrets.fields(config.credentials) if config.credentials else {}
+            storage = S3Storage(
+                config.endpoint,
+                config.region,
+                fields.get("access_key"),
+                fields.get("secret_key"),
+                buckets=(config.buckets.raw, config.buckets.normalized),
+                path_style=config.path_style,
+            )
+        case kinds.LocalStorage():
+            from ssmd.middleware.storage.local import LocalStorage
+
+            storage = LocalStorage(home / config.path)
+        case kinds.MemoryStorage():
+            from ssmd.middleware.storage.memory import MemoryStorage
+
+            storage = MemoryStorage()
+        case _:
+            assert_never(config)
+    stack.push_async_callback(storage.close)
+    return storage
+
+
+def nats_url(config: kinds.NatsTransport, secrets: Secrets) -> str:
+    """The URL with user and password in it, key references resolved."""
+    url = secrets.text(config.url)
+    if config.credentials is None:
+        return url
+    fields = secrets.fields(config.credentials)
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    missing = [field for field in ("username", "password") if field not in fields]
+    if missing:
+        raise ConfigError(
+            f"{config.credentials} has no value for {' and '.join(missing)}", "Set them; `ssmd doctor` shows how."
+        )
+    user = f"{quote(fields['username'], safe='')}:{quote(fields['password'], safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{user}@{place}"))
