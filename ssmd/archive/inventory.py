@@ -14,10 +14,11 @@ from ssmd.clock import day_of, now_ns
 from ssmd.errors import DataError, TransientError
 from ssmd.market.events import EVENT_TYPES
 from ssmd.middleware.storage.interface import Storage
-from ssmd.registry.interface import ObjectRecord, Registry
+from ssmd.registry.interface import Issue, ObjectRecord, Registry
 
 RECONCILE_S = 3600.0
 RETRY_S = 10.0
+MAX_ISSUES = 1_000
 
 log = structlog.get_logger(component="archive")
 
@@ -75,6 +76,7 @@ class Inventory:
         self._data_type = data_type
         self._clock_ns = clock_ns
         self._waiting: list[ObjectRecord] = []
+        self._issues: list[Issue] = []
         self._unsure: set[date] = set()
         self._changed = asyncio.Event()
         self._closing = False
@@ -83,6 +85,11 @@ class Inventory:
     def add(self, records: Sequence[ObjectRecord]) -> None:
         """Objects that were stored just now."""
         self._waiting.extend(records)
+        self._changed.set()
+
+    def report(self, issue: Issue) -> None:
+        """A problem of the data that reviewers should see; the oldest are forgotten when the database stays away."""
+        self._issues = [*self._issues, issue][-MAX_ISSUES:]
         self._changed.set()
 
     def close(self) -> None:
@@ -112,6 +119,9 @@ class Inventory:
         try:
             if records:
                 await asyncio.to_thread(self._registry.record_objects, self._feed, records)
+            if issues := self._issues:
+                await asyncio.to_thread(self._registry.record_issues, issues)
+                self._issues = self._issues[len(issues) :]
             for day in sorted(self._unsure):
                 await reconcile(self._storage, self._bucket, self._registry, self._feed, day, self._data_type)
                 self._unsure.discard(day)
