@@ -34,11 +34,11 @@ class Door:
     """Cuts TCP connections that never finish a first request: aiohttp would wait for them for ever."""
 
     def __init__(self) -> None:
-        self.greet = web.middleware(self._greet)
         self._greeted: set[object] = set()
         self._arrived: dict[object, float] = {}
 
-    async def _greet(
+    @web.middleware
+    async def greet(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         self._greeted.add(request.protocol)

@@ -9,7 +9,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from ssmd.middleware.transport.interface import TransportUnavailable
@@ -49,8 +49,7 @@ class NatsWire(asyncio.Protocol):
     # -- connection ---------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pinger is not None:
@@ -85,8 +84,7 @@ class NatsWire(asyncio.Protocol):
         transport = await self._loop.start_tls(
             self._require(), self, ssl.create_default_context(), server_hostname=host
         )
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
 
     def _require(self) -> asyncio.Transport:
         if self._transport is None:
