@@ -117,6 +117,7 @@ class Archiver:
         self._sorter = Sorter(feed)
         self._stop = _Stop(asyncio.Event())
         self._folder = Path()
+        self._consumer: Consumer | None = None
         self._identity = ""
         self._generation = 0
         self._acked = 0
@@ -153,94 +154,88 @@ class Archiver:
                 self._inventory.close()
 
     async def _archive(self) -> None:
-        consumer = await self._open()
+        try:
+            consumer = await self._connect()
+            while consumer is not None and not self._stop.ordered:
+                if self._due():
+                    await self._flush(consumer)
+                elif not await self._fetch(consumer):
+                    await self._stop.sleep(BACK_OFF_S[0])
+                    consumer = await self._connect()
+            await self._drain()
+        finally:
+            if self._consumer is not None:
+                await self._consumer.close()
+
+    async def _drain(self) -> None:
+        consumer = self._consumer
         if consumer is None:
             return
         try:
-            while not self._stop.ordered:
-                if self._due():
-                    await self._flush(consumer)
-                else:
-                    await self._fetch(consumer)
-            await self._drain(consumer)
-        finally:
-            await consumer.close()
-
-    async def _drain(self, consumer: Consumer) -> None:
-        try:
             target = (await consumer.state()).last_seq
-            while self._sorter.last < target and not self._stop.expired:
-                await self._fetch(consumer)
+            while self._sorter.last < target and not self._stop.expired and await self._fetch(consumer):
                 if self._sorter.held >= self._seal_bytes:
                     await self._flush(consumer)
         except TransportUnavailable as error:
-            log.warning("drain without broker", feed=self._feed, error=error.message)
+            self._trouble("broker", error)
         await self._flush(consumer)
         log.info("drained", feed=self._feed, taken_seq=self._sorter.last, acked_seq=self._acked)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def _open(self) -> Consumer | None:
-        """A consumer at the position of the archive; None when told to stop before the broker was there."""
+    async def _connect(self) -> Consumer | None:
+        """A consumer at the position of the archive; None when told to stop while the broker is away."""
         attempt = 0
         while not self._stop.ordered:
             try:
-                consumer = await self._transport.consumer(self._feed, DURABLE)
-            except TransportUnavailable as error:
-                self._trouble("broker", error)
-                await self._stop.sleep(_back_off(attempt))
-                attempt += 1
-                continue
-            await self._settle(consumer)
-            return consumer
-        return None
-
-    async def _settle(self, consumer: Consumer) -> None:
-        """After (re)connecting: go on where the archive ends in this stream; a stream made anew begins anew."""
-        attempt = 0
-        while not self._stop.expired:
-            try:
-                state = await consumer.state()
+                fresh = self._consumer is None
+                consumer = self._consumer = self._consumer or await self._transport.consumer(self._feed, DURABLE)
+                moved = await self._adopt(await consumer.state())
             except TransportUnavailable as error:
                 self._trouble("broker", error)
                 await self._stop.sleep(_back_off(attempt))
                 attempt += 1
                 continue
             self._well("broker")
-            await self._adopt(state)
-            return
+            if fresh or not moved:
+                return consumer
+            await consumer.close()  # it belongs to a stream that is no more
+            self._consumer = None
+        return None
 
-    async def _adopt(self, state: StreamState) -> None:
+    async def _adopt(self, state: StreamState) -> bool:
+        """Go on where the archive ends in this stream; a stream made anew begins anew. True when it is another one."""
         if state.identity == self._identity:
             position = Position(self._sorter.last, self._generation)
             if state.last_seq >= position.last_seq:
-                return
+                return False
         else:
             position = await self._insist(lambda: self._read_position(state.identity))
         if self._identity:
             await self._store_held()  # under the name of the stream it came from
         self._identity, self._generation = state.identity, position.generation
-        if rewound := position.last_seq > state.last_seq:
-            # The broker lost its end (a power cut): the same numbers will stand for other messages.
-            log.error("stream lost its end", feed=self._feed, archived=position.last_seq, last_seq=state.last_seq)
-            self._report("stream_rewound", position.last_seq - state.last_seq, f"last_seq is {state.last_seq}")
-            self._generation += 1
+        rewound = position.last_seq - state.last_seq
         self._acked = min(position.last_seq, state.last_seq)
         self._sorter.begin(self._acked)
-        if rewound:
+        if rewound > 0:
+            # The broker lost its end (a power cut): the same numbers will stand for other messages.
+            log.error("stream lost its end", feed=self._feed, archived=position.last_seq, last_seq=state.last_seq)
+            self._report("stream_rewound", rewound, f"{state.identity}: the last number is {state.last_seq}")
+            self._generation += 1
             await self._insist(self._write_position)
         log.info("stream", feed=self._feed, identity=self._stream, archived=self._acked, last_seq=state.last_seq)
+        return True
 
-    async def _fetch(self, consumer: Consumer) -> None:
+    async def _fetch(self, consumer: Consumer) -> bool:
+        """Take the next messages; false while the broker is away."""
         try:
             batch = await consumer.fetch(FETCH_MESSAGES, FETCH_S)
         except TransportUnavailable as error:
             self._trouble("broker", error)
-            await self._stop.sleep(BACK_OFF_S[0])
-            await self._settle(consumer)
-            return
+            return False
         self._well("broker")
         await self._accept(batch)
+        return True
 
     async def _accept(self, batch: list[Delivered]) -> None:
         sorter = self._sorter
