@@ -230,6 +230,8 @@ class Archiver:
         """Take the next messages; false while the broker is away."""
         try:
             batch = await consumer.fetch(FETCH_MESSAGES, FETCH_S)
+            if batch and batch[-1].stream_seq <= self._acked:
+                await consumer.ack_through(batch[-1].stream_seq)  # stored before a crash that came before the ack
         except TransportUnavailable as error:
             self._trouble("broker", error)
             return False

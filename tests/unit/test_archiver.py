@@ -252,15 +252,30 @@ async def test_killed_at_any_storage_call_it_never_loses_and_never_doubles_a_mes
                 await world.run_once(FaultyStorage(world.storage, *kills[index]), seal_s=0)
             except* Killed:
                 pass
+    await world.publish([event(published)])
     await world.run_once()
 
     assert await world.archived() == Counter(message.payload for message in world.transport.stream(FEED).messages)
-    assert world.floor == published
+    assert world.floor == published + 1
     for its in await world.segments():
         assert (await read_manifest(world.storage, BUCKET, its)).key == its.key
     days = (DAY, date(2026, 11, 23))
     rows = [row.key for day in days for row in world.registry.objects(FEED, day, "normalized")]
     assert sorted(rows) == sorted(its.key for its in await world.segments())
+
+
+async def test_what_was_stored_before_a_crash_is_acknowledged_when_it_comes_again(world: World) -> None:
+    await world.publish([trade(n) for n in range(5)])
+    await world.run_once()
+    world.transport.stream(FEED).floors.clear()
+    archiver = world.archiver()
+
+    async with world.running(archiver):
+        async with asyncio.timeout(5):
+            while world.floor != 5:  # noqa: ASYNC110  the broker is polled
+                await asyncio.sleep(0.001)
+
+    assert await world.archived() == Counter(encode(trade(n)) for n in range(5))
 
 
 async def test_a_hole_in_the_stream_is_counted_and_reported_and_the_rest_archived(world: World) -> None:
