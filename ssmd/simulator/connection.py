@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol, cast
 
 import msgspec
@@ -23,6 +24,7 @@ from ssmd.simulator.source import Message
 log = structlog.get_logger()
 
 _MAX_HEAD = 65_536
+_CONTROL = b" /_simulator/"
 _UPGRADE = f"GET {WS_PATH}".encode()
 _WRITE_HIGH = 4 * 1024 * 1024
 _OVERFLOW = 64 * 1024 * 1024
@@ -78,7 +80,6 @@ class Connection(asyncio.Protocol):
         self._head = bytearray()
         self._rest: asyncio.Protocol | None = None
         self._reader: frames.FrameReader | None = None
-        self._held: list[bytes] = []
         self._label = b""
         self.name = ""
         self.subscriptions = host.new_subscriptions()
@@ -103,13 +104,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.mute:
             return
-        if self._rest is not None and self._reader is None and not data.startswith(_UPGRADE):
+        if self._host.faults.is_frozen(time.time_ns()) and _CONTROL not in data[:32]:
+            self._host.faults.after_stall(partial(self.data_received, data))
+        elif self._rest is not None and self._reader is None and not data.startswith(_UPGRADE):
             self._rest.data_received(data)
-            return
-        if self._reader is None:
+        elif self._reader is None:
             self._receive_head(data)
-        elif self._host.faults.is_frozen(time.time_ns()):
-            self._held.append(data)
         else:
             self._receive_frames(data)
 
@@ -193,13 +193,6 @@ class Connection(asyncio.Protocol):
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def release(self) -> None:
-        """Hear what came in while the exchange was frozen."""
-        held, self._held = self._held, []
-        for data in held:
-            if self.is_open:
-                self._receive_frames(data)
-
     def _receive_frames(self, data: bytes) -> None:
         assert self._reader is not None
         try:
@@ -218,7 +211,7 @@ class Connection(asyncio.Protocol):
             code = int.from_bytes(incoming.payload[:2], "big") if len(incoming.payload) >= 2 else 1000
             self.close(code)
         elif incoming.opcode == frames.TEXT:
-            self._host.faults.after_stall(lambda: self._obey(incoming.payload))
+            self._host.faults.after_stall(partial(self._obey, incoming.payload))
 
     def _obey(self, command: bytes) -> None:
         if not self.is_open:

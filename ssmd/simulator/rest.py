@@ -310,7 +310,7 @@ def _page(rows: list[Any], request: web.Request, key: str, *, default: int, most
     cursor = request.query.get("cursor")
     if cursor:
         try:
-            last = base64.urlsafe_b64decode(cursor).decode()
+            last = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
         except (binascii.Error, ValueError) as error:
             raise Refused(400, "bad_request", "invalid cursor") from error
         start = next((index + 1 for index, row in enumerate(rows) if row[key] == last), len(rows))

@@ -190,7 +190,7 @@ class Simulator:
                 continue
             if was_stalled:
                 was_stalled = False
-                self._after_stall()
+                self.faults.run_deferred()
             if not self._may_play():
                 await asyncio.sleep(_TICK_S)
                 continue
@@ -208,11 +208,6 @@ class Simulator:
             if not self.faults.is_frozen(now_ns()):
                 for connection in list(self.connections):
                     connection.ping(b"heartbeat")
-
-    def _after_stall(self) -> None:
-        for connection in list(self.connections):
-            connection.release()
-        self.faults.run_deferred()
 
     def _may_play(self) -> bool:
         """A tape waits for its listeners: once at the start, again whenever it is unpaced and nobody is there."""

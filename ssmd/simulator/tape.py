@@ -101,7 +101,7 @@ def parse_event(event: bytes) -> Message | None:
     head = _HEAD.match(event)
     found = _TICKER.search(event)
     ticker = "" if found is None else _unquote(found[1])
-    if head is None:
+    if head is None or (head[3] is None and b'"seq"' in event):
         return _parse_unusual(event, ticker)
     kind = head[1].decode()
     channel = CHANNEL_OF_TYPE.get(kind)
