@@ -15,8 +15,6 @@ _BATCH = 512
 _PING_AFTER_S = 2.0
 _DEAD_AFTER_S = 6.0
 _HANDSHAKE_S = 4.0
-_SMALL_READ = 12 * 1024
-"""A read smaller than the read buffer (16 KiB) emptied the socket."""
 
 log = structlog.get_logger(component="connector")
 
@@ -37,13 +35,12 @@ class CredentialsRefused(ConfigError):
 
 
 class Link(picows.WSListener):
-    """Hands over all frames of one read at once. `drained_ns`: when the socket was last seen empty."""
+    """Hands over all frames of one read at once."""
 
     def __init__(self, on_frames: "OnFrames") -> None:
         self._on_frames = on_frames
         self._frames: list[Frame] = []
         self._fragments: list[bytes] = []
-        self._read_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -51,7 +48,6 @@ class Link(picows.WSListener):
         self.closed = asyncio.Event()
         self.reason = "connection_lost"
         self.failure: BaseException | None = None
-        self.drained_ns = 0
 
     # -- picows callbacks ---------------------------------------------------------------------------------------
 
@@ -61,7 +57,6 @@ class Link(picows.WSListener):
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         self._heard_at = self._loop.time()
-        self._read_bytes += frame.payload_size
         kind = frame.msg_type
         if kind in (_TEXT, _BINARY):
             if frame.fin:
@@ -75,15 +70,11 @@ class Link(picows.WSListener):
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CLOSE:
             self._flush()
-            self.drained_ns = time.time_ns()  # nothing comes after a close frame, and all before it came
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             return
         if frame.last_in_buffer:
             self._flush()
-            if self._read_bytes < _SMALL_READ:
-                self.drained_ns = time.time_ns()
-            self._read_bytes = 0
         elif len(self._frames) >= _BATCH:
             self._flush()
 

@@ -27,8 +27,6 @@ _KINDS: dict[type[Event], bytes] = {
 }
 _MAX_SUBJECTS = 200_000
 _FULL_RETRY_NS = 1_000_000_000
-TRANSIT_NS = 100_000_000
-"""A lost frame was sent a little before the frame that we received last: transit, and queues on both sides."""
 
 log = structlog.get_logger(component="connector")
 
@@ -44,7 +42,6 @@ class Conversation:
         self.n = 0
         self.first_ns = 0
         self.last_ns = 0
-        self.drained_ns = 0
         self.sid_last_ns: dict[int, int] = {}
 
 
@@ -122,7 +119,7 @@ class Pipeline:
             return self._spool_full(error, frames[0][0], conversation)
         groups: dict[str, Lines] = {}
         received = self.received
-        connection, drained_ns = conversation.connection, conversation.drained_ns
+        connection = conversation.connection
         n = first_n
         last: dict[str, tuple[int, int]] = {}
         for (received_ns, frame), what in zip(frames, decoded, strict=True):
@@ -138,9 +135,7 @@ class Pipeline:
         entries = []
         for group, lines in groups.items():
             last_n, last_ns = last[group]
-            meta = RawMeta(
-                group, connection, len(lines.lines), lines.first_n, last_n, lines.first_ns, last_ns, drained_ns
-            )
+            meta = RawMeta(group, connection, len(lines.lines), lines.first_n, last_n, lines.first_ns, last_ns)
             entries.append(pack(RAW, msgspec.json.encode(meta), b"".join(lines.lines)))
         if not self._append(entries, frames[0][0], conversation):
             return False
@@ -224,7 +219,7 @@ class Pipeline:
                     feed=self._feed,
                     connection=conversation.connection,
                     sid=found.sid,
-                    from_ns=start - TRANSIT_NS,
+                    from_ns=start,
                     to_ns=received_ns,
                     reason="sequence_gap",
                     last_seq=found.last_seq,
@@ -262,14 +257,18 @@ class Pipeline:
             except SpoolFull as error:
                 if not self._make_room():
                     return self._spool_full(error, first_ns, conversation)
+        self.close_full_gap(conversation.connection, first_ns)
+        return True
+
+    def close_full_gap(self, connection: str, to_ns: int) -> None:
+        """Record the frames that a full spool cost, if it did."""
         if self._full_since_ns:
             start, self._full_since_ns = self._full_since_ns, 0
-            self.record_gap(Gap(self._feed, conversation.connection, None, start, first_ns, "spool_full"))
-        return True
+            self.record_gap(Gap(self._feed, connection, None, start, to_ns, "spool_full"))
 
     def _spool_full(self, error: SpoolFull, first_ns: int, conversation: Conversation) -> bool:
         if not self._full_since_ns:
-            self._full_since_ns = (conversation.last_ns or first_ns) - TRANSIT_NS
+            self._full_since_ns = conversation.last_ns or first_ns
             log.error("spool full, frames are being lost", error=str(error), hint="free some disk space")
         self._full_retry_ns = first_ns + _FULL_RETRY_NS
         return False

@@ -20,7 +20,7 @@ from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import Storage
 from ssmd.registry.interface import Issue, ObjectRecord, Registry
 
-_RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _MAX_CONFLICTS = 100
 
 log = structlog.get_logger(component="connector")

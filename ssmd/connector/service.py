@@ -16,7 +16,7 @@ from ssmd.clock import NS_PER_S, day_of, iso, now_ns
 from ssmd.connector import link as links
 from ssmd.connector.link import CredentialsRefused, Frame, Link
 from ssmd.connector.outbox import Outbox
-from ssmd.connector.pipeline import TRANSIT_NS, Conversation, Pipeline
+from ssmd.connector.pipeline import Conversation, Pipeline
 from ssmd.connector.report import Report
 from ssmd.connector.sealer import Sealer
 from ssmd.connector.spool import Spool
@@ -185,7 +185,7 @@ class Connector:
         covered_ns, connection = self._spool.covered()
         if covered_ns:
             reason = "planned_teardown" if state.clean else "startup"
-            self._gap = _OpenGap(covered_ns if state.clean else covered_ns - TRANSIT_NS, reason, connection)
+            self._gap = _OpenGap(covered_ns, reason, connection)
         if self._spool.leftovers:
             log.info("spool left from the last run", segments=len(self._spool.leftovers))
         state.clean = False
@@ -245,12 +245,14 @@ class Connector:
         self._spool.state.accepted_key = credentials.fingerprint
         log.info("connected to the exchange", connection=connection, tickers=len(self._tickers))
         self._send(link, session.start(sorted(self._tickers)))
+        goodbye_ns = 0
         stopping = asyncio.create_task(stop.wait())
         closed = asyncio.create_task(link.closed.wait())
         try:
             await asyncio.wait((stopping, closed), return_when=asyncio.FIRST_COMPLETED)
             if not link.closed.is_set():
                 link.reason = "planned_teardown"
+                goodbye_ns = now_ns()
                 link.close()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(link.closed.wait(), _GOODBYE_S)
@@ -258,19 +260,20 @@ class Connector:
         finally:
             stopping.cancel()
             closed.cancel()
-            self._session_ended(link)
+            self._session_ended(link, goodbye_ns)
         if link.failure is not None:
             raise link.failure
 
-    def _session_ended(self, link: Link) -> None:
+    def _session_ended(self, link: Link, goodbye_ns: int) -> None:
+        """Open the gap: from the last frame, or from our goodbye, before which the exchange had sent nothing more."""
         conversation, self._conversation, self._link = self._conversation, None, None
         self._connected_ns = 0
         assert conversation is not None
         log.info("connection ended", connection=conversation.connection, reason=link.reason, frames=conversation.n)
+        self._pipeline.close_full_gap(conversation.connection, now_ns())
         if conversation.last_ns:
-            # what is missing was sent after the socket was last seen empty
-            covered_ns = link.drained_ns or conversation.first_ns
-            self._gap = _OpenGap(covered_ns - TRANSIT_NS, link.reason, conversation.connection)
+            from_ns = max(conversation.last_ns, goodbye_ns)
+            self._gap = _OpenGap(from_ns, link.reason, conversation.connection)
             self._problem = f"connection ended: {link.reason}"
 
     def _on_frames(self, link: Link, frames: list[Frame]) -> None:
@@ -279,7 +282,6 @@ class Connector:
         if self._gap is not None:
             self._close_gap(frames[0][0])
             self._attempts = 0
-        conversation.drained_ns = link.drained_ns
         commands = self._pipeline.process(conversation, frames)
         if self._pipeline.gaps:
             self._pass_on_gaps()
@@ -328,7 +330,7 @@ class Connector:
                     log.warning("exchange", problem=problem.message, reconnect=problem.reconnect)
                     if problem.reconnect:
                         link.drop("connection_lost")
-                self._spool.state.covered_ns = max(self._spool.state.covered_ns, link.drained_ns)
+                self._spool.state.covered_ns = max(self._spool.state.covered_ns, conversation.last_ns)
                 self._spool.state.connection = conversation.connection
             self._outbox.settle()
             self._sealer.trim()

@@ -37,10 +37,7 @@ _MAX_BODY = 1 << 31
 
 
 class RawMeta(msgspec.Struct, frozen=True):
-    """What a RAW entry holds: `records` lines of one group and connection.
-
-    `drained_ns`: when the connection's socket was last seen empty before these frames were read (0: never yet).
-    """
+    """What a RAW entry holds: `records` lines of one group and connection."""
 
     group: str
     connection: str
@@ -49,7 +46,6 @@ class RawMeta(msgspec.Struct, frozen=True):
     last_n: int
     first_ns: int
     last_ns: int
-    drained_ns: int = 0
 
 
 class Position(NamedTuple):
@@ -290,11 +286,9 @@ class Spool:
     # -- what a crash left --------------------------------------------------------------------------------------
 
     def covered(self) -> tuple[int, str]:
-        """(time, connection): every frame sent before that time is here or in a recorded gap; (0, "") = never captured.
+        """(time, connection) of the last frame persisted or of the end of the last gap; (0, "") = never captured.
 
-        Frames that were read but not yet written when the process died were sent after the socket was last seen empty,
-        so that time bounds the loss, not the receive time of the last frame. Reads the newest segment with entries
-        only, so that a restart is not held up by old leftovers.
+        Reads the newest segment with entries only, so that a restart is not held up by old leftovers.
         """
         covered, connection = self.state.covered_ns, self.state.connection
         for segment in reversed(self.leftovers):
@@ -303,7 +297,7 @@ class Spool:
                 found = True
                 if entry.kind == RAW:
                     meta = msgspec.json.decode(entry.meta, type=RawMeta)
-                    covered, connection = max(covered, meta.drained_ns or meta.first_ns), meta.connection
+                    covered, connection = max(covered, meta.last_ns), meta.connection
                 elif entry.kind == GAP:
                     covered = max(covered, msgspec.json.decode(entry.body, type=Gap).to_ns)
             if found:

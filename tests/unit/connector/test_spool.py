@@ -81,7 +81,7 @@ def test_a_new_process_finds_segments_state_and_how_far_the_last_one_came(tmp_pa
     spool = Spool(tmp_path / "kalshi", 1 << 20)
     spool.begin(DAY)
     spool.append(raw(b"a\nb\n"))
-    spool.append(raw(b"c\n", RawMeta("orderbook", "c-1", 1, 2, 2, 5_000, 5_000, 4_500)))
+    spool.append(raw(b"c\n", RawMeta("orderbook", "c-1", 1, 2, 2, 5_000, 5_000)))
     spool.append(pack(OUT, b"", pack_messages([Outgoing(b"s", b"i", b"p")])))
     spool.state.published = Position(1, 7)
     spool.close()
@@ -89,7 +89,7 @@ def test_a_new_process_finds_segments_state_and_how_far_the_last_one_came(tmp_pa
     again = Spool(tmp_path / "kalshi", 1 << 20)
 
     assert [segment.number for segment in again.leftovers] == [1]
-    assert again.covered() == (4_500, "c-1")
+    assert again.covered() == (5_000, "c-1")
     assert again.state.published == Position(1, 7)
     assert again.begin(DAY).number == 2
     again.close()
