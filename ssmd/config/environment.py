@@ -96,7 +96,7 @@ class Symbols(Section):
     """Ticker patterns (`*`, `?`); empty means every market."""
     exclude: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=1_000)] = ()
     """Ticker patterns to leave out; stronger than `include`, weaker than `tickers`."""
-    tickers: Annotated[tuple[Ticker, ...], Field(strict=False, max_length=50_000)] = ()
+    tickers: Annotated[tuple[Ticker, ...], Field(strict=False, max_length=10_000)] = ()
     """Tickers captured in any case."""
 
     @model_validator(mode="after")

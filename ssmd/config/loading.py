@@ -30,12 +30,12 @@ _NAMES = {dict: "a mapping", list: "a list", str: "text", bool: "true or false",
 
 _MOVED: dict[str, str] = {
     r"spec\.transport\.stream": "is gone: the stream is always called ssmd-{feed}",
-    r"spec\.transport(\..+)": r"moved to spec.middleware.transport\1",
+    r"spec\.transport(\..*)": r"moved to spec.middleware.transport\1",
     r"spec\.storage\.(raw|normalized)\.bucket": r"moved to spec.middleware.storage.buckets.\1",
-    r"spec\.storage\.(raw|normalized)\.(.+)": r"moved to spec.middleware.storage.\2 (one for both buckets)",
-    r"spec\.storage(\..+)": r"moved to spec.middleware.storage\1",
-    r"spec\.(cache|journal)(\..+)": r"moved to spec.middleware.\1\2",
-    r"spec\.secrets\.([^.]+)": r"moved to spec.keys.\1 (type, fields; the value: `ssmd key set ENVIRONMENT \1`)",
+    r"spec\.storage\.(raw|normalized)\.(.*)": r"moved to spec.middleware.storage.\2 (one for both buckets)",
+    r"spec\.storage(\..*)": r"moved to spec.middleware.storage\1",
+    r"spec\.(cache|journal)(\..*)": r"moved to spec.middleware.\1\2",
+    r"spec\.secrets\.(.*)": r"moved to spec.keys.\1 (type, fields; the value: `ssmd key set ENVIRONMENT \1`)",
     r"spec\.(transport|storage|cache|journal)": r"moved to spec.middleware.\1",
     r"spec\.secrets": "moved to spec.keys",
     r"spec\.symbols\.filters.*": "is not supported: write ticker patterns in spec.symbols.include",
@@ -111,7 +111,7 @@ def _moved(document: Document) -> Iterator[Problem]:
         for leaf in _leaves(path, value):
             text = dotted(leaf)
             for pattern, advice in _MOVED.items():
-                match = re.fullmatch(pattern, text)
+                match = re.fullmatch(pattern, text, re.DOTALL)
                 if match:
                     yield Problem(text, document.line_of(leaf), match.expand(advice))
                     break
@@ -142,7 +142,7 @@ def _model_problems(error: ValidationError, document: Document, flat: bool) -> I
 
 
 def _has_moved(path: tuple[str | int, ...]) -> bool:
-    return any(re.fullmatch(pattern, dotted(path)) for pattern in _MOVED)
+    return any(re.fullmatch(pattern, dotted(path), re.DOTALL) for pattern in _MOVED)
 
 
 def _file_path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:

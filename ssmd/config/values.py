@@ -63,8 +63,8 @@ def _split(text: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"is not a URL ({error}); write it like {example}") from None
+    except ValueError:  # its text may quote the password
+        raise ValueError(f"is not a URL; write it like {example}") from None
     if parts.scheme not in schemes:
         allowed = " or ".join(f"{scheme}://" for scheme in schemes)
         raise ValueError(f"must begin with {allowed}; write it like {example}")
