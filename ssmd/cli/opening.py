@@ -1,8 +1,8 @@
 """Put things together: secrets, middleware and registry of an environment, opened into a stack."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 
 from ssmd.cli.options import Chosen
 from ssmd.keys.resolver import Resolver
@@ -59,14 +59,28 @@ class Opener:
 
     def registry(self) -> Registry:
         """The metadata database, or one in memory when the environment names none."""
-        registry: Registry
-        if self.spec.database_url is None:
-            from ssmd.registry.memory import MemoryRegistry
-
-            registry = MemoryRegistry()
-        else:
-            from ssmd.registry.postgres import PostgresRegistry
-
-            registry = PostgresRegistry(self.secrets.text(self.spec.database_url))
+        registry = open_registry(self.chosen, self.secrets)
         self._stack.callback(registry.close)
         return registry
+
+
+def open_registry(chosen: Chosen, secrets: KeySecrets) -> Registry:
+    """The registry of an environment; connects on first use."""
+    url = chosen.environment.spec.database_url
+    if url is None:
+        from ssmd.registry.memory import MemoryRegistry
+
+        return MemoryRegistry()
+    from ssmd.registry.postgres import PostgresRegistry
+
+    return PostgresRegistry(secrets.text(url))
+
+
+@contextmanager
+def registry_of(chosen: Chosen) -> Iterator[Registry]:
+    """The registry for one command."""
+    registry = open_registry(chosen, KeySecrets(resolver_of(chosen)))
+    try:
+        yield registry
+    finally:
+        registry.close()

@@ -81,6 +81,18 @@ def works(name: str, health: dict[str, Any]) -> bool:
     )
 
 
+def summary(name: str, health: dict[str, Any]) -> str:
+    """The few numbers of a health answer that people look for first."""
+    said = {
+        "connector": (("frames", "frames"), ("tickers", "tickers"), ("gaps", "gaps")),
+        "archiver": (("taken_seq", "messages taken"), ("acked_seq", "archived")),
+        "gateway": (("clients", "clients"),),
+    }.get(name, ())
+    words = [f"{health[key]:,} {word}" for key, word in said if isinstance(health.get(key), int)]
+    problem = health.get("problem") or health.get("problems") or health.get("trouble")
+    return ", ".join(words) + (f" · {problem}" if problem else "")
+
+
 def service_health(home: Home, name: str, pid: int) -> dict[str, Any] | None:
     """What a service's admin endpoint says now; None when the process `pid` has none (yet)."""
     state = read_state(home.root, name)

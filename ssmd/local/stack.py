@@ -16,7 +16,7 @@ from ssmd.local.ports import refuse_taken
 from ssmd.local.postgres import PostgresServer
 from ssmd.local.processes import ProcessId, identify
 from ssmd.local.progress import Progress
-from ssmd.local.readiness import answers, await_server, await_service, require_answer, require_writable, works
+from ssmd.local.readiness import answers, await_server, await_service, require_answer, require_writable, summary, works
 from ssmd.local.supervisord import Control, Program, await_control, configuration, launch
 from ssmd.local.teardown import MARK, stop_stack
 from ssmd.local.watch import Watch
@@ -187,7 +187,7 @@ class Stack:
         for name in SERVICES:
             with self._progress.step(name) as step:
                 health = await_service(name, self._controls(), self._home, self._pause, deadline)
-                step.detail = _summary(health)
+                step.detail = summary(name, health)
                 if not works(name, health):
                     self._well = False
                     step.mark = "○"
@@ -262,12 +262,3 @@ def _is_ready(server: PostgresServer) -> bool:
     except Unavailable:
         return False
     return True
-
-
-def _summary(health: dict[str, object]) -> str:
-    """The numbers of a health answer, for people."""
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value}"
-        for key, value in health.items()
-        if isinstance(value, int | str) and key not in ("service", "state", "pid", "status")
-    )[:60]

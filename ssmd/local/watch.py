@@ -9,7 +9,7 @@ from ssmd.local.home import Home
 from ssmd.local.live import FirstTrade
 from ssmd.local.plan import SERVICES, Plan
 from ssmd.local.progress import Progress
-from ssmd.local.readiness import failure, service_health
+from ssmd.local.readiness import failure, service_health, summary
 from ssmd.local.supervisord import Control, ProgramState
 
 _EVERY_S = 1.0
@@ -76,7 +76,7 @@ class Watch:
         for name in SERVICES:
             state = states.get(name)
             health = service_health(self._home, name, state.pid) if state and state.pid else None
-            words.append(f"{name} {health.get('status', '?') if health else 'away'}")
+            words.append(f"{name} {summary(name, health) or health.get('status', '?') if health else 'away'}")
         return " · ".join(words)
 
 
