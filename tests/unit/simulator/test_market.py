@@ -44,7 +44,7 @@ def test_the_rate_is_kept() -> None:
     assert len(messages) == pytest.approx(2000 * 40 * STEP_NS / 1e9, rel=0.02)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32), st.sampled_from([2, 7, 900]))
 def test_books_are_never_crossed_or_negative_and_equal_the_changes_told(seed: int, window_s: int) -> None:
     market = MarketGenerator(seed=seed, now_ns=START_NS, rate=3000.0, window_s=window_s, strikes=2)
@@ -86,7 +86,7 @@ def _replace(book: dict[tuple[str, str], Decimal], msg: dict[str, Any]) -> None:
             book[side, price] = Decimal(size)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**32))
 def test_a_trade_takes_from_the_makers_side_just_before_it_is_told(seed: int) -> None:
     _, messages = play(seed, 10)

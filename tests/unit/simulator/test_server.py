@@ -31,6 +31,7 @@ class Client:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.frames: list[bytes] = []
+        self._parsed: list[dict[str, Any]] = []
         self.ended: aiohttp.WSMsgType | None = None
 
     async def subscribe(self, *channels: str, **params: Any) -> None:
@@ -56,8 +57,8 @@ class Client:
         await self.read(lambda _: False, seconds)
 
     def parsed(self, *types: str) -> list[dict[str, Any]]:
-        frames = [json.loads(frame) for frame in self.frames]
-        return [frame for frame in frames if not types or frame["type"] in types]
+        self._parsed += [json.loads(frame) for frame in self.frames[len(self._parsed) :]]
+        return [frame for frame in self._parsed if not types or frame["type"] in types]
 
     def seqs(self, sid: int) -> list[int]:
         return [frame["seq"] for frame in self.parsed() if frame.get("sid") == sid and "seq" in frame]
