@@ -1,6 +1,7 @@
 """`ssmd simulate`: the simulated exchange alone, in the foreground."""
 
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -9,19 +10,21 @@ from typing import Annotated
 import uvloop
 from cyclopts import Parameter
 
+from ssmd.simulator.faults import FAULTS
 from ssmd.simulator.options import SimulatorOptions
 from ssmd.simulator.server import Simulator, running
+from ssmd.telemetry import log_for_people
 
 
 def simulate(  # noqa: PLR0913 -- each is an option of the command
     *,
     host: str = "127.0.0.1",
     port: int = 19555,
-    tape: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    tape: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     speed: float = 1.0,
     rate: float | None = None,
-    in_turn: bool = False,
-    loop: bool = False,
+    in_turn: Annotated[bool, Parameter(negative="")] = False,
+    loop: Annotated[bool, Parameter(negative="")] = False,
     seed: int = 1,
     window_s: int = 900,
     strikes: int = 3,
@@ -85,6 +88,7 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
         loop=loop,
         settle_s=settle_s,
     )
+    log_for_people(logging.INFO)
     uvloop.run(_until_told(options))
 
 
@@ -102,6 +106,9 @@ def _banner(simulator: Simulator) -> str:
         "Simulated exchange (loopback only)",
         f"  WebSocket  {simulator.ws_url}",
         f"  REST       {simulator.rest_url}",
-        f"  faults     {simulator.control_url}/fault   state: {simulator.control_url}/state",
+        f"  state      {simulator.control_url}/state",
+        f'  break it   curl -d \'{{"fault":"abort"}}\' {simulator.control_url}/fault',
+        f"             {', '.join(FAULTS)}; with n, seconds, code, channel, connection",
+        "  Ctrl-C ends it.",
     ]
     return "\n".join(lines)
