@@ -73,9 +73,7 @@ class Link(picows.WSListener):
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             return
-        if frame.last_in_buffer:
-            self._flush()
-        elif len(self._frames) >= _BATCH:
+        if frame.last_in_buffer or len(self._frames) >= _BATCH:
             self._flush()
 
     def _continue(self, frame: picows.WSFrame) -> None:

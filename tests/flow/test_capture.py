@@ -1,5 +1,6 @@
 """The main job in one process, in seconds: every frame archived once or covered by a gap, whatever happens."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ async def test_a_half_open_connection_is_noticed_and_its_loss_recorded(tmp_path:
         await stack.finish()
 
         result = stack.check()
-        assert {finding.rule for finding in result.findings} <= set(), result.table()
+        assert not result.findings, result.table()
 
 
 async def test_an_outage_of_the_broker_delays_the_stream_and_loses_nothing(tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ async def test_a_killed_connector_loses_nothing_that_is_not_in_a_gap_and_doubles
             before = stack.sent
             await stack.until(lambda before=before: stack.sent > before + 1200)  # type: ignore[misc]
             await stack.kill("connector")
+            await asyncio.sleep(0.1)  # a process takes longer to start; the exchange notices the end of the old link
             stack.start_connector()
         before = stack.sent
         await stack.until(lambda: stack.sent > before + 1000)
@@ -144,5 +146,6 @@ async def test_a_full_spool_is_a_recorded_gap_and_capture_goes_on(tmp_path: Path
         await stack.finish()
 
         result = stack.check()
-        assert {finding.rule for finding in result.findings} <= {"I5"}, result.table()
+        # T: what found no room on its way to the stream is made again from raw by compaction
+        assert result.rules <= {"I5", "T"}, result.table()
         assert result.missing > 0

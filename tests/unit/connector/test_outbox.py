@@ -40,7 +40,7 @@ class Desk:
 
     async def settled(self) -> None:
         async with asyncio.timeout(5):
-            while not self.outbox.empty:
+            while not self.outbox.empty:  # noqa: ASYNC110 - one turn of the loop at a time
                 await asyncio.sleep(0)
 
     async def close(self) -> None:
