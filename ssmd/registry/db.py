@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,10 @@ MIGRATIONS_TABLE = "ssmd_migrations"
 DRIVER = "postgresql+psycopg2"
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_MS = 30_000
+_CREATE_ATTEMPTS = 5
+_CREATED_MEANWHILE = ("pg_database_datname_index", "is being accessed by other users", "(42P04)")
+"""What dbmate reports when somebody else creates the same database in the same moment."""
+_REFUSED = ("authentication failed", "no password supplied", "pg_hba.conf", 'role "')
 _HINT_START = "Start it (`ssmd up` does), or correct spec.database.url."
 
 _log = structlog.get_logger()
@@ -93,7 +98,7 @@ def _first_line(error: exc.DBAPIError) -> str:
 def _away(url: sa.URL, doing: str, error: exc.DBAPIError) -> RegistryUnavailable | ConfigError:
     """What an OperationalError is: wrong credentials are the operator's, everything else may pass."""
     text = str(error.orig)
-    if "authentication failed" in text or "no password supplied" in text or "pg_hba.conf" in text:
+    if any(sign in text for sign in _REFUSED):
         message = f"cannot {doing}: PostgreSQL at {server(url)} refuses user {url.username!r}"
         return ConfigError(message, "Correct user and password: spec.database.url, or the key it refers to.")
     if f'database "{url.database}" does not exist' in text:
@@ -129,7 +134,7 @@ def migrate(url: str, wait_s: int = 30) -> None:
         "--migration-lock-timeout", "60s", "--wait", "--wait-timeout", f"{wait_s}s", "up", "--strict",
     ]  # fmt: skip
     environment = {"SSMD_DBMATE_URL": _dbmate_url(parts), "PATH": "/usr/bin:/bin"}  # not on the command line: `ps`
-    for attempt in (1, 2):
+    for attempt in range(_CREATE_ATTEMPTS):
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=wait_s + 300, check=False
@@ -139,9 +144,9 @@ def migrate(url: str, wait_s: int = 30) -> None:
         if done.returncode == 0:
             _log.info("database migrated", database=server(parts), applied=done.stdout.count("Applied:"))
             return
-        if attempt == 1 and "already exists" in done.stderr and "database" in done.stderr:
-            continue  # somebody created the database in the same moment
-        raise _migration_error(parts, done.stderr + done.stdout)
+        if attempt + 1 == _CREATE_ATTEMPTS or not any(text in done.stderr for text in _CREATED_MEANWHILE):
+            raise _migration_error(parts, done.stderr + done.stdout)
+        time.sleep(0.1 * (attempt + 1))
 
 
 def _dbmate_url(parts: sa.URL) -> str:
@@ -155,13 +160,13 @@ def _migration_error(parts: sa.URL, output: str) -> RegistryUnavailable | Config
     text = " ".join(lines).removeprefix("Error: ").replace(_dbmate_url(parts), server(parts))
     if parts.password:
         text = text.replace(str(parts.password), "***")
+    if "SSL" in text or "no encryption" in text:
+        return ConfigError(f"cannot migrate {server(parts)}: {text}", "Add ?sslmode=require to the database URL.")
+    if any(sign in text for sign in (*_REFUSED, "permission denied")):
+        hint = "Correct user and password, or let an administrator create the database."
+        return ConfigError(f"cannot migrate {server(parts)} as {parts.username!r}: {text}", hint)
     if "unable to connect" in text or "connection refused" in text or "timeout" in text:
         return RegistryUnavailable(
             f"cannot migrate: PostgreSQL at {server(parts)} does not answer: {text}", _HINT_START
         )
-    if "SSL" in text or "no encryption" in text:
-        return ConfigError(f"cannot migrate {server(parts)}: {text}", "Add ?sslmode=require to the database URL.")
-    if "authentication failed" in text or "permission denied" in text or ("does not exist" in text and "role" in text):
-        hint = "Correct user and password, or let an administrator create the database."
-        return ConfigError(f"cannot migrate {server(parts)} as {parts.username!r}: {text}", hint)
     return FatalError(f"a migration of {server(parts)} failed: {text}", "Nothing of it was applied; see sql/.")
