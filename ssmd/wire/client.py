@@ -119,7 +119,7 @@ def _gap(event: Gap, feed: str) -> str:
     to_ts = -(-event.to_ns // NS_PER_MS)
     fields = {
         "type": "gap",
-        "feed": feed,
+        "feed": event.feed,
         "connection": event.connection,
         "sid": event.sid,
         "reason": event.reason,

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ssmd.errors import DataError
+from ssmd.market.events import EXPONENT
 
 WORD = 8
 MAX_TEXT_BYTES = (1 << 29) - 2  # a list pointer counts bytes, the closing NUL included, in 29 bits
@@ -56,12 +57,13 @@ class StructLayout(msgspec.Struct, frozen=True):
     def data_codes(self, names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
         """`struct` codes for the whole data section and the order in which `names` stand in it; the rest is padding.
 
-        ValueError when two of them share a byte or one has a default: those need more than a plain number.
+        ValueError when two of them share a byte or one has an unexpected default: those are more than a plain number.
         """
         fields = sorted((self.data[name] for name in names), key=lambda field: field.offset)
         codes, position = "", 0
         for field in fields:
-            if field.offset < position or field.bit or (field.default and field.name not in EXPONENTS):
+            default = EXPONENT if field.name in EXPONENTS else 0
+            if field.offset < position or field.bit or field.default != default:
                 raise ValueError(f"field {field.name} cannot be packed as a plain number")
             codes += f"{field.offset - position}x{field.code}"
             position = field.offset + _SIZES[field.code]

@@ -49,6 +49,7 @@ _LAYOUTS = {event_type: reflect(item.schema) for event_type, item in STRUCTS.ite
 _LEVEL = reflect(_MODULES["orderbook"].Level.schema)
 _NAMES: dict[type, str] = {cls: name for name, cls in EVENT_TYPES.items()}
 
+
 def _received_at() -> int:
     # The schemas only ever grow at their end, so what is equal for all types today stays where it is.
     offsets = {layout.data["receivedTime"].offset for layout in _LAYOUTS.values()}

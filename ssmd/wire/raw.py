@@ -57,7 +57,10 @@ def _template(type: str, connection: str) -> bytes:
 
 
 def parse_line(line: bytes) -> RawRecord:
-    """The record that `raw_line` wrote, with or without its line end. DataError when `line` is no such line."""
+    """The record that `raw_line` wrote, with or without its line end. DataError when `line` is no such line.
+
+    The frame is cut, not parsed: that a last line is whole is known from the object's checksum and its line end.
+    """
     if not line.endswith(b"\n"):
         line += b"\n"
     head = _HEAD.match(line)
