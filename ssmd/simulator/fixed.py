@@ -1,11 +1,13 @@
 """Kalshi's fixed-point strings and timestamps, as integers and back."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 MICRO = 1_000_000
 _SCALE = (1_000_000, 100_000, 10_000, 1_000, 100, 10, 1)
 
 
+@lru_cache(maxsize=65_536)  # prices and sizes repeat
 def parse_fixed(text: str) -> int:
     """Millionths of a dollar or contract; ValueError when `text` is not a decimal number of at most 6 places."""
     whole, dot, fraction = text.partition(".")

@@ -4,10 +4,7 @@ A tape is NDJSON, plain or gzipped, one line `{"recv_ms":…,"event":<frame>}`. 
 are; the second plays, a few lines at a time, so that a tape of any length needs little memory.
 """
 
-import gzip
 import heapq
-import json
-import re
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +16,12 @@ import structlog
 from ssmd.errors import ConfigError
 from ssmd.simulator.book import Book
 from ssmd.simulator.fixed import parse_fixed, rfc3339
-from ssmd.simulator.source import CHANNEL_OF_TYPE, Message, Row
+from ssmd.simulator.source import Message, Row
+from ssmd.simulator.tape_lines import LINE, TICKER, TapeLine, parse_line, read_lines
 from ssmd.simulator.tape_markets import event_row, market_row, series_row
 
 log = structlog.get_logger()
 
-_LINE = re.compile(rb'\s*\{\s*"recv_ms"\s*:\s*(\d+)[^,]*,\s*"event"\s*:\s*')
-_HEAD = re.compile(rb'\{"type":"([a-z0-9_]+)","sid":(\d+)(?:(,"seq":)(\d+))?(?=[,}])')
-_TICKER = re.compile(rb'"market_ticker"\s*:\s*("(?:[^"\\]|\\.)*")')
 _KEPT_TRADES = 100_000
 _NS_PER_MS = 1_000_000
 
@@ -66,104 +61,6 @@ class _TradeFrame(msgspec.Struct, gc=False):
 
 class _TickerFrame(msgspec.Struct, gc=False):
     msg: msgspec.Raw
-
-
-class TapeLine(msgspec.Struct, gc=False):
-    """One playable line: when it was received and what it says."""
-
-    recv_ms: int
-    message: Message
-    event: bytes
-
-
-def read_tape(file: Path) -> Iterator[TapeLine | None]:
-    """The lines of a tape; None for one that is not a data frame of a known channel. ConfigError when unreadable."""
-    try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-            for line in lines:
-                yield parse_line(line)
-    except (OSError, EOFError) as error:
-        raise ConfigError(f"cannot read tape {file}: {error}", "Give NDJSON or gzipped NDJSON files") from error
-
-
-def parse_line(line: bytes) -> TapeLine | None:
-    """Cut the frame out of a tape line and find its two numbers."""
-    start = _LINE.match(line)
-    if start is None:
-        return None
-    event = line[start.end() :].rstrip()[:-1].rstrip()
-    message = parse_event(event)
-    return None if message is None else TapeLine(int(start[1]), message, event)
-
-
-def parse_event(event: bytes) -> Message | None:
-    """A recorded frame as a message; None when it is no data frame (an acknowledgement, an unknown type)."""
-    head = _HEAD.match(event)
-    found = _TICKER.search(event)
-    ticker = "" if found is None else _unquote(found[1])
-    if head is None or (head[3] is None and b'"seq"' in event):
-        return _parse_unusual(event, ticker)
-    kind = head[1].decode()
-    channel = CHANNEL_OF_TYPE.get(kind)
-    if channel is None:
-        return None
-    if head[3] is None:
-        return Message(channel, kind, ticker, event[: head.start(2)], event[head.end(2) :], numbered=False)
-    return Message(channel, kind, ticker, event[: head.start(2)], head[3], event[head.end(4) :])
-
-
-def _parse_unusual(event: bytes, ticker: str) -> Message | None:
-    """Any other order of keys or whitespace: find the spans of the top-level numbers."""
-    spans = top_level_spans(event)
-    kind = json.loads(event[slice(*spans["type"])]) if "type" in spans else None
-    channel = CHANNEL_OF_TYPE.get(kind) if isinstance(kind, str) else None
-    if channel is None or "sid" not in spans:
-        return None
-    sid_start, sid_end = spans["sid"]
-    if "seq" not in spans:
-        return Message(channel, str(kind), ticker, event[:sid_start], event[sid_end:], numbered=False)
-    seq_start, seq_end = spans["seq"]
-    if seq_start < sid_start:
-        return Message(
-            channel, str(kind), ticker, event[:seq_start], event[seq_end:sid_start], event[sid_end:], seq_first=True
-        )
-    return Message(channel, str(kind), ticker, event[:sid_start], event[sid_end:seq_start], event[seq_end:])
-
-
-def top_level_spans(event: bytes) -> dict[str, tuple[int, int]]:
-    """Where the values of the outermost object stand; empty when `event` is not an object."""
-    text = event.decode("latin-1")  # one character a byte: positions are byte positions
-    decoder = json.JSONDecoder(strict=False)
-    spans: dict[str, tuple[int, int]] = {}
-    at = _skip_space(text, 0)
-    if text[at : at + 1] != "{":
-        return {}
-    at = _skip_space(text, at + 1)
-    try:
-        while text[at] != "}":
-            key, at = decoder.raw_decode(text, at)
-            at = _skip_space(text, _skip_space(text, at) + 1)
-            _, end = decoder.raw_decode(text, at)
-            spans[str(key)] = (at, end)
-            at = _skip_space(text, end)
-            if text[at] == ",":
-                at = _skip_space(text, at + 1)
-    except (ValueError, IndexError, RecursionError):
-        return {}
-    return spans
-
-
-def _skip_space(text: str, at: int) -> int:
-    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
-        at += 1
-    return at
-
-
-def _unquote(quoted: bytes) -> str:
-    try:
-        return str(json.loads(quoted))
-    except ValueError:
-        return quoted[1:-1].decode("utf-8", "replace")
 
 
 class TapePlayer:
@@ -260,26 +157,35 @@ class TapePlayer:
 
     def _survey(self) -> None:
         """Learn the markets and how each book stood when the recording began (its first snapshot)."""
+        seen: set[bytes] = set()
         for file in self._files:
-            first = last = None
-            for line in read_tape(file):
-                if line is None:
-                    self._skipped += 1
-                    continue
-                self._total += 1
-                first = line.recv_ms if first is None else first
-                last = line.recv_ms
-                ticker = line.message.ticker
-                if ticker and ticker not in self._tickers:
-                    self._tickers[ticker] = len(self._tickers)
-                    self._books[ticker] = Book("", None)
-                    if line.message.type == "orderbook_snapshot":
-                        self._follow(line)
-            self._first_ms.append(first or 0)
-            self._last_ms.append(last or 0)
+            times: list[int] = []
+            latest = b""
+            for raw in read_lines(file):
+                found = TICKER.search(raw)
+                if times and found is not None and found[1] in seen:
+                    self._total += 1
+                    latest = raw
+                elif (line := parse_line(raw)) is not None:
+                    self._total += 1
+                    times.append(line.recv_ms)
+                    seen.add(b"" if found is None else found[1])
+                    self._learn(line)
+            if (start := LINE.match(latest)) is not None:
+                times.append(int(start[1]))
+            self._first_ms.append(times[0] if times else 0)
+            self._last_ms.append(times[-1] if times else 0)
         if not self._total:
             names = ", ".join(str(file) for file in self._files)
             raise ConfigError(f"no frame to play in {names}", 'A tape line is {"recv_ms":…,"event":{"type":…,"sid":…}}')
+
+    def _learn(self, line: TapeLine) -> None:
+        ticker = line.message.ticker
+        if ticker and ticker not in self._tickers:
+            self._tickers[ticker] = len(self._tickers)
+            self._books[ticker] = Book("", None)
+            if line.message.type == "orderbook_snapshot":
+                self._follow(line)
 
     def _schedule(self) -> Iterator[tuple[float, int, TapeLine]]:
         """Lines with their time since the start in milliseconds, in order of play."""
@@ -295,13 +201,15 @@ class TapePlayer:
         else:
             yield from heapq.merge(*runs, key=lambda item: item[:2])
 
-    @staticmethod
-    def _run(file: Path, index: int, shift_ms: int) -> Iterator[tuple[float, int, TapeLine]]:
+    def _run(self, file: Path, index: int, shift_ms: int) -> Iterator[tuple[float, int, TapeLine]]:
         at = float("-inf")
-        for line in read_tape(file):
-            if line is not None:
-                at = max(at, line.recv_ms + shift_ms)  # a recorder's clock may step back; order is what counts
-                yield (at, index, line)
+        for raw in read_lines(file):
+            line = parse_line(raw)
+            if line is None:
+                self._skipped += 1
+                continue
+            at = max(at, line.recv_ms + shift_ms)  # a recorder's clock may step back; order is what counts
+            yield (at, index, line)
 
     def _again(self, now_ns: int) -> None:
         self._rounds += 1

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmd.errors import ConfigError
-from ssmd.simulator.tape import TapePlayer, parse_event, parse_line, top_level_spans
+from ssmd.simulator.tape import TapePlayer
+from ssmd.simulator.tape_lines import parse_event, parse_line, top_level_spans
 
 SNAPSHOT = (
     '{"type":"orderbook_snapshot","sid":1,"seq":700,"msg":{"market_ticker":"KXA-1-2","market_id":"m-1",'
