@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.databases import Database
     from tests.servers import NatsServer
+
+# A busy machine is no bug: examples have no time limit of their own (pytest's faulthandler_timeout is the limit).
+settings.register_profile("ssmd", deadline=None)
+settings.load_profile("ssmd")
 
 
 def missing(what: str, how: str) -> NoReturn:

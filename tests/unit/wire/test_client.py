@@ -264,8 +264,10 @@ def test_a_server_message_is_one_line_of_json(data: bytes, fields: dict[str, Any
     assert b"\n" not in data
 
 
-def test_skipped_messages_are_counted_with_both_ends() -> None:
-    found = json.loads(client.skipped(10, 14))
+@pytest.mark.parametrize("books", [["A", "B"], [], None], ids=["two books", "no book", "too many to name"])
+def test_skipped_messages_are_counted_with_both_ends(books: list[str] | None) -> None:
+    found = json.loads(client.skipped(10, 14, books))
 
-    assert (found["type"], found["from"], found["to"]) == ("gap", 10, 14)
+    assert (found["type"], found["code"], found["from"], found["to"]) == ("gap", "SKIPPED", 10, 14)
     assert "5 messages" in found["message"]
+    assert found["books"] == books
