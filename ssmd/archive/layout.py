@@ -1,13 +1,13 @@
 """The key of every object in the archive, built and parsed here only.
 
-    {feed}/2026/11/22/trades-00.jsonl.zst                                   RawObject (raw bucket)
-    {feed}/2026/11/22/_manifest/trades-00.json                              its manifest
-    {feed}/2026/11/22/_gaps/{received_ns}-{connection}.json                 GapObject
-    {feed}/v1/trade/2026/11/22/_segments/{stream}-{first}-{last}.capnp.zst  SegmentObject (normalized bucket)
-    {feed}/v1/trade/2026/11/22/{ticker token}/data.capnp.zst                TickerObject
-    {feed}/v1/trade/2026/11/22/_manifest/_segments/{…}.json                 manifest of a segment
-    {feed}/v1/trade/2026/11/22/_manifest/{ticker token}.json                manifest of a ticker's day
-    {feed}/v1/_position/{stream}.json                                       PositionObject: what the archiver has stored
+{feed}/2026/11/22/trades-00.jsonl.zst                                   RawObject (raw bucket)
+{feed}/2026/11/22/_manifest/trades-00.json                              its manifest
+{feed}/2026/11/22/_gaps/{received_ns}-{connection}.json                 GapObject
+{feed}/v1/trade/2026/11/22/_segments/{stream}-{first}-{last}.capnp.zst  SegmentObject (normalized bucket)
+{feed}/v1/trade/2026/11/22/{ticker token}/data.capnp.zst                TickerObject
+{feed}/v1/trade/2026/11/22/_manifest/_segments/{…}.json                 manifest of a segment
+{feed}/v1/trade/2026/11/22/_manifest/{ticker token}.json                manifest of a ticker's day
+{feed}/v1/_position/{stream}.json                                       PositionObject: what the archiver has stored
 """
 
 import re
@@ -21,6 +21,9 @@ from ssmd.market.subjects import check_feed, decode_ticker, encode_ticker
 
 SCHEMA_VERSION = "v1"
 """Version of the Cap'n Proto schemas, the second segment of every normalized key."""
+
+NO_CONNECTION = "none"
+"""Stands for the connection of a gap that concerns none in particular."""
 
 _RAW = re.compile(r"([a-z]+)(?:-([a-z0-9]+(?:-[a-z0-9]+)*))?-([0-9]{2,})")
 _SHARD = re.compile(r"(?:[a-z0-9]+(?:-[a-z0-9]+)*)?")

@@ -11,7 +11,7 @@ import structlog
 from ssmd import __version__
 from ssmd.archive import layout
 from ssmd.archive.frames import Compressed, Decompressor, compress
-from ssmd.archive.layout import SCHEMA_VERSION, SegmentObject, TickerObject
+from ssmd.archive.layout import NO_CONNECTION, SCHEMA_VERSION, SegmentObject, TickerObject
 from ssmd.archive.manifest import Manifest, encode_manifest
 from ssmd.archive.writer import store_once
 from ssmd.clock import NS_PER_DAY, day_start_ns
@@ -75,7 +75,7 @@ class Measures(msgspec.Struct, frozen=True):
 
 def symbol_of(event: Event) -> str:
     """What names an event's file and subject: its ticker; of a gap, its connection."""
-    return event.connection if isinstance(event, Gap) else event.ticker
+    return (event.connection or NO_CONNECTION) if isinstance(event, Gap) else event.ticker
 
 
 def normalized_manifest(its: SegmentObject | TickerObject, compressed: Compressed, measures: Measures) -> Manifest:

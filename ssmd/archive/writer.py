@@ -12,7 +12,7 @@ import structlog
 from ssmd import __version__
 from ssmd.archive import layout
 from ssmd.archive.frames import FRAME_BYTES, Compressed, Decompressor, compress
-from ssmd.archive.layout import DataObject, GapObject, RawObject
+from ssmd.archive.layout import NO_CONNECTION, DataObject, GapObject, RawObject
 from ssmd.archive.manifest import Manifest, Range, encode_manifest
 from ssmd.clock import day_of
 from ssmd.errors import DataError
@@ -117,7 +117,7 @@ async def store_replacing(
 async def store_gap(storage: Storage, bucket: str, gap: Gap) -> str:
     """Store a gap under the time and connection at which it ended; the key. Storing it again changes nothing."""
     content = msgspec.json.encode(gap) + b"\n"
-    its = GapObject(gap.feed, day_of(gap.to_ns), gap.to_ns, gap.connection)
+    its = GapObject(gap.feed, day_of(gap.to_ns), gap.to_ns, gap.connection or NO_CONNECTION)
     while not await storage.put_once(bucket, its.key, content):
         if await storage.get(bucket, its.key) == content:
             break
