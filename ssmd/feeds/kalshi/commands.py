@@ -55,6 +55,11 @@ class Commands:
         """Tickers of unanswered commands that concern `sid` or that may end there."""
         return {ticker for each in self._pending.values() if each.sid in (sid, None) for ticker in each.tickers}
 
+    def all_tickers(self) -> set[str]:
+        """Tickers of all commands that are unanswered or will be repeated."""
+        waiting = [*self._pending.values(), *(pending for _, pending in self._retries)]
+        return {ticker for each in waiting for ticker in each.tickers}
+
     def retry(self, pending: Pending, now_ns: int) -> None:
         """Send `pending` again after a while that doubles each time."""
         self._retries.append((now_ns + NS_PER_S * 2**pending.tries, pending))

@@ -202,6 +202,7 @@ class KalshiMapper:
             return self._count("wrong_sid")
         if is_ticker(ticker):
             self._distrust(ticker)
+        if ticker in self._stale:  # not so when too many are
             self._sid_tickers.setdefault(sid, set()).add(ticker)
         return self._count("stale_delta")
 

@@ -70,6 +70,8 @@ class KalshiSession:
         self._commands = Commands()
         self._discovery = Discovery(wants, self._books, max_tickers)
         self._channel_of_sid: dict[int, str] = {}
+        self._tried: dict[str, int] = {}
+        """How often a ticker was subscribed anew because the exchange had let go of it."""
         self._problems: list[SessionProblem] = []
         self._handlers: dict[str, Callable[[Any, int], list[Command]]] = {
             "subscribed": self._subscribed,
@@ -141,6 +143,7 @@ class KalshiSession:
         stale = sorted(ticker for ticker in self._stale_tickers() if ticker not in self._waits)
         commands += self._get_snapshots([t for t in stale if t not in self._waits.given_up], now_ns)
         commands += self.drop_tickers(self._discovery.take_drops())
+        commands += self._subscribe_missing()
         commands += self.add_tickers(self._discovery.take_additions(ADDS_PER_TICK))
         if self._discovery.left_out:
             self._report(
@@ -219,11 +222,12 @@ class KalshiSession:
 
     def _snapshot(self, message: Snapshot, _now_ns: int) -> list[Command]:
         ticker = message.msg.market_ticker
-        if ticker in self._books.requested:
-            self._books.heard.add(ticker)
-            self._waits.arrived(ticker)
-            if message.sid is not None and self._books.sid_of(ticker) != message.sid:
-                self._books.confirm(message.sid, (ticker,))
+        if ticker not in self._books.requested or message.sid is None:
+            return []
+        self._books.heard.add(ticker)
+        self._waits.arrived(ticker)
+        if self._books.sid_of(ticker) != message.sid:
+            self._books.confirm(message.sid, (ticker,))
         return []
 
     def _answered(self, message: Subscribed) -> Pending | None:
@@ -257,12 +261,18 @@ class KalshiSession:
         names = {ticker for ticker in listed if isinstance(ticker, str)}
         missing = [ticker for ticker in asked if ticker not in names and ticker in self._books.requested]
         if missing:
+            self._tried.update(dict.fromkeys(missing, MAX_TRIES))
             self._report(f"the exchange left out {len(missing)} of {len(asked)} markets: {', '.join(missing[:5])}")
         commands = self._confirmed(sid, [ticker for ticker in asked if ticker in names], now_ns)
         # Commands still under way may have changed the list again: what they asked for is not taken as gone.
         under_way = self._commands.asked_for(sid)
         kept = {ticker for ticker in self._books.of_sid(sid) or () if ticker in under_way}
-        self._books.replace(sid, {ticker for ticker in names if ticker in self._books.requested} | kept)
+        unwanted = names - self._books.requested
+        self._books.replace(sid, (names - unwanted) | kept)
+        if pending is None or pending.adds:
+            left = sorted(unwanted - under_way - set(asked))
+            self._books.confirm(sid, left)
+            commands += self._delete(left)
         return commands
 
     def _confirmed(self, sid: int, tickers: Iterable[str], now_ns: int) -> list[Command]:
@@ -319,6 +329,8 @@ class KalshiSession:
                     self._commands.send(Pending(pending.action, BOOK_CHANNEL, part, pending.sid))
                     for part in (tickers[:half], tickers[half:])
                 ]
+        if pending.adds:
+            self._tried.update(dict.fromkeys(tickers, MAX_TRIES))
         self._report(f"{said}: {', '.join(tickers[:5])}")
         return []
 
@@ -351,6 +363,17 @@ class KalshiSession:
                 commands += self._renew(tickers)
         self._give_up([ticker for ticker, wait in overdue.items() if wait.asked >= MAX_TRIES], overdue)
         return commands
+
+    def _subscribe_missing(self) -> list[Command]:
+        """Subscribe what was asked for, is not subscribed and not under way: a few times, then it is left out."""
+        missing = self._books.requested - self._books.subscribed
+        if not missing:
+            return []
+        missing -= self._commands.all_tickers()
+        again = sorted(ticker for ticker in missing if self._tried.get(ticker, 0) < MAX_TRIES)
+        for ticker in again:
+            self._tried[ticker] = self._tried.get(ticker, 0) + 1
+        return self._subscribe(again)
 
     def _renew(self, tickers: list[str]) -> list[Command]:
         """Unsubscribe and subscribe; only the tickers concerned when others on the sid are well."""
