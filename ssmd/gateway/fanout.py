@@ -17,6 +17,7 @@ NOTHING: frozenset[str] = frozenset()
 
 HEADERS = tuple(frame_header(length) for length in range(4_096))
 
+BOOKS_NAMED = 1_000
 HEARTBEAT_S = 10.0
 STALL_S = 10.0
 
@@ -103,8 +104,8 @@ class Fanout:
         self.flush()
         if client.leaving:
             return 0
+        self._tell_skipped(client)
         if symbols != client.symbols:
-            self._tell_skipped(client)
             self._exit(client)
             self._enter(client, symbols)
         return self._groups[symbols].seq
@@ -194,7 +195,8 @@ class Fanout:
     def _tell_skipped(self, client: Client) -> None:
         if client.first_skipped:
             first, last = client.take_skipped()
-            client.outlet.write(text_frame(wire.skipped(first, last)))
+            books = list(client.due) if len(client.due) <= BOOKS_NAMED else None
+            client.outlet.write(text_frame(wire.skipped(first, last, books)))
 
     def _send_books(self, client: Client) -> None:
         """Whole books as far as half of the buffer takes them."""

@@ -174,19 +174,31 @@ class Hub:
             return
 
     async def _fetch_books(self, transport: Transport, tickers: list[str], generation: int) -> None:
-        """Ask for the books of `tickers` (all when empty) and install them, unless the broker was lost meanwhile."""
-        answer = await transport.request(f"ssmd.books.{self.feed}", msgspec.json.encode(tickers), BOOKS_TIMEOUT_S)
-        try:
-            messages = split(answer)
-        except DataError as error:
-            raise TransportUnavailable(f"the answer with {self.feed} books is cut off: {error.message}") from error
-        for start in range(0, len(messages), INSTALL_AT_ONCE):
-            if generation != self._generation:
-                raise TransportUnavailable("the broker was lost while books were handed over")
-            self._install(messages[start : start + INSTALL_AT_ONCE])
-            await asyncio.sleep(0)
+        """Ask for the books of `tickers` and install them; all books, page by page, when `tickers` is empty.
 
-    def _install(self, messages: list[bytes]) -> None:
+        Raises TransportUnavailable when nobody answers or the broker was lost meanwhile.
+        """
+        request: object = tickers
+        after = ""
+        while True:
+            answer = await transport.request(f"ssmd.books.{self.feed}", msgspec.json.encode(request), BOOKS_TIMEOUT_S)
+            try:
+                messages = split(answer)
+            except DataError as error:
+                raise TransportUnavailable(f"the answer with {self.feed} books is cut off: {error.message}") from error
+            last = ""
+            for start in range(0, len(messages), INSTALL_AT_ONCE):
+                if generation != self._generation:
+                    raise TransportUnavailable("the broker was lost while books were handed over")
+                last = max(last, self._install(messages[start : start + INSTALL_AT_ONCE]))
+                await asyncio.sleep(0)
+            if tickers or last <= after:
+                return
+            after = last
+            request = {"after": after}
+
+    def _install(self, messages: list[bytes]) -> str:
+        """Start the books in `messages`; the last of their tickers."""
         snapshots: list[OrderBookUpdate] = []
         for message in messages:
             try:
@@ -202,6 +214,7 @@ class Hub:
                 body = event_body(self.board.books[ticker].snapshot(ticker), self.feed)
                 self.fanout.add(groups, "orderbook", ticker, body)
         self.fanout.flush()
+        return max((snapshot.ticker for snapshot in snapshots), default="")
 
     def _tick(self) -> None:
         self._flushing = False

@@ -214,8 +214,12 @@ def system(code: str, message: str, **details: int | str) -> bytes:
     return _message({"type": "system", "code": code, "message": message} | details)
 
 
-def skipped(first_seq: int, last_seq: int) -> bytes:
-    """A gap of this client's own making: it read too slowly and misses these numbers; whole books follow."""
+def skipped(first_seq: int, last_seq: int, books: Sequence[str] | None) -> bytes:
+    """A gap of this client's own making: it read too slowly and misses these numbers.
+
+    `books` names the tickers whose book missed changes; each is sent whole soon, and is wrong until then. None when
+    they are too many to name.
+    """
     return _message(
         {
             "type": "gap",
@@ -223,6 +227,7 @@ def skipped(first_seq: int, last_seq: int) -> bytes:
             "reason": "slow_reader",
             "from": first_seq,
             "to": last_seq,
+            "books": None if books is None else list(books),
             "message": f"{last_seq - first_seq + 1} messages were skipped because they were not read in time",
         }
     )
