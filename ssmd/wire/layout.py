@@ -5,6 +5,7 @@ field's slot, so nothing here or in the packers is typed by hand. All words are 
 """
 
 from collections.abc import Iterable
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ _CODES = {
     "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
     "enum": "H", "bool": "B",
 }  # fmt: skip
+_TABLE = Struct("<II").unpack_from  # number of segments less one, words of the first
 _SIZES = {"b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "q": 8, "Q": 8}
 
 
@@ -134,7 +136,12 @@ def message_end(data: bytes, start: int = 0) -> int:
     """Where the message that begins at `start` ends, by its segment table. DataError when it is cut off or absurd."""
     if len(data) - start < WORD:
         raise DataError(f"a message of {len(data) - start} bytes is shorter than its own header")
-    count = int.from_bytes(data[start : start + 4], "little") + 1
+    header: tuple[int, int] = _TABLE(data, start)
+    others, words = header
+    end = start + WORD + words * WORD
+    if not others and end <= len(data):
+        return end
+    count = others + 1
     if count > 512:
         raise DataError(f"a message claims {count} segments; at most 512 are read")
     table = (4 + 4 * count + 7) // 8 * 8
