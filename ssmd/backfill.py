@@ -6,10 +6,9 @@ again gives the same objects.
 """
 
 import asyncio
-import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date
 from functools import partial
@@ -18,10 +17,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from ssmd.archive.compare import StreamComparison, digest, read_stream
 from ssmd.archive.layout import SegmentObject, TickerObject
-from ssmd.archive.normalize import Normalized, TickerFile, identity_of, normalize_day
-from ssmd.archive.reader import normalized_objects, read_messages
-from ssmd.archive.segments import symbol_of
+from ssmd.archive.normalize import Normalized, TickerFile, normalize_day
+from ssmd.archive.reader import normalized_objects
 from ssmd.archive.spill import Spill
 from ssmd.archive.writer import store_replacing
 from ssmd.clock import day_of, now_ns
@@ -29,11 +28,9 @@ from ssmd.feeds.catalogue import open_feed
 from ssmd.market.events import EVENT_TYPES
 from ssmd.middleware.storage.interface import Storage
 from ssmd.registry.interface import ObjectRecord, Registry
-from ssmd.wire.normalized import decode
 
 AT_ONCE = 16
 """Objects written at the same time: storage latency, not work, is what small objects cost."""
-_DIGEST_BYTES = 16
 
 log = structlog.get_logger(component="backfill")
 
@@ -61,32 +58,6 @@ class CompactReport(msgspec.Struct, frozen=True):
     problems: dict[str, int]
 
 
-class _Compared:
-    """The stream's events against those from raw."""
-
-    def __init__(self, spill: Spill) -> None:
-        self._stream = spill
-        self._left = set(spill.sorted_keys())
-        self.missing: Counter[str] = Counter()
-        self.only: Counter[str] = Counter()
-
-    def ticker(self, its: TickerObject, identities: Counter[bytes]) -> None:
-        """All events of one type and ticker, as raw gives them."""
-        key = (its.type, its.ticker)
-        self._left.discard(key)
-        stream = Counter(_digests(self._stream.blobs(key)))
-        if its.type == "trade":
-            # Beyond its window for duplicates the broker keeps a repeated trade; raw keeps each once.
-            stream = Counter(stream.keys())
-        self.missing[its.type] += (identities - stream).total()
-        self.only[its.type] += (stream - identities).total()
-
-    def finish(self) -> None:
-        """Tickers that raw does not have."""
-        for key in self._left:
-            self.only[key[0]] += len(set(_digests(self._stream.blobs(key))))
-
-
 async def compact(
     feed: str,
     day: date,
@@ -109,9 +80,9 @@ async def compact(
         events = stack.enter_context(Spill(folder / "events"))
         stream = stack.enter_context(Spill(folder / "stream"))
         stale, segments = await _present(storage, normalized_bucket, feed, day)
-        await _read_stream(storage, normalized_bucket, segments, stream)
+        await read_stream(storage, normalized_bucket, segments, stream)
         made = await normalize_day(storage, raw_bucket, feed, day, partial(open_feed, feed), events)
-        compared = _Compared(stream)
+        compared = StreamComparison(stream)
         objects = [TickerObject(feed, kind, day, symbol) for kind, symbol in events.sorted_keys()]
         records = await _write(storage, normalized_bucket, objects, events, compared, folder)
         compared.finish()
@@ -138,7 +109,7 @@ def _report(
     day: date,
     made: Normalized,
     records: Sequence[ObjectRecord],
-    compared: _Compared,
+    compared: StreamComparison,
     segments: int,
     because: str,
 ) -> CompactReport:
@@ -171,21 +142,12 @@ async def _present(
     return tickers, segments
 
 
-async def _read_stream(storage: Storage, bucket: str, segments: Sequence[SegmentObject], spill: Spill) -> None:
-    """Digests of the events' identities, by type and ticker."""
-    for its in segments:
-        async for messages in read_messages(storage, bucket, its.key):
-            for message in messages:
-                symbol = symbol_of(decode(its.type, message))
-                spill.add((its.type, symbol), _digest(identity_of(its.type, message)))
-
-
 async def _write(
     storage: Storage,
     bucket: str,
     objects: Sequence[TickerObject],
     events: Spill,
-    compared: _Compared,
+    compared: StreamComparison,
     folder: Path,
 ) -> list[ObjectRecord]:
     """Write the objects and their manifests, some at a time; one that is there already with the same bytes is left."""
@@ -204,15 +166,15 @@ async def _write(
 
 
 async def _write_one(
-    storage: Storage, bucket: str, its: TickerObject, events: Spill, compared: _Compared, path: Path
+    storage: Storage, bucket: str, its: TickerObject, events: Spill, compared: StreamComparison, path: Path
 ) -> ObjectRecord:
     identities: Counter[bytes] = Counter()
 
     def seen(identity: bytes) -> None:
-        identities[_digest(identity)] += 1
+        identities[digest(identity)] += 1
 
     manifest = await asyncio.to_thread(TickerFile(its, events, seen).write, path)
-    compared.ticker(its, identities)
+    compared.ticker(its.type, its.ticker, identities)
     return await store_replacing(storage, bucket, its, manifest, path)
 
 
@@ -241,13 +203,3 @@ async def _publish(
         await asyncio.to_thread(registry.replace_objects, feed, [(bucket, key) for key in sorted(remove)], fresh)
     for its in gone:
         await storage.delete(bucket, its.key)
-
-
-def _digest(identity: bytes) -> bytes:
-    return hashlib.blake2b(identity, digest_size=_DIGEST_BYTES).digest()
-
-
-def _digests(blobs: Iterator[bytes]) -> Iterator[bytes]:
-    for blob in blobs:
-        for start in range(0, len(blob), _DIGEST_BYTES):
-            yield blob[start : start + _DIGEST_BYTES]
