@@ -28,12 +28,21 @@ _STATUS = {
 }
 
 
+_tickers: set[str] = set()  # those that were checked; emptied when full, so that hostile ones cannot fill the memory
+_MAX_TICKERS = 65_536
+
+
 def is_ticker(text: str) -> bool:
     """Whether `text` can name a market; a frame about anything else is kept raw only."""
+    if text in _tickers:
+        return True
     try:
         encode_ticker(text)
     except DataError:
         return False
+    if len(_tickers) >= _MAX_TICKERS:
+        _tickers.clear()
+    _tickers.add(text)
     return True
 
 
