@@ -183,6 +183,7 @@ def test_a_status_is_one_of_four_and_of_a_day_that_exists(registry: Registry) ->
 def test_a_gap_reported_twice_is_one_gap_with_the_later_end(registry: Registry) -> None:
     registry.record_gaps([gap(10, 20)])
     registry.record_gaps([gap(10, 15), gap(10, 30, next_seq=7), gap(10, 30, next_seq=7)])
+    registry.record_gaps([gap(10, 12, next_seq=5)])
     assert registry.gaps("kalshi", DAY) == [gap(10, 30, next_seq=7)]
 
 
@@ -204,11 +205,12 @@ def test_a_gap_over_midnight_belongs_to_both_days_and_one_that_ends_at_midnight_
     over = gap(86_390, 86_410)
     until = gap(86_380, 86_400)
     instant = gap(0, 0, reason="startup")
+    after = gap(86_400, 86_401)
     registry.record_objects("kalshi", [raw(0), raw(1, day=NEXT_DAY)])
-    registry.record_gaps([over, until, instant])
+    registry.record_gaps([over, until, instant, after])
     assert registry.gaps("kalshi", DAY) == [instant, until, over]
-    assert registry.gaps("kalshi", NEXT_DAY) == [over]
-    assert [row.gap_count for row in registry.inventory("kalshi", DAY, NEXT_DAY)] == [3, 1]
+    assert registry.gaps("kalshi", NEXT_DAY) == [over, after]
+    assert [row.gap_count for row in registry.inventory("kalshi", DAY, NEXT_DAY)] == [3, 2]
 
 
 def test_objects_recorded_after_their_gap_count_it(registry: Registry) -> None:
@@ -342,6 +344,26 @@ def test_concurrent_writers_of_one_day_agree(registry: Registry) -> None:
     (row,) = registry.inventory("kalshi", DAY, DAY)
     assert (row.record_count, row.gap_count) == (410, 40)
     assert registry.issues("kalshi", DAY) == [issue(40)]
+
+
+def test_writers_of_the_same_instant_do_not_overlook_each_other(registry: Registry) -> None:
+    rounds = 12
+    registry.record_objects("kalshi", [raw(n, day=date(2026, 1, 1 + n), key=f"first-{n}") for n in range(rounds)])
+    at_once = threading.Barrier(4, timeout=30)
+
+    def writer(shard: int) -> None:
+        for n in range(rounds):
+            record = raw(n, day=date(2026, 1, 1 + n), key=f"shard-{shard}-{n}")
+            at_once.wait()
+            registry.record_objects("kalshi", [record])
+
+    threads = [threading.Thread(target=writer, args=(shard,)) for shard in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    counts = [row.record_count for row in registry.inventory("kalshi", date(2026, 1, 1), date(2026, 2, 1))]
+    assert counts == [50] * rounds
 
 
 def test_it_answers_a_ping(registry: Registry) -> None:

@@ -208,6 +208,9 @@ def test_the_registry_comes_back_after_the_server_was_killed() -> None:
     with database_server() as server:
         registry = PostgresRegistry(server.fresh())
         registry.ping()
+        server.stop(signal.SIGINT)
+        server.start()
+        registry.ping()  # over a new connection: the pool noticed that the old one is dead
         server.stop(signal.SIGQUIT)
         with pytest.raises(RegistryUnavailable):
             registry.ping()

@@ -168,11 +168,13 @@ def test_a_stored_key_that_others_can_read_is_refused_with_the_fix(tmp_path: Pat
 def test_a_stored_key_without_its_master_or_of_another_key_is_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "prod")
     store.write("kalshi", "api_key", SecretValue("id-1"))
-    store.write("nats", "password", SecretValue("pw"))
+    store.write("demo", "api_key", SecretValue("id-2"))
+    store.write("kalshi", "api_secret", SecretValue("pem"))
     folder = tmp_path / "keys" / "prod"
-    (folder / "nats" / "password").write_bytes((folder / "kalshi" / "api_key").read_bytes())
-    with pytest.raises(ConfigError, match="belongs to another key"):
-        store.read("nats", "password")
+    for key, field in (("demo", "api_key"), ("kalshi", "api_secret")):
+        (folder / key / field).write_bytes((folder / "kalshi" / "api_key").read_bytes())
+        with pytest.raises(ConfigError, match="belongs to another key"):
+            store.read(key, field)
     (folder / "kalshi" / "api_key").write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match="not encrypted with"):
         store.read("kalshi", "api_key")
