@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from ssmd.clock import NS_PER_DAY, day_of
+from ssmd.clock import NS_PER_DAY, NS_PER_MS, day_of
 from ssmd.connector.link import Frame
 from ssmd.connector.outbox import Outbox
 from ssmd.connector.spool import GAP, OUT, RAW, Position, RawMeta, Segment, Spool, SpoolFull, pack, pack_messages
@@ -16,7 +16,7 @@ from ssmd.market.events import Event, Gap, MarketStatus, OrderBookUpdate, Quote,
 from ssmd.market.subjects import encode_ticker
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.wire import normalized
-from ssmd.wire.raw import raw_line
+from ssmd.wire.raw import inline_template, raw_line
 
 _TRADE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KINDS: dict[type[Event], bytes] = {
@@ -26,6 +26,7 @@ _KINDS: dict[type[Event], bytes] = {
     MarketStatus: b"status",
 }
 _MAX_SUBJECTS = 200_000
+_MAX_TEMPLATES = 1_000
 _FULL_RETRY_NS = 1_000_000_000
 
 log = structlog.get_logger(component="connector")
@@ -43,17 +44,25 @@ class Conversation:
         self.first_ns = 0
         self.last_ns = 0
         self.sid_last_ns: dict[int, int] = {}
+        self.templates: dict[str, bytes] = {}
+
+    def template(self, kind: str) -> bytes:
+        """The raw line of an inline frame of type `kind`, to be filled in."""
+        if len(self.templates) > _MAX_TEMPLATES:
+            self.templates.clear()
+        made = self.templates[kind] = inline_template(kind, self.connection)
+        return made
 
 
 class Lines:
-    """The raw lines of one group in one read."""
+    """The raw lines of one group in one read, and the numbers of its first and last frame."""
 
-    __slots__ = ("first_n", "first_ns", "lines")
+    __slots__ = ("first_n", "last_n", "lines")
 
-    def __init__(self) -> None:
+    def __init__(self, first_n: int) -> None:
         self.lines: list[bytes] = []
-        self.first_n = 0
-        self.first_ns = 0
+        self.first_n = first_n
+        self.last_n = first_n
 
 
 class Pipeline:
@@ -118,24 +127,25 @@ class Pipeline:
         except SpoolFull as error:
             return self._spool_full(error, frames[0][0], conversation)
         groups: dict[str, Lines] = {}
-        received = self.received
-        connection = conversation.connection
+        received, templates, connection = self.received, conversation.templates, conversation.connection
         n = first_n
-        last: dict[str, tuple[int, int]] = {}
         for (received_ns, frame), what in zip(frames, decoded, strict=True):
-            kind, group = what.type, what.group
-            lines = groups.get(group)
+            kind = what.type
+            lines = groups.get(what.group)
             if lines is None:
-                lines = groups[group] = Lines()
-                lines.first_n, lines.first_ns = n, received_ns
-            lines.lines.append(raw_line(received_ns, kind, connection, n, frame, what.inline))
-            last[group] = (n, received_ns)
+                lines = groups[what.group] = Lines(n)
+            if what.inline:
+                template = templates.get(kind) or conversation.template(kind)
+                lines.lines.append(template % (received_ns // NS_PER_MS, n, received_ns, frame))
+            else:
+                lines.lines.append(raw_line(received_ns, kind, connection, n, frame, False))
+            lines.last_n = n
             received[kind] = received.get(kind, 0) + 1
             n += 1
         entries = []
         for group, lines in groups.items():
-            last_n, last_ns = last[group]
-            meta = RawMeta(group, connection, len(lines.lines), lines.first_n, last_n, lines.first_ns, last_ns)
+            first_ns, last_ns = frames[lines.first_n - first_n][0], frames[lines.last_n - first_n][0]
+            meta = RawMeta(group, connection, len(lines.lines), lines.first_n, lines.last_n, first_ns, last_ns)
             entries.append(pack(RAW, msgspec.json.encode(meta), b"".join(lines.lines)))
         if not self._append(entries, frames[0][0], conversation):
             return False
@@ -147,31 +157,35 @@ class Pipeline:
     def _map(
         self, conversation: Conversation, first_n: int, frames: list[Frame], decoded: list[Decoded]
     ) -> tuple[list[Outgoing], list[Command]]:
-        mapper, session = conversation.mapper, conversation.session
-        map_one, encode, subjects = mapper.map, normalized.encode, self._subjects
+        mapper, receive = conversation.mapper, conversation.session.receive
+        map_one, take_gaps, encode, subjects = mapper.map, mapper.take_gaps, normalized.encode, self._subjects
+        make, heard, publish_raw = tuple.__new__, conversation.sid_last_ns, self._publish_raw
+        identity_of = conversation.id.replace(b"%", b"%%") + b":%d"
         messages: list[Outgoing] = []
         commands: list[Command] = []
-        heard = conversation.sid_last_ns
         n = first_n
         for (received_ns, frame), what in zip(frames, decoded, strict=True):
             event = map_one(what, received_ns)
             if what.problem:
                 self._problem(what.problem, 1, frame)
-            gaps = mapper.take_gaps()
+            gaps = take_gaps()
             if gaps:
                 commands += self._sequence_gaps(conversation, gaps, received_ns)
             if what.sid is not None:
                 heard[what.sid] = received_ns
             if event is not None:
-                key = (event.__class__, event.ticker)  # type: ignore[union-attr]  # a mapper makes no Gap
+                made = event.__class__
+                key = (made, event.ticker)  # type: ignore[union-attr]  # a mapper makes no Gap
                 subject = subjects.get(key) or self._subject(key, frame)
                 if subject is not None:
-                    identity = b"%b:%d" % (conversation.id, n)
-                    if key[0] is Trade and _TRADE_ID.fullmatch(event.trade_id):  # type: ignore[union-attr]
+                    identity = identity_of % n
+                    if made is Trade and _TRADE_ID.fullmatch(event.trade_id):  # type: ignore[union-attr]
                         identity = event.trade_id.encode()  # type: ignore[union-attr]
-                    messages.append(Outgoing(subject, identity, encode(event)))
-            commands += session.receive(what, received_ns)
-            if self._publish_raw:
+                    messages.append(make(Outgoing, (subject, identity, encode(event))))  # half of Outgoing(…)'s time
+            answer = receive(what, received_ns)
+            if answer:
+                commands += answer
+            if publish_raw:
                 token = encode_ticker(what.type).encode()
                 messages.append(Outgoing(self._prefix + b"raw." + token, b"%b:%d:raw" % (conversation.id, n), frame))
             n += 1

@@ -76,13 +76,14 @@ def pack(kind: int, meta: bytes, body: bytes) -> bytes:
 
 def pack_messages(messages: Sequence[Outgoing]) -> bytes:
     """The body of an OUT entry."""
-    parts = []
-    for subject, message_id, payload in messages:
-        parts.append(_MESSAGE.pack(len(subject), len(message_id), len(payload)))
-        parts.append(subject)
-        parts.append(message_id)
-        parts.append(payload)
-    return b"".join(parts)
+    sizes = _MESSAGE.pack
+    return b"".join(
+        [
+            part
+            for subject, identity, payload in messages
+            for part in (sizes(len(subject), len(identity), len(payload)), subject, identity, payload)
+        ]
+    )
 
 
 def unpack_messages(body: memoryview) -> list[Outgoing]:

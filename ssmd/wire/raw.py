@@ -44,16 +44,25 @@ def raw_line(received_ns: int, type: str, connection: str, n: int, frame: bytes,
     inlined, whatever `inline` says: a line stays one line.
     """
     if inline and frame and _LF not in frame and _CR not in frame:
-        return _template(type[:MAX_TYPE_CHARS], connection) % (received_ns // NS_PER_MS, n, received_ns, b"", frame)
+        return inline_template(type, connection) % (received_ns // NS_PER_MS, n, received_ns, frame)
     quoted = b'"%b"' % binascii.b2a_base64(frame, newline=False)
-    return _template(type[:MAX_TYPE_CHARS], connection) % (received_ns // NS_PER_MS, n, received_ns, b"_b64", quoted)
+    return _template(type, connection, b"_b64") % (received_ns // NS_PER_MS, n, received_ns, quoted)
+
+
+def inline_template(type: str, connection: str) -> bytes:
+    """`template % (ms, n, received_ns, frame)` is `raw_line` of an inline frame, for those who write many at a time.
+
+    `frame` must be one line, and not empty.
+    """
+    return _template(type, connection, b"")
 
 
 @lru_cache(maxsize=4_096)
-def _template(type: str, connection: str) -> bytes:
+def _template(type: str, connection: str, encoding: bytes) -> bytes:
     # json.dumps escapes everything outside ASCII, lone surrogates included, so that any text can be written and read.
-    names = f'"type":{json.dumps(type)},"conn":{json.dumps(connection)}'
-    return b'{"ts":%d,' + names.encode().replace(b"%", b"%%") + b',"n":%d,"recv_ns":%d,"data%b":%b}\n'
+    names = f'"type":{json.dumps(type[:MAX_TYPE_CHARS])},"conn":{json.dumps(connection)}'
+    names_bytes = names.encode().replace(b"%", b"%%")
+    return b'{"ts":%d,' + names_bytes + b',"n":%d,"recv_ns":%d,"data' + encoding + b'":%b}\n'
 
 
 def parse_line(line: bytes) -> RawRecord:
