@@ -278,12 +278,15 @@ class KalshiSession:
     def _confirmed(self, sid: int, tickers: Iterable[str], now_ns: int) -> list[Command]:
         """`tickers` are on `sid`; first snapshots are on their way, tickers dropped meanwhile are given up."""
         names = tuple(tickers)
-        self._books.confirm(sid, names)
+        commands = [
+            self._commands.send(Pending("delete_markets", BOOK_CHANNEL, tuple(twice), other))
+            for other, twice in self._books.confirm(sid, names).items()
+        ]
         silent = [
             t for t in names if t in self._books.requested and t not in self._books.heard and t not in self._waits
         ]
         self._waits.expect(silent, now_ns, 0, self._books.heard)
-        return self._delete([ticker for ticker in names if ticker not in self._books.requested])
+        return commands + self._delete([ticker for ticker in names if ticker not in self._books.requested])
 
     def _unsubscribed(self, message: Unsubscribed, _now_ns: int) -> list[Command]:
         pending = self._answered(message)

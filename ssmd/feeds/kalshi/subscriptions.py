@@ -23,15 +23,18 @@ class BookTickers:
         """A book subscription exists."""
         self._by_sid.setdefault(sid, set())
 
-    def confirm(self, sid: int, tickers: Iterable[str]) -> None:
-        """The exchange carries `tickers` on `sid`."""
+    def confirm(self, sid: int, tickers: Iterable[str]) -> dict[int, list[str]]:
+        """The exchange carries `tickers` on `sid`; those that it carried elsewhere, by that other sid."""
         known = self._by_sid.setdefault(sid, set())
+        moved: dict[int, list[str]] = {}
         for ticker in tickers:
             before = self._sid_of.get(ticker)
             if before is not None and before != sid:
                 self._by_sid[before].discard(ticker)
+                moved.setdefault(before, []).append(ticker)
             self._sid_of[ticker] = sid
             known.add(ticker)
+        return moved
 
     def replace(self, sid: int, tickers: Collection[str]) -> None:
         """The exchange's full list of a subscription."""

@@ -1,0 +1,311 @@
+"""The REST client against a small HTTP server on the loopback, with waits that take no time."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, Unavailable
+from ssmd.feeds.kalshi.rest import KalshiRest, to_market
+from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
+from tests.tapes import tape
+
+Answer = Callable[[web.Request], web.StreamResponse]
+JSON = "application/json"
+
+
+class Exchange:
+    """Answers with what a test lays out, in turn; the last answer stays."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.requests: list[web.Request] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return answer(request)
+
+    def says(self, body: Any, status: int = 200, **headers: str) -> "Exchange":
+        text = body if isinstance(body, str) else json.dumps(body)
+        self.answers.append(lambda _request: web.Response(text=text, status=status, content_type=JSON, headers=headers))
+        return self
+
+    def queries(self) -> list[dict[str, str]]:
+        return [dict(request.query) for request in self.requests]
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def exchange() -> Exchange:
+    return Exchange()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def base_url(exchange: Exchange) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", exchange.handle)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/trade-api/v2"))
+
+
+@pytest.fixture
+async def rest(base_url: str, clock: Clock) -> AsyncIterator[KalshiRest]:
+    backoff = Backoff(attempts=4, uniform=lambda _low, high: high)
+    async with KalshiRest(base_url, backoff=backoff, sleep=clock.sleep) as client:
+        yield client
+
+
+def market(ticker: str, **fields: Any) -> dict[str, Any]:
+    times = {"open_time": "2026-11-22T16:00:00Z", "close_time": "2026-11-22T16:15:00Z"}
+    return (
+        {"ticker": ticker, "event_ticker": "E", "status": "active", "result": "", "yes_sub_title": "up"}
+        | times
+        | fields
+    )
+
+
+async def test_markets_are_read_page_by_page_to_the_empty_cursor(rest: KalshiRest, exchange: Exchange) -> None:
+    exchange.says({"markets": [market("A"), market("B")], "cursor": "c1"})
+    exchange.says({"markets": [], "cursor": "c2"}).says({"markets": [market("C", floor_strike=1.5)], "cursor": ""})
+    markets = [each async for each in rest.markets(status="open", mve_filter="exclude")]
+    assert [each.ticker for each in markets] == ["A", "B", "C"]
+    assert (markets[0].title, markets[0].status, markets[0].close_time) == ("up", "active", "2026-11-22T16:15:00Z")
+    assert markets[2].raw["floor_strike"] == 1.5
+    first = {"status": "open", "mve_filter": "exclude", "limit": "1000"}
+    assert exchange.queries() == [first, {**first, "cursor": "c1"}, {**first, "cursor": "c2"}]
+    assert exchange.requests[0].path == "/trade-api/v2/markets"
+
+
+async def test_many_tickers_are_asked_for_in_pieces_that_fit_a_url(rest: KalshiRest, exchange: Exchange) -> None:
+    exchange.says({"markets": [], "cursor": ""})
+    tickers = [f"TEST-26NOV22-{n:05d}" for n in range(1000)]
+    assert [each async for each in rest.markets(tickers=tickers)] == []
+    asked = [query["tickers"] for query in exchange.queries()]
+    assert ",".join(asked).split(",") == tickers
+    assert max(len(each) for each in asked) <= 6_200
+    assert [each async for each in rest.markets(tickers=[])] == []
+    assert len(exchange.requests) == len(asked)
+    with pytest.raises(DataError, match="comma"):
+        _ = [each async for each in rest.markets(tickers=["A,B"])]
+
+
+async def test_a_cursor_that_comes_twice_ends_the_loop_with_an_error(rest: KalshiRest, exchange: Exchange) -> None:
+    exchange.says({"markets": [market("A")], "cursor": "x"}).says({"markets": [], "cursor": "y"})
+    exchange.says({"markets": [], "cursor": "x"})
+    with pytest.raises(DataError, match="'x' came twice after 2 pages"):
+        _ = [each async for each in rest.markets()]
+
+
+async def test_events_series_and_trades_come_as_the_exchange_gives_them(rest: KalshiRest, exchange: Exchange) -> None:
+    exchange.says({"events": [{"event_ticker": "E"}], "cursor": ""})
+    assert [each async for each in rest.events(with_nested_markets=True)] == [{"event_ticker": "E"}]
+    exchange.answers.clear()
+    exchange.says({"series": None})
+    assert [each async for each in rest.series(min_updated_ts=5)] == []
+    exchange.answers.clear()
+    exchange.says({"trades": [{"trade_id": "1"}, {"trade_id": "0"}], "cursor": ""})
+    assert [each["trade_id"] async for each in rest.trades("A", 1, 2)] == ["1", "0"]
+    assert exchange.queries() == [
+        {"limit": "200", "with_nested_markets": "true"},
+        {"min_updated_ts": "5"},
+        {"ticker": "A", "min_ts": "1", "max_ts": "2", "limit": "1000"},
+    ]
+
+
+async def test_a_malformed_market_is_left_out_and_counted(rest: KalshiRest, exchange: Exchange) -> None:
+    exchange.says({"markets": [market("A"), {"title": "no ticker"}, 7, None, market("")], "cursor": ""})
+    assert [each.ticker async for each in rest.markets()] == ["A"]
+    assert rest.malformed == 4
+
+
+def test_nul_characters_which_a_database_cannot_store_are_replaced() -> None:
+    found = to_market(market("A\0B", title="x\0", custom_strike={"k\0": ["\0"]}, result=None))
+    assert found is not None
+    assert (found.ticker, found.title, found.result) == ("A\ufffdB", "x\ufffd", "")
+    assert found.raw["custom_strike"] == {"k\ufffd": ["\ufffd"]}
+
+
+ERROR_BODIES = [
+    ({"code": "too_many", "message": "slow down", "details": "d"}, "too_many: slow down: d"),
+    ({"error": {"code": "not_found", "message": "not found"}}, "not_found: not found"),
+    ({"error": "too many requests"}, "too many requests"),
+    ("<html>502 Bad Gateway</html>", "502 Bad Gateway"),
+    ("", "an empty body"),
+    ("[1]", "[1]"),
+    ({"error": None}, "error"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), ERROR_BODIES)
+@pytest.mark.parametrize(
+    ("status", "kind", "attempts"),
+    [(429, RateLimited, 4), (500, Unavailable, 4), (503, Unavailable, 4), (302, Unavailable, 4),
+     (400, DataError, 1), (404, DataError, 1), (401, ConfigError, 1), (403, ConfigError, 1)],
+)  # fmt: skip
+async def test_every_error_body_gives_the_error_of_its_status(
+    rest: KalshiRest, exchange: Exchange, body: Any, says: str, status: int, kind: type[SsmdError], attempts: int
+) -> None:
+    exchange.says(body, status)
+    with pytest.raises(kind) as caught:
+        _ = [each async for each in rest.markets()]
+    assert f"status {status}" in str(caught.value)
+    assert says in str(caught.value)
+    assert len(exchange.requests) == attempts
+
+
+async def test_a_busy_exchange_is_asked_again_after_growing_waits(
+    rest: KalshiRest, exchange: Exchange, clock: Clock
+) -> None:
+    exchange.says({"error": "too many requests"}, 429).says("oops", 502)
+    exchange.says({"error": "too many requests"}, 429, **{"Retry-After": "7"})
+    exchange.says({"markets": [market("A")], "cursor": ""})
+    assert [each.ticker async for each in rest.markets()] == ["A"]
+    assert clock.slept == [0.5, 1.0, 7.0]
+
+
+async def test_a_server_that_is_not_there_is_unavailable(clock: Clock) -> None:
+    async with KalshiRest("http://127.0.0.1:9", backoff=Backoff(attempts=2), sleep=clock.sleep) as rest:
+        with pytest.raises(Unavailable, match=r"GET http://127.0.0.1:9/markets"):
+            _ = [each async for each in rest.markets()]
+    async with KalshiRest("nonsense", sleep=clock.sleep) as rest:
+        with pytest.raises(ConfigError, match=r"spec\.endpoints\.rest"):
+            _ = [each async for each in rest.markets()]
+
+
+async def test_a_connection_cut_in_the_middle_of_a_body_is_tried_again(
+    rest: KalshiRest, exchange: Exchange, base_url: str
+) -> None:
+    whole = json.dumps({"markets": [market("A")], "cursor": ""})
+
+    class Cut(web.Response):
+        async def write_eof(self, data: bytes = b"") -> None:
+            transport = exchange.requests[-1].transport
+            assert transport is not None
+            transport.close()
+
+    exchange.answers.append(lambda _request: Cut(headers={"Content-Length": "1000"}, text="{"))
+    exchange.says(whole)
+    assert [each.ticker async for each in rest.markets()] == ["A"]
+    assert len(exchange.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "body", ["not json", "[]", "42", '{"markets":{}}', '{"other":[]}', '{"markets":[],"cursor":7}']
+)
+async def test_an_answer_of_the_wrong_shape_is_a_data_error(rest: KalshiRest, exchange: Exchange, body: str) -> None:
+    exchange.says(body)
+    with pytest.raises(DataError):
+        _ = [each async for each in rest.markets()]
+    assert len(exchange.requests) == 1
+
+
+async def test_a_body_is_bounded(base_url: str, exchange: Exchange) -> None:
+    exchange.says({"markets": [market("A", title="x" * 100_000)], "cursor": ""})
+    async with KalshiRest(base_url, max_body_bytes=50_000) as rest:
+        with pytest.raises(DataError, match="larger than 50000 bytes"):
+            _ = [each async for each in rest.markets()]
+
+
+async def test_the_exchange_s_state_is_an_answer_even_when_it_is_away(rest: KalshiRest, exchange: Exchange) -> None:
+    exchange.says({"exchange_active": False, "trading_active": False}, 503)
+    assert (await rest.exchange_status())["trading_active"] is False
+    exchange.answers.clear()
+    exchange.says({"error": "gateway"}, 503)
+    with pytest.raises(Unavailable, match="gateway"):
+        await rest.exchange_status()
+
+
+async def test_requests_are_signed_when_there_are_credentials(base_url: str, exchange: Exchange) -> None:
+    exchange.says({"markets": [], "cursor": ""})
+    seen: list[tuple[str, str]] = []
+
+    def auth(method: str, path: str, now_ms: int) -> dict[str, str]:
+        seen.append((method, path))
+        return {"KALSHI-ACCESS-TIMESTAMP": str(now_ms)}
+
+    async with KalshiRest(base_url, auth=auth) as rest:
+        assert [each async for each in rest.markets(status="open")] == []
+    assert seen == [("GET", "/trade-api/v2/markets")]
+    assert len(exchange.requests[0].headers["KALSHI-ACCESS-TIMESTAMP"]) == 13
+
+
+async def test_a_session_from_outside_is_left_open(base_url: str, exchange: Exchange) -> None:
+    exchange.says({"markets": [], "cursor": ""})
+    async with aiohttp.ClientSession() as session:
+        async with KalshiRest(base_url, session) as rest:
+            assert [each async for each in rest.markets()] == []
+        assert not session.closed
+
+
+async def test_the_bucket_lets_a_burst_through_and_then_keeps_the_rate(clock: Clock) -> None:
+    bucket = TokenBucket(20, 60, clock.now, clock.sleep)
+    times = []
+    for _ in range(100):
+        await bucket.take()
+        times.append(clock.now_s)
+    assert times[59] == 0.0
+    assert times[60:] == pytest.approx([(n + 1) / 20 for n in range(40)])
+    clock.now_s += 1_000
+    before = clock.now_s
+    await asyncio.gather(*(bucket.take() for _ in range(61)))
+    assert clock.now_s - before == pytest.approx(1 / 20)
+
+
+def test_waits_are_bounded_in_number_length_and_sum() -> None:
+    backoff = Backoff(attempts=5, total_s=60, first_s=1, longest_s=15, uniform=lambda _low, high: high)
+    assert [backoff.wait_s(attempt, 0, None) for attempt in (1, 2, 3, 4, 5)] == [1, 2, 4, 8, None]
+    assert Backoff(attempts=50, uniform=lambda _low, high: high).wait_s(40, 0, None) == 15
+    assert backoff.wait_s(1, 59.5, None) is None
+    assert backoff.wait_s(1, 0, 61) is None
+    low = Backoff(uniform=lambda low, _high: low)
+    assert low.wait_s(1, 0, None) == 0
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (1, 0)])
+def test_a_bucket_that_would_never_fill_is_refused(rate: float, burst: int) -> None:
+    with pytest.raises(ValueError, match="positive rate"):
+        TokenBucket(rate, burst)
+
+
+@pytest.mark.replay
+async def test_recorded_bodies_of_today_and_of_january_become_markets(rest: KalshiRest, exchange: Exchange) -> None:
+    seen = 0
+    for folder, wrapped in (("kalshi_rest_2026-09-25", False), ("kalshi_golden_2026-01", True)):
+        for path in sorted(tape(folder).glob("markets_*.json")):
+            body = json.loads(path.read_text())
+            body = body["response"] if wrapped else body
+            exchange.answers.clear()
+            exchange.says({**body, "cursor": ""})
+            markets = [each async for each in rest.markets()]
+            assert [each.ticker for each in markets] == [each["ticker"] for each in body["markets"]]
+            assert [each.raw for each in markets] == body["markets"]
+            assert all(each.title and each.event_ticker and each.status and each.close_time for each in markets)
+            seen += len(markets)
+    assert seen > 10
+    assert rest.malformed == 0
