@@ -1,0 +1,62 @@
+"""What a verification found, and what it looked at."""
+
+from collections import Counter
+from datetime import date
+
+import msgspec
+
+MAX_PER_OBJECT = 5
+"""More findings of one rule about one object say nothing new; they are counted."""
+
+
+class Finding(msgspec.Struct, frozen=True, order=True):
+    """Something that is not as it must be: which rule, about which object (a key, or what names a row)."""
+
+    rule: str
+    object: str
+    message: str
+
+
+class VerifyReport(msgspec.Struct, frozen=True):
+    """The result of a verification.
+
+    `checks` says for each check `ran`, or why it did not run: a check that did not run proves nothing. `notes` are
+    for information (recorded gaps, a day that is not compacted). `suppressed` counts findings that repeat others.
+    """
+
+    feed: str
+    day: date
+    findings: list[Finding]
+    notes: list[str]
+    checks: dict[str, str]
+    counts: dict[str, int]
+    suppressed: int
+
+    @property
+    def clean(self) -> bool:
+        """Nothing was found."""
+        return not self.findings
+
+
+class Findings:
+    """Collects while a verification runs."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self.found: list[Finding] = []
+        self.notes: list[str] = []
+        self.checks: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+
+    def add(self, rule: str, what: str, message: str) -> None:
+        """One finding."""
+        self._seen[rule, what] += 1
+        if self._seen[rule, what] <= MAX_PER_OBJECT:
+            self.found.append(Finding(rule, what, message))
+
+    def report(self, feed: str, day: date) -> VerifyReport:
+        """Everything collected."""
+        suppressed = self._seen.total() - len(self.found)
+        return VerifyReport(
+            feed, day, sorted(self.found), self.notes, self.checks, dict(sorted(self.counts.items())), suppressed
+        )

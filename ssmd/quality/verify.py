@@ -1,0 +1,357 @@
+"""Verify one day of the archive by recounting it: trust no writer, no manifest and no row.
+
+Rules, by what a finding says is wrong:
+
+    stray, no_manifest, no_object, bad_manifest     objects and manifests that do not belong together
+    frame, sha256, count                            an object is not what its manifest says
+    line, day, order, repeat, hole                  raw lines: unreadable, of another day, disordered, twice, missing
+    message, ticker, overlap                        normalized messages: unreadable, of another ticker, covered twice
+    gap, gap_row, gap_object                        recorded gaps: unreadable, without row, without object
+    row, no_row, row_without_object, day_row        the inventory says something else
+    renormalize                                     compacted objects are not what raw gives
+    only_in_stream, missing_in_stream               segments are not what raw gives (`ssmd data compact` heals)
+    segments_left                                   segments of a closed day stand beside compacted objects
+"""
+
+import asyncio
+import hashlib
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ssmd.archive import layout
+from ssmd.archive.compare import StreamComparison, digest, read_stream
+from ssmd.archive.layout import DataObject, GapObject, RawObject, SegmentObject, TickerObject
+from ssmd.archive.manifest import Manifest, raw_manifests, read_manifest
+from ssmd.archive.normalize import TickerFile, normalize_day
+from ssmd.archive.reader import read_gaps
+from ssmd.archive.spill import Spill
+from ssmd.clock import day_of, iso, now_ns
+from ssmd.errors import DataError
+from ssmd.feeds.catalogue import open_feed
+from ssmd.market.events import EVENT_TYPES, Gap
+from ssmd.middleware.storage.interface import ObjectMissing, Storage
+from ssmd.quality.findings import Findings, VerifyReport
+from ssmd.quality.inventory import verify_gap_rows, verify_rows
+from ssmd.quality.recount import Recount, Recounted
+from ssmd.registry.interface import ObjectRecord, Registry
+
+T = TypeVar("T")
+
+RAN = "ran"
+
+
+async def verify(
+    feed: str,
+    day: date,
+    storage: Storage,
+    registry: Registry | None,
+    *,
+    raw_bucket: str,
+    normalized_bucket: str,
+    today: date | None = None,
+    work: Path | None = None,
+) -> VerifyReport:
+    """Recount a UTC day. Without `registry` the rows are not checked; of a day that is not over, the stream is not.
+
+    A day that is being written may show findings that pass: objects appear one after the other. `work` is a folder
+    for temporary files. Raises StorageUnavailable and RegistryUnavailable; everything else is a finding.
+    """
+    return await _Verification(feed, day, storage, registry, raw_bucket, normalized_bucket, today, work).run()
+
+
+class _Verification:
+    """One run."""
+
+    def __init__(
+        self,
+        feed: str,
+        day: date,
+        storage: Storage,
+        registry: Registry | None,
+        raw_bucket: str,
+        normalized_bucket: str,
+        today: date | None,
+        work: Path | None,
+    ) -> None:
+        self._feed = feed
+        self._day = day
+        self._storage = storage
+        self._registry = registry
+        self._raw = raw_bucket
+        self._normalized = normalized_bucket
+        self._closed = day < (today or day_of(now_ns()))
+        self._work = work
+        self._findings = Findings()
+        self._raw_records: list[ObjectRecord] = []
+        self._normalized_records: list[ObjectRecord] = []
+        self._contents: dict[TickerObject, str] = {}
+        self._segments: list[SegmentObject] = []
+        self._gaps: dict[GapObject, Gap] = {}
+
+    async def run(self) -> VerifyReport:
+        """All checks."""
+        findings = self._findings
+        await self._verify_raw()
+        await self._verify_gaps()
+        for event_type in EVENT_TYPES:
+            await self._verify_normalized(event_type)
+        if self._registry is None:
+            findings.checks["inventory"] = "not run: no database"
+        else:
+            for data_type, records in (("raw", self._raw_records), ("normalized", self._normalized_records)):
+                await verify_rows(self._registry, self._feed, self._day, data_type, records, findings)
+            await verify_gap_rows(self._registry, self._feed, self._day, list(self._gaps.values()), findings)
+            findings.checks["inventory"] = RAN
+        await self._verify_derived()
+        for gap in self._gaps.values():
+            where = gap.connection if gap.sid is None else f"{gap.connection} sid {gap.sid}"
+            findings.notes.append(f"gap of {where}: {iso(gap.from_ns)} to {iso(gap.to_ns)}, {gap.reason}")
+        return findings.report(self._feed, self._day)
+
+    # -- raw ----------------------------------------------------------------------------------------------------
+
+    async def _verify_raw(self) -> None:
+        prefix = layout.raw_day_prefix(self._feed, self._day)
+        objects: list[RawObject] = []
+        manifests: set[RawObject] = set()
+        for entry in await self._storage.list(self._raw, prefix):
+            if entry.key.startswith(f"{prefix}_gaps/"):
+                continue
+            if entry.key.startswith(f"{prefix}_manifest/"):
+                manifests.update(self._parsed(layout.parse_raw_manifest, entry.key))
+            else:
+                objects += self._parsed(layout.parse_raw, entry.key)
+        recount = Recount(self._storage, self._raw, self._day, self._findings)
+        self._raw_records = [
+            record
+            for its in sorted(objects)
+            if (record := await self._recounted(self._raw, its, its in manifests, recount, recount.raw(its)))
+            is not None
+        ]
+        self._missing_objects(manifests - set(objects))
+        self._findings.counts["raw_objects"] = len(objects)
+        self._findings.counts["raw_records"] = sum(record.records for record in self._raw_records)
+        await self._verify_numbers(recount)
+        self._findings.checks["raw"] = RAN
+
+    def _parsed(self, parse: Callable[[str], T], key: str) -> list[T]:
+        """The object that a key names; none and a finding when it names none."""
+        try:
+            return [parse(key)]
+        except DataError as error:
+            self._findings.add("stray", key, error.message)
+            return []
+
+    def _missing_objects(self, manifests: Iterable[DataObject]) -> None:
+        for its in manifests:
+            self._findings.add("no_object", its.manifest_key, f"there is no object {its.key}")
+
+    async def _recounted(
+        self,
+        bucket: str,
+        its: DataObject,
+        described: bool,
+        recount: Recount,
+        counting: Awaitable[Recounted],
+    ) -> ObjectRecord | None:
+        """Count an object and compare it with its manifest; the row it should have, None when it has vanished."""
+        try:
+            counted = await counting
+        except ObjectMissing:
+            return None  # deleted since the listing: compaction was faster
+        if isinstance(its, TickerObject) and counted.whole:
+            self._contents[its] = counted.content
+        manifest = await self._manifest(bucket, its) if described else None
+        if not described:
+            self._findings.add("no_manifest", its.key, "has no manifest")
+        if manifest is not None:
+            recount.against_manifest(its, counted, manifest)
+        return _record(bucket, its, counted, manifest)
+
+    async def _manifest(self, bucket: str, its: DataObject) -> Manifest | None:
+        try:
+            return await read_manifest(self._storage, bucket, its)
+        except DataError as error:
+            self._findings.add("bad_manifest", its.manifest_key, error.message)
+            return None
+
+    async def _verify_numbers(self, recount: Recount) -> None:
+        """No frame of a connection is missing: not within the day, and not at its two ends."""
+        before = await self._neighbour(self._day - timedelta(days=1), last=True)
+        after = await self._neighbour(self._day + timedelta(days=1), last=False)
+        for name, numbers in sorted(recount.numbers.items()):
+            expected = before.get(name, -1) + 1
+            if numbers.first != expected:
+                self._findings.add("hole", name, f"begins with frame {numbers.first}, expected {expected}")
+            if name in after and after[name] != numbers.last + 1:
+                self._findings.add(
+                    "hole", name, f"ends with frame {numbers.last}, the next day begins with {after[name]}"
+                )
+            for first, last in numbers.holes():
+                self._findings.add("hole", name, f"frames {first} to {last} are missing")
+        for name in sorted((before.keys() & after.keys()) - recount.numbers.keys()):
+            if after[name] != before[name] + 1:
+                self._findings.add("hole", name, f"frames {before[name] + 1} to {after[name] - 1} are missing")
+        self._findings.counts["connections"] = len(recount.numbers)
+
+    async def _neighbour(self, day: date, last: bool) -> dict[str, int]:
+        """The last (or first) frame number of each connection on the day before (or after)."""
+        found: dict[str, int] = {}
+        try:
+            manifests = await raw_manifests(self._storage, self._raw, self._feed, day)
+        except DataError as error:
+            self._findings.checks["seam"] = f"not run: {error.message}"
+            return {}
+        self._findings.checks.setdefault("seam", RAN)
+        for manifest in manifests.values():
+            for name, numbers in manifest.connections.items():
+                found[name] = (
+                    max(numbers.last_n, found.get(name, -1)) if last else min(numbers.first_n, found.get(name, 1 << 80))
+                )
+        return found
+
+    async def _verify_gaps(self) -> None:
+        try:
+            self._gaps = await read_gaps(self._storage, self._raw, self._feed, self._day)
+        except DataError as error:
+            self._findings.add("gap", layout.gaps_prefix(self._feed, self._day), error.message)
+        for its, gap in self._gaps.items():
+            named = (gap.feed, gap.to_ns, gap.connection or layout.NO_CONNECTION)
+            if named != (its.feed, its.received_ns, its.connection) or gap.from_ns > gap.to_ns:
+                self._findings.add("gap", its.key, f"does not hold the gap that its key names: {gap}")
+        self._findings.counts["gaps"] = len(self._gaps)
+
+    # -- normalized ---------------------------------------------------------------------------------------------
+
+    async def _verify_normalized(self, event_type: str) -> None:
+        prefix = layout.normalized_day_prefix(self._feed, event_type, self._day)
+        objects: list[SegmentObject | TickerObject] = []
+        manifests: set[SegmentObject | TickerObject] = set()
+        for entry in await self._storage.list(self._normalized, prefix):
+            if entry.key.startswith(f"{prefix}_manifest/") and entry.key.endswith(".json"):
+                manifests.update(self._parsed(layout.parse_normalized_manifest, entry.key))
+            else:
+                objects += self._parsed(layout.parse_normalized, entry.key)
+        recount = Recount(self._storage, self._normalized, self._day, self._findings)
+        for its in sorted(objects, key=lambda found: found.key):
+            counting = recount.normalized(its)
+            record = await self._recounted(self._normalized, its, its in manifests, recount, counting)
+            if record is not None:
+                self._normalized_records.append(record)
+        self._missing_objects(manifests - set(objects))
+        segments = [its for its in objects if isinstance(its, SegmentObject)]
+        self._verify_overlap(segments)
+        self._segments += segments
+        self._findings.counts["normalized_objects"] += len(objects)
+        self._findings.counts["normalized_records"] = sum(record.records for record in self._normalized_records)
+        self._findings.checks["normalized"] = RAN
+
+    def _verify_overlap(self, segments: Sequence[SegmentObject]) -> None:
+        """No sequence number of a stream is in two segments of one type and day."""
+        reached: dict[str, int] = defaultdict(int)
+        for its in sorted(segments):
+            if its.first_seq <= reached[its.stream]:
+                self._findings.add("overlap", its.key, f"another segment reaches {reached[its.stream]}")
+            reached[its.stream] = max(reached[its.stream], its.last_seq)
+
+    # -- normalized against raw ---------------------------------------------------------------------------------
+
+    async def _verify_derived(self) -> None:
+        """Make the day's events again from raw, and compare them with compacted objects and segments."""
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssmd-verify-", dir=self._work)))
+            events = stack.enter_context(Spill(folder / "events"))
+            stream = stack.enter_context(Spill(folder / "stream"))
+            try:
+                speaker_on = partial(open_feed, self._feed)
+                made = await normalize_day(self._storage, self._raw, self._feed, self._day, speaker_on, events)
+                await read_stream(self._storage, self._normalized, self._segments, stream)
+            except DataError as error:
+                self._findings.checks["renormalize"] = f"not run: {error.message}"
+                return
+            for kind, count in sorted(made.problems.items()):
+                self._findings.notes.append(f"{count} frames or events of raw gave nothing: {kind}")
+            comparison = StreamComparison(stream)
+            contents = await asyncio.to_thread(self._remade, events, comparison)
+        self._findings.checks["renormalize"] = RAN
+        if self._contents:
+            self._compare_compacted(contents)
+        if self._segments:
+            self._compare_stream(comparison)
+        if not self._contents and not self._segments and contents:
+            self._findings.notes.append("the day has neither segments nor compacted objects: run ssmd data compact")
+
+    def _remade(self, events: Spill, comparison: StreamComparison) -> dict[TickerObject, str]:
+        """sha256 of each ticker's content as raw gives it; its events go to `comparison` too."""
+        contents: dict[TickerObject, str] = {}
+        for kind, symbol in events.sorted_keys():
+            its = TickerObject(self._feed, kind, self._day, symbol)
+            identities: Counter[bytes] = Counter()
+            content = hashlib.sha256()
+            for message in TickerFile(its, events, lambda identity, seen=identities: _count(seen, identity)):  # type: ignore[misc]
+                content.update(message)
+            comparison.ticker(kind, symbol, identities)
+            contents[its] = content.hexdigest()
+        comparison.finish()
+        return contents
+
+    def _compare_compacted(self, contents: dict[TickerObject, str]) -> None:
+        if not self._closed:
+            self._findings.notes.append("compacted before the day was over: not compared with raw")
+            return
+        for its in sorted(self._contents.keys() | contents.keys()):
+            stored, expected = self._contents.get(its), contents.get(its)
+            if stored is None:
+                self._findings.add("renormalize", its.key, "is missing (or damaged): raw has events of it")
+            elif expected is None:
+                self._findings.add("renormalize", its.key, "is there, but raw gives no event of it")
+            elif stored != expected:
+                self._findings.add("renormalize", its.key, "does not hold what raw gives")
+        for segment in self._segments:
+            self._findings.add("segments_left", segment.key, "stands beside compacted objects: run ssmd data compact")
+
+    def _compare_stream(self, comparison: StreamComparison) -> None:
+        for kind, count in sorted((+comparison.only).items()):
+            message = f"segments hold {count} {kind} events that raw does not give"
+            if self._closed:
+                self._findings.add("only_in_stream", kind, message)
+            else:
+                self._findings.notes.append(f"{message} yet: the day is not over")
+        if self._contents and self._closed:
+            return  # the compacted objects hold them
+        for kind, count in sorted((+comparison.missing).items()):
+            message = f"segments lack {count} {kind} events that raw gives: run ssmd data compact"
+            if self._closed:
+                self._findings.add("missing_in_stream", kind, message)
+            else:
+                self._findings.notes.append(message)
+
+
+def _count(seen: Counter[bytes], identity: bytes) -> None:
+    seen[digest(identity)] += 1
+
+
+def _record(bucket: str, its: DataObject, counted: Recounted, manifest: Manifest | None) -> ObjectRecord:
+    """The row that an object should have, from what was counted."""
+    raw = isinstance(its, RawObject)
+    return ObjectRecord(
+        bucket=bucket,
+        key=its.key,
+        data_type="raw" if raw else "normalized",
+        group=its.group if isinstance(its, RawObject) else its.type,
+        day=its.day,
+        sha256=counted.measured.sha256,
+        bytes=counted.measured.bytes,
+        records=counted.records,
+        first_ns=counted.first_ns,
+        last_ns=counted.last_ns,
+        schema_version=None if raw else layout.SCHEMA_VERSION,
+        symbols=None if raw else counted.symbols,
+        writer_version=manifest.writer_version if manifest is not None else "",
+    )
