@@ -66,16 +66,17 @@ class Catalogue:
         except RegistryUnavailable:
             return asked
 
-    async def _ask(self, call: Callable[[], T], timeout_s: float = ANSWER_S) -> T:
+    async def _ask(self, call: Callable[[], T], timeout_s: float | None = None) -> T:
         """Run `call` in a thread. A thread that is given up goes on; while `CONCURRENT` do, nothing more is asked."""
+        limit_s = ANSWER_S if timeout_s is None else timeout_s
         if self._busy >= CONCURRENT:
             raise self._failed(f"{self._busy} earlier questions to the database are not answered yet")
         self._busy += 1
         thread = asyncio.create_task(asyncio.to_thread(call))
         thread.add_done_callback(self._returned)
-        done, _ = await asyncio.wait({thread}, timeout=timeout_s)
+        done, _ = await asyncio.wait({thread}, timeout=limit_s)
         if not done:
-            raise self._failed(f"the database did not answer within {timeout_s} s")
+            raise self._failed(f"the database did not answer within {limit_s} s")
         try:
             result = thread.result()
         except RegistryUnavailable as error:

@@ -27,7 +27,7 @@ def problem(
 
 def near(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names most like `name`, best first; [] when none is close."""
-    found = process.extract(name[:256], names, scorer=fuzz.ratio, limit=count, score_cutoff=70)
+    found = process.extract(name[:256], list(names), scorer=fuzz.ratio, limit=count, score_cutoff=70)
     return [match for match, _score, _index in found]
 
 
@@ -58,5 +58,8 @@ def translate(paths: Iterable[str]) -> Callable[..., Awaitable[web.StreamRespons
             log.warning("request not answered", path=request.path[:200], error=error.message)
             headers = {"Retry-After": str(RETRY_S)}
             return problem(503, "Temporarily unavailable", str(error), headers=headers)
+        except Exception:  # the last line: a bug in one answer is logged, and a problem like any other
+            log.exception("request failed", path=request.path[:200])
+            return problem(500, "Internal error", "the gateway failed to answer; its log says why")
 
     return middleware
