@@ -21,6 +21,8 @@ _WINDOW = 8_000
 _MAX_UNSENT = 8 * 1024 * 1024
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 _RESEND_S = 1.0
+_ACK_END = b"}\r\n"
+"""What a whole ack ends with: its payload is one JSON object."""
 
 log = structlog.get_logger(component="transport")
 
@@ -95,22 +97,22 @@ class NatsPublisher:
         """The short cut: a read that holds only good acks, in order. Anything else is left to the parser.
 
         JetStream acknowledges one connection's messages in the order it stored them, so `count` acks of which the
-        last is number `acked + count` are exactly the next `count` messages.
+        last is number `acked + count - 1` are exactly the next `count` messages.
         """
-        if b"error" in data or b"PING" in data or b"HMSG" in data or data[:3] != b"MSG":
+        if b"error" in data or b"PING" in data or b"HMSG" in data or data[:3] != b"MSG" or self._ahead:
             return data
-        parts = data.split(b"\r\n")
-        complete = (len(parts) - 1) // 2
-        if not complete:
+        end = data.rfind(_ACK_END) + len(_ACK_END)
+        if end < len(_ACK_END):
+            return data  # not one whole ack
+        header = data.rfind(b"MSG ", 0, end) + 4
+        if not data.startswith(self._inbox, header):
             return data
-        header = parts[2 * complete - 2]
-        if not header.startswith(b"MSG " + self._inbox) or self._ahead:
+        count = data.count(_ACK_END, 0, end)
+        number = header + len(self._inbox)
+        if int(data[number : data.find(b" ", number)]) != self._acked + count - 1:
             return data
-        index = int(header[4 + len(self._inbox) : header.find(b" ", 5)])
-        if index != self._acked + complete - 1:
-            return data
-        self._advance(complete)
-        return b"\r\n".join(parts[2 * complete :])
+        self._advance(count)
+        return data[end:]
 
     def _received(self, batch: list[Received]) -> None:
         for subject, _, headers, payload in batch:
