@@ -45,6 +45,8 @@ async def archived(storage: LocalStorage) -> Counter[bytes]:
     return found
 
 
+# nats-py leaves the killed server's stream to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*StreamWriter:pytest.PytestUnraisableExceptionWarning")
 async def test_each_message_is_archived_once_through_kills_of_archiver_and_broker(
     tmp_path: Path, nats_broker: NatsServer, postgres: Database
 ) -> None:
