@@ -1,6 +1,6 @@
 """Commands to Kalshi: numbered, remembered until they are answered, repeated when that may help."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -45,15 +45,30 @@ class Commands:
         self._pending[self._last_id] = pending
         return msgspec.json.encode({"id": self._last_id, **_body(pending)})
 
+    def update(self, action: str, by_sid: Mapping[int, Sequence[str]], batch: int) -> list[bytes]:
+        """`update_subscription` commands for tickers of several subscriptions, at most `batch` in each."""
+        return [
+            self.send(Pending(action, BOOK_CHANNEL, group, sid))
+            for sid, tickers in by_sid.items()
+            for group in batches(tickers, batch)
+        ]
+
     def answered(self, id_: object) -> Pending | None:
         """The command that `id_` answers; None for the unasked and for id 0, which means none."""
         pending = self._pending.pop(id_, None) if type(id_) is int else None
         self.any_answered = self.any_answered or pending is not None
         return pending
 
-    def asked_for(self, sid: int) -> set[str]:
-        """Tickers of unanswered commands that concern `sid` or that may end there."""
-        return {ticker for each in self._pending.values() if each.sid in (sid, None) for ticker in each.tickers}
+    def under_way(self, sid: int) -> tuple[set[str], set[str]]:
+        """Tickers that unanswered commands may add to `sid`, and those that they take off it."""
+        coming: set[str] = set()
+        going: set[str] = set()
+        for each in self._pending.values():
+            if each.action == "delete_markets" and each.sid == sid:
+                going.update(each.tickers)
+            elif each.adds and each.sid in (sid, None):
+                coming.update(each.tickers)
+        return coming, going
 
     def all_tickers(self) -> set[str]:
         """Tickers of all commands that are unanswered or will be repeated."""

@@ -4,8 +4,6 @@ All-market channels (trade, ticker, lifecycle) are subscribed one command each; 
 tickers. The exchange keeps one sid per channel and connection and merges further subscribes into it (`ok`), an older
 or other exchange may give a new sid (`subscribed`): both answers are right. Markets that appear while the connection
 lives are added from lifecycle frames, trades and quotes; settled ones are dropped.
-
-A book that owes a snapshot is asked for it twice (`get_snapshot`), then subscribed anew, then reported.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,17 +21,15 @@ from ssmd.feeds.kalshi.messages import (
     TradeMessage,
     Unsubscribed,
 )
+from ssmd.feeds.kalshi.recovery import MAX_TRIES, SnapshotRecovery
 from ssmd.feeds.kalshi.signing import sign_headers as sign_headers
-from ssmd.feeds.kalshi.subscriptions import BookTickers, Discovery, SnapshotWaits, Wait
+from ssmd.feeds.kalshi.subscriptions import BookTickers, Discovery
 from ssmd.feeds.kalshi.translate import is_ticker
 
 DEFAULT_CHANNELS = ("trade", "ticker", BOOK_CHANNEL, "market_lifecycle_v2")
 BATCH = 256
 ADDS_PER_TICK = 10 * BATCH
-FIRST_SNAPSHOT_AFTER_NS = 15 * NS_PER_S
-SNAPSHOT_AFTER_NS = 5 * NS_PER_S
 SMALLEST_SPLIT = 16
-MAX_TRIES = 3
 MAX_TEXT = 200
 
 AUTH_REQUIRED, CHANNEL_FAILED, OVERFLOW, MARKET_LIMIT, UNKNOWN_SID = 9, 10, 25, 26, 7
@@ -66,8 +62,8 @@ class KalshiSession:
         self._max_tickers = max_tickers
         self._batch = batch
         self._books = BookTickers()
-        self._waits = SnapshotWaits()
         self._commands = Commands()
+        self._recovery = SnapshotRecovery(self._books, self._commands, batch, self._report)
         self._discovery = Discovery(wants, self._books, max_tickers)
         self._channel_of_sid: dict[int, str] = {}
         self._tried: dict[str, int] = {}
@@ -125,23 +121,23 @@ class KalshiSession:
         dropped = [ticker for ticker in dict.fromkeys(tickers) if ticker in self._books.requested]
         self._books.requested.difference_update(dropped)
         self._discovery.give_up(dropped)
-        self._waits.cancel(dropped)
+        for ticker in dropped:
+            self._recovery.arrived(ticker)
         return self._delete(dropped)
 
     def request_snapshots(self, sid: int, tickers: Sequence[str], now_ns: int) -> list[Command]:
         """Ask for fresh books after a gap on `sid`: `tickers`, and those of `sid` that never sent one."""
         silent = [ticker for ticker in self._books.of_sid(sid) or () if ticker not in self._books.heard]
         asked = [ticker for ticker in dict.fromkeys([*tickers, *silent]) if ticker in self._books.requested]
-        return self._get_snapshots(asked, now_ns)
+        return self._recovery.ask(asked, now_ns)
 
     def tick(self, now_ns: int) -> list[Command]:
         """Call about once a second: new and settled markets, retries, what was not answered, stale books."""
         commands = self._commands.due(now_ns)
         for pending in self._commands.overdue(now_ns):
             commands += self._unanswered(pending, now_ns)
-        commands += self._overdue_snapshots(now_ns)
-        stale = sorted(ticker for ticker in self._stale_tickers() if ticker not in self._waits)
-        commands += self._get_snapshots([t for t in stale if t not in self._waits.given_up], now_ns)
+        commands += self._recovery.overdue(now_ns)
+        commands += self._recovery.ask_stale(self._stale_tickers(), now_ns)
         commands += self.drop_tickers(self._discovery.take_drops())
         commands += self._subscribe_missing()
         commands += self.add_tickers(self._discovery.take_additions(ADDS_PER_TICK))
@@ -178,28 +174,15 @@ class KalshiSession:
 
     # -- what is asked for --------------------------------------------------------------------------------------
 
-    def _update(self, action: str, tickers: Iterable[str]) -> list[Command]:
-        return [
-            self._commands.send(Pending(action, BOOK_CHANNEL, group, sid))
-            for sid, members in self._books.by_sid(tickers).items()
-            for group in batches(members, self._batch)
-        ]
-
     def _delete(self, tickers: Iterable[str]) -> list[Command]:
         names = tuple(tickers)
-        commands = self._update("delete_markets", names)
+        commands = self._commands.update("delete_markets", self._books.by_sid(names), self._batch)
         self._books.release(names)
         return commands
 
     def _subscribe(self, tickers: Iterable[str]) -> list[Command]:
         names = [ticker for ticker in tickers if ticker in self._books.requested]
         return [self._commands.send(Pending("subscribe", BOOK_CHANNEL, part)) for part in batches(names, self._batch)]
-
-    def _get_snapshots(self, tickers: Iterable[str], now_ns: int) -> list[Command]:
-        """Ask for snapshots of those that are subscribed and were not asked already."""
-        asked = [t for t in tickers if self._books.sid_of(t) is not None and not self._waits.asked(t)]
-        self._waits.expect(asked, now_ns, 1, self._books.heard)
-        return self._update("get_snapshot", asked)
 
     def _report(self, message: str, *, reconnect: bool = False) -> None:
         self._problems.append(SessionProblem(message, reconnect))
@@ -225,7 +208,7 @@ class KalshiSession:
         if ticker not in self._books.requested or message.sid is None:
             return []
         self._books.heard.add(ticker)
-        self._waits.arrived(ticker)
+        self._recovery.arrived(ticker)
         if self._books.sid_of(ticker) != message.sid:
             self._books.confirm(message.sid, (ticker,))
         return []
@@ -264,13 +247,17 @@ class KalshiSession:
             self._tried.update(dict.fromkeys(missing, MAX_TRIES))
             self._report(f"the exchange left out {len(missing)} of {len(asked)} markets: {', '.join(missing[:5])}")
         commands = self._confirmed(sid, [ticker for ticker in asked if ticker in names], now_ns)
-        # Commands still under way may have changed the list again: what they asked for is not taken as gone.
-        under_way = self._commands.asked_for(sid)
-        kept = {ticker for ticker in self._books.of_sid(sid) or () if ticker in under_way}
-        unwanted = names - self._books.requested
-        self._books.replace(sid, (names - unwanted) | kept)
+        # Commands under way may change it again: what they add is not taken as gone, what they remove not as here.
+        coming, going = self._commands.under_way(sid)
+        here = {
+            ticker
+            for ticker in names - going
+            if ticker in self._books.requested and self._books.sid_of(ticker) in (sid, None)
+        }
+        kept = {ticker for ticker in self._books.of_sid(sid) or () if ticker in coming}
+        self._books.replace(sid, here | kept)
         if pending is None or pending.adds:
-            left = sorted(unwanted - under_way - set(asked))
+            left = sorted(names - self._books.requested - going - set(asked))
             self._books.confirm(sid, left)
             commands += self._delete(left)
         return commands
@@ -282,10 +269,7 @@ class KalshiSession:
             self._commands.send(Pending("delete_markets", BOOK_CHANNEL, tuple(twice), other))
             for other, twice in self._books.confirm(sid, names).items()
         ]
-        silent = [
-            t for t in names if t in self._books.requested and t not in self._books.heard and t not in self._waits
-        ]
-        self._waits.expect(silent, now_ns, 0, self._books.heard)
+        self._recovery.expect_first(names, now_ns)
         return commands + self._delete([ticker for ticker in names if ticker not in self._books.requested])
 
     def _unsubscribed(self, message: Unsubscribed, _now_ns: int) -> list[Command]:
@@ -354,19 +338,6 @@ class KalshiSession:
             return [self._commands.repeat(pending, now_ns)]
         return self._subscribe(pending.tickers) if pending.action == "unsubscribe" else []
 
-    def _overdue_snapshots(self, now_ns: int) -> list[Command]:
-        overdue = self._waits.overdue(now_ns, FIRST_SNAPSHOT_AFTER_NS, SNAPSHOT_AFTER_NS)
-        commands: list[Command] = []
-        for asked in range(MAX_TRIES):
-            tickers = [ticker for ticker, wait in overdue.items() if wait.asked == asked]
-            self._waits.expect(tickers, now_ns, asked + 1, self._books.heard)
-            if asked + 1 < MAX_TRIES:
-                commands += self._update("get_snapshot", tickers)
-            else:
-                commands += self._renew(tickers)
-        self._give_up([ticker for ticker, wait in overdue.items() if wait.asked >= MAX_TRIES], overdue)
-        return commands
-
     def _subscribe_missing(self) -> list[Command]:
         """Subscribe what was asked for, is not subscribed and not under way: a few times, then it is left out."""
         missing = self._books.requested - self._books.subscribed
@@ -377,30 +348,6 @@ class KalshiSession:
         for ticker in again:
             self._tried[ticker] = self._tried.get(ticker, 0) + 1
         return self._subscribe(again)
-
-    def _renew(self, tickers: list[str]) -> list[Command]:
-        """Unsubscribe and subscribe; only the tickers concerned when others on the sid are well."""
-        commands: list[Command] = []
-        for sid, members in self._books.by_sid(tickers).items():
-            if len(members) == len(self._books.of_sid(sid) or ()):
-                commands.append(self._commands.send(Pending("unsubscribe", BOOK_CHANNEL, tuple(members), sid)))
-                continue
-            for action in ("delete_markets", "add_markets"):
-                commands += self._update(action, members)
-        return commands
-
-    def _give_up(self, tickers: list[str], waits: dict[str, Wait]) -> None:
-        """Stop asking. A subscription that went wholly silent is a broken connection."""
-        if not tickers:
-            return
-        broken = any(
-            len(members) == len(self._books.of_sid(sid) or ()) and any(waits[ticker].heard_before for ticker in members)
-            for sid, members in self._books.by_sid(tickers).items()
-        )
-        self._waits.give_up(tickers)
-        self._report(
-            f"no snapshot of {len(tickers)} markets after {MAX_TRIES} tries: {', '.join(tickers[:5])}", reconnect=broken
-        )
 
 
 def _code_and_text(msg: object) -> tuple[int, str]:

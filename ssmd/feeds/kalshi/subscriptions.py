@@ -1,8 +1,6 @@
-"""Whose books a Kalshi connection asked for and got, which snapshots it waits for, which markets it heard of."""
+"""Whose books a Kalshi connection asked for and got, and which markets it heard of."""
 
 from collections.abc import Callable, Collection, Iterable
-
-import msgspec
 
 from ssmd.feeds.kalshi.translate import is_ticker
 
@@ -90,61 +88,6 @@ class BookTickers:
             if sid not in self.full and len(tickers) + wanted <= limit:
                 return sid
         return None
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """A book that should send a snapshot: since when, how often it was asked for, whether it ever sent one."""
-
-    since_ns: int
-    asked: int  # 0: it comes with the subscription
-    heard_before: bool
-
-
-class SnapshotWaits:
-    """The books that should send a snapshot soon."""
-
-    def __init__(self) -> None:
-        self._waits: dict[str, Wait] = {}
-        self.given_up: set[str] = set()
-
-    def __contains__(self, ticker: str) -> bool:
-        return ticker in self._waits
-
-    def asked(self, ticker: str) -> bool:
-        """Whether its snapshot was asked for and is still to come."""
-        wait = self._waits.get(ticker)
-        return wait is not None and wait.asked > 0
-
-    def expect(self, tickers: Iterable[str], now_ns: int, asked: int, heard: Collection[str]) -> None:
-        """Wait for snapshots of `tickers` from now on."""
-        for ticker in tickers:
-            before = self._waits.get(ticker)
-            heard_before = ticker in heard or (before is not None and before.heard_before)
-            self._waits[ticker] = Wait(now_ns, asked, heard_before)
-
-    def arrived(self, ticker: str) -> None:
-        """The snapshot is there."""
-        self._waits.pop(ticker, None)
-        self.given_up.discard(ticker)
-
-    def cancel(self, tickers: Iterable[str]) -> None:
-        """Nobody waits for these any more."""
-        for ticker in tickers:
-            self.arrived(ticker)
-
-    def give_up(self, tickers: Iterable[str]) -> None:
-        """Stop asking on this connection."""
-        for ticker in tickers:
-            self._waits.pop(ticker, None)
-            self.given_up.add(ticker)
-
-    def overdue(self, now_ns: int, first_after_ns: int, after_ns: int) -> dict[str, Wait]:
-        """Waits that took longer than `first_after_ns` (when nobody asked yet) or `after_ns`."""
-        return {
-            ticker: wait
-            for ticker, wait in self._waits.items()
-            if now_ns - wait.since_ns > (after_ns if wait.asked else first_after_ns)
-        }
 
 
 class Discovery:
