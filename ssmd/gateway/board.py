@@ -3,6 +3,8 @@
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
+import msgspec
+
 from ssmd.clock import NS_PER_S
 from ssmd.market.book import OrderBook
 from ssmd.market.events import Event, Gap, Kind, MarketStatus, OrderBookUpdate, Quote, Status, Trade
@@ -17,6 +19,9 @@ FORGET_ENDED_NS = 3_600 * NS_PER_S
 FORGET_SILENT_NS = 48 * 3_600 * NS_PER_S
 
 
+NO_UPDATE = OrderBookUpdate(0, 0, "", "", 0, 0, Kind.SNAPSHOT, (), ())
+
+
 class Book(OrderBook):
     """An order book that knows which subscription it follows and how far.
 
@@ -24,74 +29,62 @@ class Book(OrderBook):
     that the exchange side recorded a gap that touches the book and no snapshot came since.
     """
 
-    __slots__ = (
-        "clock",
-        "connection",
-        "exchange_ns",
-        "frame",
-        "received_ns",
-        "seq",
-        "sid",
-        "stale",
-        "waiting",
-    )
+    __slots__ = ("frame", "last", "stale", "waiting")
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection = ""
-        self.sid = 0
-        self.seq = 0
-        self.clock = 0
-        self.exchange_ns = 0
-        self.received_ns = 0
+        self.last = NO_UPDATE  # the newest update in the book
         self.stale = False
         self.waiting: list[OrderBookUpdate] | None = []
         self.frame: bytes | None = None  # the snapshot as sent to clients, until the next change
 
     def same_origin(self, update: OrderBookUpdate) -> bool:
         """Does `update` come from the subscription that the book follows?"""
-        return update.connection == self.connection and update.sid == self.sid
+        last = self.last
+        return update.sid == last.sid and update.connection == last.connection
 
     def continues(self, change: OrderBookUpdate) -> bool:
         """Is `change` the book's own subscription going on? Changes of another subscription lack their snapshot."""
-        if not self.same_origin(change):
+        last = self.last
+        if change.sid != last.sid or change.connection != last.connection:
             return False
-        if change.seq and self.seq:
-            return change.seq > self.seq
-        return change.received_ns >= self.received_ns
+        if change.seq and last.seq:
+            return change.seq > last.seq
+        return change.received_ns >= last.received_ns
 
     def outdates(self, snapshot: OrderBookUpdate) -> bool:
         """Is `snapshot` older than the book? By sequence on one subscription, else by receive time."""
-        if self.same_origin(snapshot) and snapshot.seq and self.seq:
-            return snapshot.seq < self.seq
-        return snapshot.received_ns < self.received_ns
+        last = self.last
+        if self.same_origin(snapshot) and snapshot.seq and last.seq:
+            return snapshot.seq < last.seq
+        return snapshot.received_ns < last.received_ns
 
-    def apply(self, update: OrderBookUpdate) -> None:
-        """Follow an update, and note that it came from there."""
-        super().apply(update)
-        if update.kind is Kind.SNAPSHOT:
-            self.stale = False
-        self.connection = update.connection
-        self.sid = update.sid
-        self.seq = update.seq
-        self.clock = update.clock or self.clock
-        self.exchange_ns = update.exchange_ns
-        self.received_ns = update.received_ns
+    def start(self, snapshot: OrderBookUpdate) -> None:
+        """Begin anew from a snapshot."""
+        self.apply(snapshot)
+        self.last = snapshot
+        self.stale = False
+        self.frame = None
+
+    def follow(self, change: OrderBookUpdate) -> None:
+        """Take over a change's absolute sizes; a size of 0 removes the level. Written out: it runs for each message."""
+        for price, size in change.bids:
+            if size > 0:
+                self.bids[price] = size
+            else:
+                self.bids.pop(price, None)
+        for price, size in change.asks:
+            if size > 0:
+                self.asks[price] = size
+            else:
+                self.asks.pop(price, None)
+        self.last = change
         self.frame = None
 
     def snapshot(self, ticker: str) -> OrderBookUpdate:
         """The whole book as an event, with the origin of the last update that it contains."""
-        return OrderBookUpdate(
-            exchange_ns=self.exchange_ns,
-            received_ns=self.received_ns,
-            ticker=ticker,
-            connection=self.connection,
-            sid=self.sid,
-            seq=self.seq,
-            kind=Kind.SNAPSHOT,
-            bids=self.sorted_bids(),
-            asks=self.sorted_asks(),
-            clock=self.clock,
+        return msgspec.structs.replace(
+            self.last, ticker=ticker, kind=Kind.SNAPSHOT, bids=self.sorted_bids(), asks=self.sorted_asks()
         )
 
 
@@ -108,29 +101,28 @@ class Board:
         self._trades_per_ticker = trades_per_ticker
         self._trades_total = trades_total
         self._trade_count = 0
-        self._trade_ids: dict[str, None] = {}
+        self._trade_ids: set[str] = set()
+        self._older_trade_ids: set[str] = set()
         self._waiting_count = 0
 
     def take(self, event: Event) -> bool:
         """Follow one live event; False when clients must not see it (repeated, old, or waiting for its snapshot)."""
-        kind = type(event)
-        if kind is OrderBookUpdate:
-            fresh = self._take_book(event)  # type: ignore[arg-type]  # `type() is` is twice as fast as isinstance
-        elif kind is Trade:
-            fresh = self._take_trade(event)  # type: ignore[arg-type]
-        elif isinstance(event, Gap):
+        if type(event) is OrderBookUpdate:
+            if not self._take_book(event):
+                return False
+        elif type(event) is Trade:
+            if not self._take_trade(event):
+                return False
+        elif type(event) is Quote:
+            self.quotes[event.ticker] = event
+        elif type(event) is MarketStatus:
+            self.statuses[event.ticker] = event
+        else:
+            assert type(event) is Gap
             self._take_gap(event)
             return True
-        elif isinstance(event, Quote):
-            self.quotes[event.ticker] = event
-            fresh = True
-        else:
-            assert isinstance(event, MarketStatus)
-            self.statuses[event.ticker] = event
-            fresh = True
-        if fresh:
-            self.updated_ns[event.ticker] = event.received_ns  # type: ignore[union-attr]  # a Gap returned above
-        return fresh
+        self.updated_ns[event.ticker] = event.received_ns
+        return True
 
     def known(self, ticker: str) -> bool:
         """Was anything heard of `ticker`?"""
@@ -165,7 +157,7 @@ class Board:
             if book.waiting is None or (book.same_origin(snapshot) and book.outdates(snapshot)):
                 continue
             self._start(book, snapshot)
-            self.updated_ns[snapshot.ticker] = max(book.received_ns, self.updated_ns.get(snapshot.ticker, 0))
+            self.updated_ns[snapshot.ticker] = max(book.last.received_ns, self.updated_ns.get(snapshot.ticker, 0))
             synced.append(snapshot.ticker)
         return synced
 
@@ -204,10 +196,10 @@ class Board:
         """Sync `book`: the snapshot, then what was collected on the same subscription since."""
         waiting, book.waiting = book.waiting or [], None
         self._waiting_count -= len(waiting)
-        book.apply(snapshot)
+        book.start(snapshot)
         for change in waiting:
             if book.continues(change):
-                book.apply(change)
+                book.follow(change)
 
     def _take_book(self, update: OrderBookUpdate) -> bool:
         book = self.books.get(update.ticker) or self._book(update.ticker)
@@ -223,7 +215,7 @@ class Board:
             self._collect(book, book.waiting, update)
             return False
         if book.continues(update):
-            book.apply(update)
+            book.follow(update)
             return True
         if book.stale and not book.same_origin(update):
             # The book's own subscription ended in a gap and another one carries on: ask for its book.
@@ -240,16 +232,16 @@ class Board:
         self.overflowed += len(waiting)
         self._waiting_count += 1 - len(waiting)
         waiting[:] = [change]
-        book.connection, book.sid, book.seq = change.connection, change.sid, change.seq
+        book.last = change
 
     def _take_trade(self, trade: Trade) -> bool:
         trade_id = trade.trade_id
         if trade_id:
-            if trade_id in self._trade_ids:  # sent again by the connector after the broker came back
-                return False
-            self._trade_ids[trade_id] = None
-            if len(self._trade_ids) > TRADE_IDS:
-                del self._trade_ids[next(iter(self._trade_ids))]
+            if trade_id in self._trade_ids or trade_id in self._older_trade_ids:
+                return False  # sent again by the connector after the broker came back
+            self._trade_ids.add(trade_id)
+            if len(self._trade_ids) >= TRADE_IDS:
+                self._older_trade_ids, self._trade_ids = self._trade_ids, set()
         ring = self._trades.get(trade.ticker)
         if ring is None:
             ring = self._trades[trade.ticker] = deque(maxlen=self._trades_per_ticker)
@@ -267,7 +259,7 @@ class Board:
         tickers = self.books if gap.tickers is None else gap.tickers
         for ticker in tickers:
             book = self.books.get(ticker)
-            if book is None or book.connection != gap.connection or book.received_ns > gap.to_ns:
+            if book is None or book.last.connection != gap.connection or book.last.received_ns > gap.to_ns:
                 continue
-            if gap.sid is None or gap.sid == book.sid:
+            if gap.sid is None or gap.sid == book.last.sid:
                 book.stale = True

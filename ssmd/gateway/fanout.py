@@ -37,16 +37,6 @@ class Group:
         self.books: list[str] = []
         self.written = now
 
-    def add(self, kind: str, ticker: str, body: bytes) -> None:
-        """Number a message and frame it; `body` is a JSON object without its first brace."""
-        seq = self.seq = self.seq + 1
-        head = b'{"seq":%d,' % seq
-        length = len(head) + len(body)
-        self.frames += (HEADERS[length] if length < 4_096 else frame_header(length), head, body)
-        self.kinds.append(kind)
-        if kind == "orderbook":
-            self.books.append(ticker)
-
 
 class Fanout:
     """All groups and clients. `snapshot` gives a ticker's whole book as a frame, None when there is no synced one."""
@@ -78,11 +68,21 @@ class Fanout:
         return tuple({id(group): group for ticker in tickers for group in self.interested(ticker)}.values())
 
     def add(self, groups: tuple[Group, ...], kind: str, ticker: str, body: bytes) -> None:
-        """Give a message to `groups`; it leaves with the next `flush`."""
+        """Number and frame a message for `groups`; `body` is a JSON object without its first brace.
+
+        It leaves with the next `flush`.
+        """
         for group in groups:
-            if not group.frames:
+            frames = group.frames
+            if not frames:
                 self._ready.append(group)
-            group.add(kind, ticker, body)
+            seq = group.seq = group.seq + 1
+            head = b'{"seq":%d,' % seq
+            length = len(head) + len(body)
+            frames += (HEADERS[length] if length < 4_096 else frame_header(length), head, body)
+            group.kinds.append(kind)
+            if kind == "orderbook":
+                group.books.append(ticker)
 
     def flush(self) -> None:
         """The end of a tick: one write to each client that has something new."""
@@ -202,13 +202,17 @@ class Fanout:
         """Whole books as far as half of the buffer takes them."""
         room = client.room()
         frames: list[bytes] = []
-        while client.due and room > 0:
-            ticker = next(iter(client.due))
-            del client.due[ticker]
+        sent: list[str] = []
+        for ticker in client.due:
+            if room <= 0:
+                break
+            sent.append(ticker)
             frame = self._snapshot(ticker)
             if frame is not None:
                 frames.append(frame)
                 room -= len(frame)
+        for ticker in sent:
+            del client.due[ticker]
         if frames:
             client.outlet.write(b"".join(frames))
             GATEWAY_SENT.labels("orderbook").inc(len(frames))

@@ -59,27 +59,29 @@ class Hub:
 
     def on_batch(self, batch: Batch) -> None:
         """Take one batch of live messages. Clients get it at the end of this turn of the event loop."""
-        take, fanout, feed, prefix = self.board.take, self.fanout, self.feed, self._prefix
-        waiting = 0
+        take, add, interested = self.board.take, self.fanout.add, self.fanout.interested
+        feed, prefix, event_types = self.feed, self._prefix, self._event_types
+        kept_back = 0
         for subject, payload in batch:
-            event_type = self._event_types.get(subject[prefix : subject.find(b".", prefix)], "")
+            event_type = event_types.get(subject[prefix : subject.find(b".", prefix)], "")
             try:
                 event = decode(event_type, payload)
             except DataError as error:
                 self._count_undecodable(subject, error)
                 continue
             if not take(event):
-                waiting += 1
-                continue
-            if isinstance(event, Gap):
+                kept_back += 1
+            elif event_type == "gap":
+                assert isinstance(event, Gap)
                 self._pass_gap(event)
-                continue
-            groups = fanout.interested(event.ticker)
-            if groups:
-                fanout.add(groups, event_type, event.ticker, event_body(event, feed))
+            else:
+                ticker = event.ticker  # type: ignore[union-attr]  # only a Gap has none
+                groups = interested(ticker)
+                if groups:
+                    add(groups, event_type, ticker, event_body(event, feed))
         self.last_message_ns = self._clock()
-        if waiting:
-            GATEWAY_DROPPED.labels("repeated_or_unsynced").inc(waiting)
+        if kept_back:
+            GATEWAY_DROPPED.labels("repeated_or_unsynced").inc(kept_back)
             self._wake.set()
         if not self._flushing:
             self._flushing = True
