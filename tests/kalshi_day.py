@@ -35,10 +35,10 @@ class Talk:
         self._seq: dict[int, int] = {}
         self._pick = random.Random(seed)
 
-    def frame(self, data: bytes) -> None:
-        """The exchange sent these bytes."""
+    def frame(self, data: bytes, received_ns: int | None = None) -> None:
+        """The exchange sent these bytes, a millisecond after the last ones or at a given time."""
         decoded = self._parts.decoder.decode(data)
-        self._ns += 1_000_000
+        self._ns = received_ns or self._ns + 1_000_000
         self.frames.append(
             Frame(self.connection, len(self.frames), self._ns, decoded.group, decoded.type, data, decoded.inline)
         )
