@@ -1,7 +1,6 @@
 """Reading JetStream and live subjects in batches over a raw connection."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from secrets import token_hex
@@ -207,9 +206,10 @@ class NatsSubscription:
             self._on_state(False)
 
     async def close(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        while not self._task.done():
+            # Once may not do: before Python 3.12 `asyncio.wait_for` can swallow a cancellation.
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=0.2)
         if self._wire is not None:
             self._wire.close()
 
