@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,7 +19,7 @@ import uvloop
 from aiohttp import web
 
 from ssmd.clock import iso, now_ns
-from ssmd.errors import EXIT_BUG, EXIT_DONE, EXIT_FAILED, FatalError, SsmdError
+from ssmd.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, FatalError, SsmdError
 from ssmd.service_state import ServiceState, write_state
 from ssmd.telemetry import exposition
 
@@ -27,6 +28,13 @@ DRAIN_S = 25.0
 
 CLOSE_S = 3.0
 """After the drain deadline: time for closing connections before the process leaves without ceremony."""
+
+SUPERVISED = "SSMD_STACK"
+"""Environment variable that `ssmd up` gives to what it supervises."""
+
+YOUNG_S = 20.0
+FAILURE_PAUSE_S = 3.0
+"""A supervised service that fails within `YOUNG_S` leaves only after this pause."""
 
 _log = structlog.get_logger()
 
@@ -57,8 +65,14 @@ def run_service(
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     run = _Run(name, open_service, home, admin_host, admin_port)
+    began = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run.main())
+        code = runner.run(run.main())
+    if SUPERVISED in os.environ and code not in (EXIT_DONE, EXIT_CONFIG) and time.monotonic() - began < YOUNG_S:
+        # The supervisor restarts us at once, as it should after a kill. A failure that repeats must not become a storm
+        # of connections to the exchange.
+        time.sleep(FAILURE_PAUSE_S)
+    return code
 
 
 class _Run:
@@ -142,10 +156,11 @@ class _Run:
             os._exit(EXIT_FAILED)
 
     def _on_signal(self, sign: signal.Signals) -> None:
-        _log.info("signal", signal=sign.name, again=self.stop.is_set())
-        if self.stop.is_set():
+        again = self.stop.is_set()
+        if again:
             self.hurry.set()
         self.stop.set()
+        _log.info("signal", signal=sign.name, again=again)
 
     def _failed(self, error: Exception) -> int:
         cause = root_cause(error)
@@ -156,7 +171,8 @@ class _Run:
             code, message = EXIT_BUG, f"This is a bug in ssmd: {type(cause).__name__}: {cause}"
             hint = f"The traceback is in the log of {self.name} (standard output, or {self.home / 'log'})"
             _log.error("bug", exc_info=error, exit_code=code)
-        sys.stderr.write(f"ssmd {self.name}: {message}\n" + (f"  {hint}\n" if hint else ""))
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"ssmd {self.name}: {message}\n" + (f"  {hint}\n" if hint else ""))
         self._write("failed", exit_code=code, error=message, hint=hint)
         return code
 

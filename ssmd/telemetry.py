@@ -1,9 +1,10 @@
 """What ssmd says about itself: JSON logs on stdout, and every Prometheus metric it exports, in one list."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -16,6 +17,8 @@ LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.
 
 METRICS = CollectorRegistry()
 """The registry behind every `/metrics`; labels are bounded sets (never a ticker, never a client)."""
+
+LOG_LINES_LOST = Counter("ssmd_log_lines_lost", "Log lines that nobody took: the reader has gone.", registry=METRICS)
 
 # --- connector -------------------------------------------------------------------------------------------------------
 
@@ -119,6 +122,23 @@ def exposition() -> tuple[bytes, str]:
     return generate_latest(METRICS), CONTENT_TYPE_LATEST
 
 
+class _Unbreakable:
+    """A stream whose reader may die: capturing goes on without its log, instead of dying of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        LOG_LINES_LOST.inc()
+        return 0
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def _common_fields_first(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """People read the beginning of a line."""
     first = {name: event.pop(name) for name in ("level", "ts", "component", "msg") if name in event}
@@ -130,7 +150,7 @@ def configure_logging(component: str, *, stream: TextIO | None = None, level: in
 
     `level` holds for ssmd; libraries are heard from WARNING on.
     """
-    output = stream if stream is not None else sys.stdout
+    output = cast(TextIO, _Unbreakable(stream if stream is not None else sys.stdout))
 
     def add_component(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event.setdefault("component", component)

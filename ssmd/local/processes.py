@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 _PROC = Path("/proc")
+_SUPERVISED_NAME = b"SUPERVISOR_PROCESS_NAME="
 
 
 class ProcessId(msgspec.Struct, frozen=True):
@@ -40,9 +41,9 @@ class ProcessId(msgspec.Struct, frozen=True):
             time.sleep(0.02)
         return True
 
-    def end(self, grace_s: float) -> None:
-        """SIGTERM, and SIGKILL when it still runs after `grace_s`."""
-        self.send(signal.SIGTERM)
+    def end(self, grace_s: float, sign: signal.Signals = signal.SIGTERM) -> None:
+        """Send `sign`, and SIGKILL when it still runs after `grace_s`."""
+        self.send(sign)
         if not self.wait(grace_s):
             self.send(signal.SIGKILL)
             self.wait(5.0)
@@ -64,8 +65,11 @@ def command_of(pid: int) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def marked(name: str, value: str) -> list[ProcessId]:
-    """All processes started with the environment variable `name=value`, as far as we may look."""
+def marked(name: str, value: str) -> list[tuple[ProcessId, str]]:
+    """All processes started with the environment variable `name=value`, as far as we may look, and their programs.
+
+    The program is what supervisord calls it; "" for a process that supervisord did not start itself.
+    """
     wanted = f"{name}={value}".encode()
     found = []
     for entry in _PROC.iterdir():
@@ -75,9 +79,11 @@ def marked(name: str, value: str) -> list[ProcessId]:
             variables = (entry / "environ").read_bytes().split(b"\0")
         except OSError:  # gone meanwhile, or another user's
             continue
-        if wanted in variables and (process := identify(int(entry.name))):
-            found.append(process)
-    return [process for process in found if process.alive]
+        process = identify(int(entry.name)) if wanted in variables else None
+        if process and process.alive:
+            named = [one.partition(b"=")[2].decode() for one in variables if one.startswith(_SUPERVISED_NAME)]
+            found.append((process, named[0] if named else ""))
+    return found
 
 
 def _stat(pid: int) -> tuple[str, int] | None:

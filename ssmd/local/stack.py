@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import NoReturn
 
 from ssmd.errors import EXIT_DONE, EXIT_UNAVAILABLE, RefusedError, Unavailable
 from ssmd.local import nats_server
@@ -74,9 +75,9 @@ class Stack:
                 self._bring_up()
                 self._show_urls()
                 keep = detach
-                if not detach:
-                    Watch(self._plan, self._home, self._controls(), self._progress, self._began).run(self._pause)
-                return EXIT_DONE if self._well else EXIT_UNAVAILABLE
+                if detach:
+                    return EXIT_DONE if self._well else EXIT_UNAVAILABLE
+                self._watch()
             except Interrupted:
                 return EXIT_DONE
             finally:
@@ -207,6 +208,11 @@ class Stack:
 
     def _how_to_stop(self) -> str:
         return f"ssmd down -f {self._plan.file}"
+
+    def _watch(self) -> NoReturn:
+        assert self._supervisord is not None
+        watch = Watch(self._plan, self._home, self._controls(), self._supervisord, self._progress, self._began)
+        watch.run(self._pause)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

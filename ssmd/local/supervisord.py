@@ -132,7 +132,7 @@ def launch(home: Home, environment: Mapping[str, str]) -> ProcessId:
     """Start supervisord in a session of its own (Ctrl-C does not reach it); FatalError when it does not come up."""
     with (home.log / "supervisord.err.log").open("ab") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(home.config)],
+            [sys.executable, "-m", "ssmd.local.supervise", "-n", "-c", str(home.config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

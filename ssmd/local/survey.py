@@ -33,8 +33,10 @@ class Component(msgspec.Struct, frozen=True):
 def survey(home: Home) -> list[Component]:
     """The components of the stack that runs in this home; [] when there is none."""
     record = home.read_record()
-    if record is None or not record.supervisord.alive:
+    if record is None:
         return []
+    if not record.supervisord.alive:
+        return [Component("supervisord", "EXITED", "down", 0, 0, "it was killed; clean up with: ssmd down", {})]
     control = Control(Path(record.socket), record.password)
     try:
         states = control.states()

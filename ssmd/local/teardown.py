@@ -9,7 +9,8 @@ from pathlib import Path
 from ssmd.errors import FatalError, Unavailable
 from ssmd.local.home import Home, StackRecord
 from ssmd.local.plan import stop_order
-from ssmd.local.processes import ProcessId, identify, marked
+from ssmd.local.postgres import STOP_SIGNAL
+from ssmd.local.processes import ProcessId, command_of, identify, marked
 from ssmd.local.progress import Progress
 from ssmd.local.supervisord import Control
 
@@ -76,20 +77,26 @@ def _stop(control: Control, name: str, progress: Progress, hurry: Callable[[], b
 
 
 def _end_leftovers(home: Home, record: StackRecord, progress: Progress) -> None:
-    """Processes that outlived supervisord (it was killed): services first, their servers last."""
-    for process in _leftovers(home, record):
-        progress.line(f"ending process {process.pid}, left over from this stack")
-        process.end(30.0)
-    resisting = [str(process.pid) for process in _leftovers(home, record)]
+    """Processes that outlived supervisord (it was killed), in the usual order."""
+    found = _leftovers(home, record)
+    for name in stop_order(list(found)):
+        for process in found[name]:
+            progress.line(f"ending {name or 'process'} ({process.pid}), left over from this stack")
+            process.end(30.0, signal.Signals[f"SIG{STOP_SIGNAL}"] if name == "postgres" else signal.SIGTERM)
+    resisting = [str(process.pid) for processes in _leftovers(home, record).values() for process in processes]
     if resisting:
         raise FatalError(f"processes {', '.join(resisting)} of this stack do not end", "End them with: kill -9")
 
 
-def _leftovers(home: Home, record: StackRecord) -> list[ProcessId]:
-    found = {process.pid: process for process in marked(MARK, record.mark)}
+def _leftovers(home: Home, record: StackRecord) -> dict[str, list[ProcessId]]:
+    """Processes of the stack that still run, by program."""
+    found: dict[str, list[ProcessId]] = {}
+    for process, name in marked(MARK, record.mark):
+        found.setdefault(name, []).append(process)
     # PostgreSQL overwrites its environment with the title it shows in `ps`: ask its own lock file.
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = (home.postgres / "postmaster.pid").read_text().splitlines()
-        if Path(lines[1]).resolve() == home.postgres.resolve() and (process := identify(int(lines[0]))):
-            found[process.pid] = process
-    return sorted(found.values(), key=lambda process: -process.started)
+        postmaster = identify(int(lines[0])) if Path(lines[1]).resolve() == home.postgres.resolve() else None
+        if postmaster and postmaster.alive and "postgres" in command_of(postmaster.pid):
+            found["postgres"] = [postmaster]
+    return found

@@ -8,6 +8,7 @@ from ssmd.errors import EXIT_CONFIG, FatalError, Unavailable
 from ssmd.local.home import Home
 from ssmd.local.live import FirstTrade
 from ssmd.local.plan import SERVICES, Plan
+from ssmd.local.processes import ProcessId
 from ssmd.local.progress import Progress
 from ssmd.local.readiness import failure, service_health, summary
 from ssmd.local.supervisord import Control, ProgramState
@@ -20,7 +21,10 @@ _PATIENCE_S = 10.0
 class Watch:
     """Looks at the stack once a second until `pause` raises or a service refuses to run."""
 
-    def __init__(self, plan: Plan, home: Home, control: Control, progress: Progress, began: float) -> None:
+    def __init__(
+        self, plan: Plan, home: Home, control: Control, supervisord: ProcessId, progress: Progress, began: float
+    ) -> None:
+        self._supervisord = supervisord
         self._plan = plan
         self._home = home
         self._control = control
@@ -38,7 +42,7 @@ class Watch:
                 states = self._control.states()
                 heard = time.monotonic()
             except Unavailable as error:
-                if time.monotonic() - heard > _PATIENCE_S:
+                if not self._supervisord.alive or time.monotonic() - heard > _PATIENCE_S:
                     raise FatalError("supervisord is gone; stopping the stack", "Run: ssmd up") from error
                 states = {}
             for state in states.values():
