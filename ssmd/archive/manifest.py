@@ -5,7 +5,7 @@ from datetime import date
 import msgspec
 
 from ssmd.archive import layout
-from ssmd.archive.layout import DataObject, RawObject, SegmentObject, TickerObject
+from ssmd.archive.layout import DataObject, RawObject
 from ssmd.errors import DataError
 from ssmd.middleware.storage.interface import Storage
 from ssmd.registry.interface import ObjectRecord
@@ -79,17 +79,6 @@ async def raw_manifests(storage: Storage, bucket: str, feed: str, day: date) -> 
     found: dict[RawObject, Manifest] = {}
     for entry in await storage.list(bucket, layout.raw_manifests_prefix(feed, day)):
         its = layout.parse_raw_manifest(entry.key)
-        found[its] = await read_manifest(storage, bucket, its)
-    return found
-
-
-async def normalized_manifests(
-    storage: Storage, bucket: str, feed: str, event_type: str, day: date
-) -> dict[SegmentObject | TickerObject, Manifest]:
-    """The manifests of an event type and day; DataError for one that cannot be read or describes another object."""
-    found: dict[SegmentObject | TickerObject, Manifest] = {}
-    for entry in await storage.list(bucket, layout.normalized_manifests_prefix(feed, event_type, day)):
-        its = layout.parse_normalized_manifest(entry.key)
         found[its] = await read_manifest(storage, bucket, its)
     return found
 

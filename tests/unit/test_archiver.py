@@ -19,6 +19,7 @@ from ssmd.archive.manifest import read_manifest
 from ssmd.archive.segments import symbol_of
 from ssmd.archiver import Archiver
 from ssmd.clock import NS_PER_S, day_of, day_start_ns
+from ssmd.errors import FatalError
 from ssmd.market.events import EVENT_TYPES, Event
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.storage.memory import MemoryStorage
@@ -478,3 +479,39 @@ async def test_an_unreadable_position_only_makes_it_read_the_stream_again(world:
     assert await world.archived() == Counter(encode(event(n)) for n in range(12))
     position = await world.storage.get(BUCKET, layout.PositionObject(FEED, identity).key)
     assert msgspec.json.decode(position) == {"last_seq": 12, "generation": 0}
+
+
+async def test_a_damaged_segment_without_manifest_and_a_stray_object_stop_nothing(world: World) -> None:
+    await world.publish([trade(n) for n in range(5)])
+    await world.run_once()
+    [its] = await world.segments()
+    await world.storage.delete(BUCKET, its.manifest_key)
+    await world.storage.replace(BUCKET, its.key, (await world.storage.get(BUCKET, its.key))[:-1])
+    await world.storage.replace(BUCKET, its.key.rpartition("/")[0] + "/notes.txt", b"stray")
+    await world.publish([trade(6)])
+
+    await world.run_once()
+
+    assert world.floor == 6
+    manifests = await world.storage.list(BUCKET, layout.normalized_manifests_prefix(FEED, "trade", DAY))
+    assert [entry.key for entry in manifests] != [its.manifest_key]
+
+
+async def test_a_segment_that_another_archiver_wrote_ends_the_service_with_what_to_do(world: World) -> None:
+    await world.publish([trade(n) for n in range(5)])
+    archiver = world.archiver()
+    stop = asyncio.Event()
+    task = asyncio.create_task(archiver.run(stop))
+    world.task = task
+    await world.until(archiver, "taken_seq", 5)
+    identity = (await world.transport.ensure_stream(FEED)).identity
+    await world.storage.replace(BUCKET, SegmentObject(FEED, "trade", DAY, identity, 1, 5).key, b"theirs")
+    stop.set()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(task, 5)
+
+    [error] = caught.value.exceptions
+    assert isinstance(error, FatalError)
+    assert "one archiver" in error.hint
+    assert world.floor == 0

@@ -1,6 +1,7 @@
 """zstd frames: cut between chunks, the same every time, and never half believed."""
 
 import hashlib
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -43,6 +44,29 @@ def test_frames_are_cut_between_chunks_and_stand_alone(tmp_path: Path) -> None:
     contents, _ = decompress((tmp_path / "x").read_bytes())
     assert len(contents) == made.frames >= 10
     assert all(content.endswith(b"\n") for content in contents)
+
+
+@pytest.mark.parametrize("step", [1000, 131_072, 1 << 20], ids=["crumbs", "blocks", "whole"])
+def test_frames_of_many_blocks_are_put_together_from_any_pieces(tmp_path: Path, step: int) -> None:
+    pick = random.Random(5)
+    chunks = [pick.randbytes(700_000), bytes(900_000), b"abc" * 400_000, pick.randbytes(5)]
+
+    made = compress(chunks, tmp_path / "x")
+
+    contents, counted = decompress((tmp_path / "x").read_bytes(), step)
+    assert b"".join(contents) == b"".join(chunks)
+    assert counted == made
+    assert made.frames == 4
+
+
+def test_a_frame_that_never_ends_is_refused_before_it_fills_the_memory() -> None:
+    head = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(1000))[:7]
+    endless = Decompressor("bucket/key")
+    block = (100_000 << 3).to_bytes(3, "little") + bytes(100_000)  # raw blocks, none of them the last
+
+    endless.feed(head + block * 1300)
+    with pytest.raises(DataError, match="longer than"):
+        endless.feed(block * 50)
 
 
 def test_the_same_chunks_give_the_same_bytes(tmp_path: Path) -> None:
