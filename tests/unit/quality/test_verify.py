@@ -19,7 +19,7 @@ from ssmd.backfill import compact
 from ssmd.clock import NS_PER_DAY, day_start_ns
 from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import StorageUnavailable
-from ssmd.middleware.storage.local import LocalStorage
+from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.quality.findings import MAX_PER_OBJECT, VerifyReport
 from ssmd.quality.recount import Numbers
 from ssmd.quality.verify import RAN, verify
@@ -41,7 +41,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def venue(tmp_path: Path) -> Venue:
     """A day as it is after a night: raw, segments, rows, one recorded gap; nothing compacted."""
-    made = Venue(LocalStorage(tmp_path / "storage"))
+    made = Venue(MemoryStorage())
     said = Talk()
     said.start()
     said.chatter(150)
@@ -127,7 +127,7 @@ async def test_a_sound_compacted_day_has_no_findings(venue: Venue) -> None:
 
 
 async def test_an_empty_day_has_no_findings(tmp_path: Path) -> None:
-    report = await check(Venue(LocalStorage(tmp_path)))
+    report = await check(Venue(MemoryStorage()))
 
     assert report.findings == []
     assert report.counts["raw_records"] == 0
@@ -454,7 +454,7 @@ async def test_segments_that_stand_beside_compacted_objects_of_a_closed_day_are_
 
 
 async def over_midnight(tmp_path: Path) -> Venue:
-    venue = Venue(LocalStorage(tmp_path / "storage"))
+    venue = Venue(MemoryStorage())
     said = Talk(start_ns=day_start_ns(DAY) + NS_PER_DAY - 150_000_000)
     said.start()
     said.chatter(300)
@@ -472,7 +472,7 @@ async def test_a_connection_over_midnight_is_sound_on_both_days(tmp_path: Path) 
 
 @pytest.mark.parametrize("day", [DAY, TOMORROW], ids=["before", "after"])
 async def test_frames_lost_at_midnight_are_found_on_both_days(tmp_path: Path, day: date) -> None:
-    venue = Venue(LocalStorage(tmp_path / "storage"))
+    venue = Venue(MemoryStorage())
     said = Talk(start_ns=day_start_ns(DAY) + NS_PER_DAY - 150_000_000)
     said.start()
     said.chatter(300)
