@@ -72,7 +72,7 @@ class Consumer(Protocol):
     """A durable reader of a feed's stream."""
 
     async def fetch(self, max_messages: int, timeout_s: float) -> list[Delivered]:
-        """The next messages in stream order, at least one unless `timeout_s` passes; [] then. Never more than asked for.
+        """The next messages in stream order, at least one and at most what was asked for; [] when `timeout_s` passes.
 
         Messages may be repeated after a reconnect (same stream_seq); they are never skipped silently: a hole in
         stream_seq means that the stream no longer has them. Raises TransportUnavailable while the broker is away.
@@ -125,7 +125,7 @@ class Transport(Protocol):
         on_batch: Callable[[Batch], None],
         on_state: Callable[[bool], None],
     ) -> Subscription:
-        """Live messages as they pass (at most once). `on_state(False)` when the broker is lost: messages may be missing."""
+        """Live messages as they pass, at most once. `on_state(False)`: the broker is lost, messages may be missing."""
         ...
 
     async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes:

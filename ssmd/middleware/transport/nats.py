@@ -81,20 +81,29 @@ class NatsTransport:
                 return self._client
             # nats-py sleeps two seconds after a refused first connect: look first
             await self._look()
+            connecting = asyncio.ensure_future(self._connect())
             try:
-                self._client = await nats.connect(
-                    self._url.split(","),
-                    name="ssmd-control",
-                    connect_timeout=3,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,
-                    ping_interval=5,
-                    max_outstanding_pings=2,
-                    error_cb=_log_error,
-                )
-            except (nats.errors.Error, OSError) as error:
-                raise TransportUnavailable(f"cannot connect to NATS at {self._where}: {error}", _HINT) from error
+                # shielded: nats-py swallows a cancellation while it connects, and the canceller would wait for ever
+                self._client = await asyncio.shield(connecting)
+            except asyncio.CancelledError:
+                connecting.add_done_callback(_close_late)
+                raise
             return self._client
+
+    async def _connect(self) -> Client:
+        try:
+            return await nats.connect(
+                self._url.split(","),
+                name="ssmd-control",
+                connect_timeout=3,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                error_cb=_log_error,
+            )
+        except (nats.errors.Error, OSError) as error:
+            raise TransportUnavailable(f"cannot connect to NATS at {self._where}: {error}", _HINT) from error
 
     async def _look(self) -> None:
         for one in self._url.split(","):
@@ -117,7 +126,7 @@ class NatsTransport:
             answer = await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=_API_TIMEOUT_S)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise TransportUnavailable(
-                f"JetStream at {self._where} did not answer {subject}: {error or 'time-out'}",
+                f"JetStream at {self._where} did not answer {subject}: {str(error) or 'time-out'}",
                 "is JetStream enabled (`jetstream {}` in the server's configuration)? try `ssmd doctor`",
             ) from error
         return answer.data
@@ -247,3 +256,13 @@ class _Served:
 
 async def _log_error(error: Exception) -> None:
     log.warning("nats client", error=str(error) or type(error).__name__)
+
+
+def _close_late(connecting: "asyncio.Future[Client]") -> None:
+    """A connection that nobody waits for any more is closed when it is there."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        _closing.add(closing := asyncio.ensure_future(connecting.result().close()))
+        closing.add_done_callback(_closing.discard)
+
+
+_closing: set["asyncio.Future[None]"] = set()
