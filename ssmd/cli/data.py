@@ -1,17 +1,24 @@
 """`ssmd data`: the archive."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from cyclopts import App
 
-from ssmd.cli.opening import registry_of
+from ssmd.cli.opening import Opener, registry_of
 from ssmd.cli.options import EnvFile, Feed, Json, choose
-from ssmd.cli.output import show_rows
+from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, show_rows
 from ssmd.clock import NS_PER_S, day_of, iso, now_ns
-from ssmd.errors import EXIT_DONE
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS
 from ssmd.market.events import Gap
 from ssmd.registry.interface import InventoryRow
+
+if TYPE_CHECKING:
+    from ssmd.backfill import CompactReport
+    from ssmd.quality.findings import VerifyReport
 
 app = App(name="data", help="The archive: inventory, gaps, verification, compaction.")
 
@@ -65,6 +72,81 @@ def gaps(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, js
         found = registry.gaps(chosen.feed(feed), date or day_of(now_ns()))
     show_rows([_gap_row(gap) for gap in found], _GAPS, as_json=json, empty="no gaps on this day")
     return EXIT_DONE
+
+
+@app.command
+def verify(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, json: Json = False) -> int:
+    """Recount a day (UTC; default: today) without trusting its writers. Exit code 6 when something is found."""
+    from ssmd.quality.verify import verify as recount
+
+    chosen = choose(env)
+    buckets = chosen.environment.spec.middleware.storage.buckets
+
+    async def work() -> "VerifyReport":
+        async with AsyncExitStack() as stack:
+            opener = Opener(chosen, stack)
+            return await recount(
+                chosen.feed(feed), date or day_of(now_ns()), opener.storage(), opener.registry(),
+                raw_bucket=buckets.raw, normalized_bucket=buckets.normalized,
+            )  # fmt: skip
+
+    report = asyncio.run(work())
+    if json:
+        show_json(msgspec.to_builtins(report))
+    else:
+        _show_verification(report)
+    return EXIT_DONE if report.clean else EXIT_FINDINGS
+
+
+@app.command
+def compact(*, env: EnvFile = None, feed: Feed = None, date: date, json: Json = False) -> int:
+    """Make a day's objects per ticker from the raw archive, in place of the segments. Exit code 6 when both differ."""
+    from ssmd.backfill import compact as rebuild
+
+    chosen = choose(env)
+    buckets = chosen.environment.spec.middleware.storage.buckets
+
+    async def work() -> "CompactReport":
+        async with AsyncExitStack() as stack:
+            opener = Opener(chosen, stack)
+            storage, registry = opener.storage(), opener.registry()
+            return await rebuild(chosen.feed(feed), date, storage, buckets.raw, buckets.normalized, registry)
+
+    report = asyncio.run(work())
+    if json:
+        show_json(msgspec.to_builtins(report))
+    else:
+        _show_compaction(report)
+    # Of a day that is not over, the newest frames are not in the raw archive yet.
+    over = report.day < day_of(now_ns())
+    return EXIT_FINDINGS if report.only_in_stream and over else EXIT_DONE
+
+
+def _show_verification(report: "VerifyReport") -> None:
+    for name, word in report.checks.items():
+        mark_line(GOOD if word == "ran" else WAITING, name, word)
+    for note in report.notes:
+        mark_line(WAITING, "note", note)
+    for finding in report.findings:
+        mark_line(BAD, finding.rule, f"{finding.object}: {finding.message}")
+    if report.suppressed:
+        mark_line(BAD, "more", f"{report.suppressed} findings like these")
+    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.counts.items())
+    verdict = "nothing wrong" if report.clean else f"{len(report.findings) + report.suppressed} findings"
+    mark_line(GOOD if report.clean else BAD, str(report.day), f"{verdict} in {counts or 'an empty day'}")
+
+
+def _show_compaction(report: "CompactReport") -> None:
+    made = ", ".join(f"{count:,} {kind}" for kind, count in report.events.items()) or "no events"
+    mark_line(GOOD, str(report.day), f"{report.frames:,} frames became {made} in {report.objects:,} objects")
+    for kind, count in report.missing_in_stream.items():
+        mark_line(WAITING, "healed", f"{count:,} {kind} were missing in the stream's segments")
+    for kind, count in report.only_in_stream.items():
+        mark_line(BAD, "only there", f"{count:,} {kind} stand in segments but not in the raw archive")
+    if report.segments_kept:
+        mark_line(WAITING, "segments", f"{report.segments_kept:,} kept: {report.kept_because}")
+    for problem, count in report.problems.items():
+        mark_line(WAITING, "frames", f"{count:,} gave no event: {problem}")
 
 
 def _inventory_row(row: InventoryRow) -> dict[str, Any]:

@@ -47,7 +47,10 @@ def build() -> App:
 def run() -> None:
     """The entry point of the `ssmd` program."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except Exception as error:  # noqa: BLE001 an error while an error was explained
+        code = _bug(error)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(code)

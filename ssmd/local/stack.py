@@ -202,12 +202,10 @@ class Stack:
     def _show_urls(self) -> None:
         for name, url in self._plan.urls.items():
             self._progress.line(f"  {name:<8} {url}")
+        state = "everything is up" if self._well else "up, but not all is well (○)"
         self._progress.line(
-            f"everything is up after {time.monotonic() - self._began:.1f} s · stop with: {self._how_to_stop()}"
+            f"{state} after {time.monotonic() - self._began:.1f} s · stop with: ssmd down -f {self._plan.file}"
         )
-
-    def _how_to_stop(self) -> str:
-        return f"ssmd down -f {self._plan.file}"
 
     def _watch(self) -> NoReturn:
         assert self._supervisord is not None
