@@ -51,7 +51,7 @@ lock:  ## Resolve the locked requirements again (needs uv; ARGS=--upgrade for ne
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv"; exit 2; }
 	$(COMPILE) $(ARGS) --extra local pyproject.toml -o requirements/local.txt
 	$(COMPILE) $(ARGS) --extra local --extra dev pyproject.toml -o requirements/dev.txt
-	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "editables", sep="\n")' \
 		| $(COMPILE) $(ARGS) -c requirements/dev.txt - -o requirements/build.txt
 
 # --- stamps: made again only when what they depend on has changed ---

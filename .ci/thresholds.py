@@ -1,4 +1,4 @@
-"""Fail unless lines and branches are each covered as far as asked: thresholds.py REPORT.json LINES BRANCHES (percent)."""
+"""Fail unless lines and branches are each covered as asked: thresholds.py REPORT.json LINES BRANCHES (percent)."""
 
 import json
 import sys
