@@ -5,7 +5,6 @@ live. A connection that began on an earlier day is followed from its beginning, 
 of earlier days are dropped. Gap objects become gap events.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -23,6 +22,7 @@ from ssmd.archive.segments import Measures, normalized_manifest, symbol_of
 from ssmd.archive.spill import Spill
 from ssmd.errors import DataError
 from ssmd.market.events import Event, Trade
+from ssmd.market.identity import trade_identity
 from ssmd.market.subjects import encode_ticker
 from ssmd.middleware.storage.interface import Storage
 from ssmd.wire.layout import message_end
@@ -31,7 +31,6 @@ from ssmd.wire.normalized import decode, encode, event_type_of, received_ns
 MAX_DAYS_BACK = 7
 """How far the beginning of a connection is looked for."""
 
-_TRADE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BEGINS_BEFORE = "connection_begins_before_archive"
 
 log = structlog.get_logger(component="archive")
@@ -177,8 +176,8 @@ def identity_of(event_type: str, message: bytes) -> bytes:
     """
     if event_type == "trade":
         event = decode(event_type, message)
-        if isinstance(event, Trade) and _TRADE_ID.fullmatch(event.trade_id):
-            return event.trade_id.encode()
+        if isinstance(event, Trade):
+            return trade_identity(event.trade_id) or message
     return message
 
 

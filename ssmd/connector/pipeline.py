@@ -1,6 +1,5 @@
 """The path of a frame: spool, map, encode, spool again, publish — synchronous, a whole read at a time."""
 
-import re
 from collections.abc import Callable
 
 import msgspec
@@ -13,12 +12,12 @@ from ssmd.connector.spool import GAP, OUT, RAW, Position, RawMeta, Segment, Spoo
 from ssmd.errors import DataError
 from ssmd.feeds.interface import Command, Decoded, Decoder, Mapper, SequenceGap, Session
 from ssmd.market.events import Event, Gap, MarketStatus, OrderBookUpdate, Quote, Trade
+from ssmd.market.identity import trade_identity
 from ssmd.market.subjects import encode_ticker
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.wire import normalized
 from ssmd.wire.raw import inline_template, raw_line
 
-_TRADE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KINDS: dict[type[Event], bytes] = {
     Trade: b"trade",
     OrderBookUpdate: b"orderbook",
@@ -179,8 +178,8 @@ class Pipeline:
                 subject = subjects.get(key) or self._subject(key, frame)
                 if subject is not None:
                     identity = identity_of % n
-                    if made is Trade and _TRADE_ID.fullmatch(event.trade_id):  # type: ignore[union-attr]
-                        identity = event.trade_id.encode()  # type: ignore[union-attr]
+                    if made is Trade:
+                        identity = trade_identity(event.trade_id) or identity  # type: ignore[union-attr]
                     messages.append(make(Outgoing, (subject, identity, encode(event))))  # half of Outgoing(…)'s time
             answer = receive(what, received_ns)
             if answer:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ssmd import archiver as archiver_module
-from ssmd.archive import normalize
 from ssmd.archive.layout import RawObject, SegmentObject, TickerObject
 from ssmd.archive.manifest import read_manifest
 from ssmd.archive.reader import normalized_objects, read_messages, read_normalized
@@ -18,7 +17,6 @@ from ssmd.archive.spill import Spill
 from ssmd.archive.writer import compress
 from ssmd.backfill import CompactReport, compact
 from ssmd.clock import NS_PER_DAY, day_start_ns
-from ssmd.connector import pipeline
 from ssmd.errors import DataError
 from ssmd.market.events import EVENT_TYPES, Event, Gap, OrderBookUpdate
 from ssmd.middleware.storage.memory import MemoryStorage
@@ -306,7 +304,3 @@ def test_the_spill_gives_back_by_key_in_order_whatever_its_memory(tmp_path: Path
             for key in spill.sorted_keys():
                 assert b"".join(spill.blobs(key)) == b"".join(item for its, item in items if its == key)
         assert not (tmp_path / "spill").exists()
-
-
-def test_compaction_and_connector_agree_on_what_identifies_a_trade() -> None:
-    assert normalize._TRADE_ID.pattern == pipeline._TRADE_ID.pattern

@@ -4,7 +4,7 @@ import asyncio
 import fnmatch
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import count
+from secrets import token_hex
 
 from ssmd.market.subjects import check_feed
 from ssmd.middleware.transport.interface import (
@@ -55,7 +55,6 @@ class MemoryTransport:
 
     def __init__(self) -> None:
         self._streams: dict[str, _Stream] = {}
-        self._numbers = count(1)
         self._subscriptions: list[_MemorySubscription] = []
         self._servers: dict[str, Callable[[bytes], Awaitable[bytes]]] = {}
         self._publishers: list[_MemoryPublisher] = []
@@ -78,7 +77,7 @@ class MemoryTransport:
         """The stream of a feed, made when missing."""
         name = check_feed(feed)
         if name not in self._streams:
-            self._streams[name] = _Stream(f"memory{next(self._numbers)}")
+            self._streams[name] = _Stream(f"memory{token_hex(6)}")
         return self._streams[name]
 
     def require_up(self) -> None:
