@@ -23,6 +23,10 @@ from tests.flow.gateway_stage import FEED, Stage, connected, running, until
 from tests.unit.gateway.events import book, delta, quote, trade
 
 TICKER = "INXD-25-B4000"
+UPGRADE = (
+    b"GET /v1/stream?symbols=* HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def disconnections(reason: str) -> float:
@@ -67,11 +71,7 @@ async def test_a_client_that_never_reads_does_not_disturb_the_others_and_costs_b
         never.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         never.connect(("127.0.0.1", stage.gateway.port))
         never.setblocking(False)
-        upgrade = (
-            "GET /v1/stream?symbols=* HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        never.send(upgrade.encode())
+        never.send(UPGRADE)
         await until(lambda: stage.gateway.health()["clients"] == 2)
         await good.next()
         (slow,) = [c for c in stage.gateway.hub.fanout.clients.values() if c.number == 2]
@@ -282,10 +282,7 @@ async def test_stopping_tells_clients_and_takes_less_than_five_seconds() -> None
 async def test_stopping_does_not_wait_for_a_client_that_never_reads() -> None:
     async with running(buffer_bytes=64 * 1024) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port, limit=1_024)
-        writer.write(
-            b"GET /v1/stream?symbols=* HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
+        writer.write(UPGRADE)
         await until(lambda: stage.gateway.health()["clients"] == 1)
         client = slow_client(stage)
         count = 0
@@ -311,6 +308,42 @@ async def test_a_taken_port_is_a_configuration_error_that_says_what_to_change() 
     assert "spec.gateway.port" in failure.value.hint
     cause: Any = failure.value.__cause__
     assert cause.errno == errno.EADDRINUSE
+
+
+async def test_a_client_may_not_collect_symbols_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SYMBOLS_PER_CLIENT", 3)
+    async with running() as stage, connected(stage, "A,B,C") as client:
+        await client.next()
+        await client.ask(action="subscribe", symbols=["C", "D"], id=1)
+        assert (await client.next())["code"] == "too_many_symbols"
+        await client.ask(action="subscribe", symbols=["C"])
+        assert (await client.next())["symbols"] == ["A", "B", "C"]
+
+
+async def test_a_flood_of_requests_is_answered_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "REQUESTS_PER_S", 10)
+    async with running() as stage, connected(stage, "A") as client:
+        await client.next()
+        started = asyncio.get_running_loop().time()
+        for n in range(12):
+            await client.ask(action="ping", id=n)
+        stage.publish(trade("A", 1))
+        seen = [await client.next() for _ in range(13)]
+        assert asyncio.get_running_loop().time() - started > 0.9
+        assert seen[-1]["id"] == 11
+        assert "trade" in [message["type"] for message in seen[:-2]], "data does not wait for it"
+
+
+async def test_a_client_that_vanishes_is_forgotten() -> None:
+    before = disconnections("lost") + disconnections("client_closed")
+    async with running() as stage:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+        writer.write(UPGRADE)
+        await until(lambda: stage.gateway.health()["clients"] == 1)
+        writer.transport.abort()
+        await until(lambda: stage.gateway.health()["clients"] == 0)
+        assert stage.gateway.hub.fanout.groups == 0
+    assert disconnections("lost") + disconnections("client_closed") == before + 1
 
 
 @pytest.mark.parametrize(
