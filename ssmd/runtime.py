@@ -108,16 +108,17 @@ class _Run:
         return code
 
     async def _live(self) -> int:
-        """Open, work, drain; the watch cancels what takes too long."""
+        """Open, work, drain; what takes too long is cancelled."""
         late = False
         async with asyncio.TaskGroup() as tasks:
             work = tasks.create_task(self._work(), name=self.name)
-            watch = tasks.create_task(self._watch(work), name=f"{self.name} drain deadline")
-            done, _ = await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if work in done:
-                watch.cancel()
+            patience = tasks.create_task(self._patience(), name=f"{self.name} drain deadline")
+            await asyncio.wait({work, patience}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                patience.cancel()
             else:
-                late = watch.result()
+                late = patience.result()
+                work.cancel()
                 await self._close_in_time(work)
         return EXIT_FAILED if late else EXIT_DONE
 
@@ -133,18 +134,16 @@ class _Run:
         if not self.stop.is_set():
             raise FatalError(f"{self.name} ended without being told to", f"Look into its log: {self.home / 'log'}")
 
-    async def _watch(self, work: asyncio.Task[None]) -> bool:
-        """Wait for the order to stop, then for the deadline; true when the service had to be cut short."""
+    async def _patience(self) -> bool:
+        """Wait for the order to stop, then as long as a drain may take; true when a drain is cut short."""
         await self.stop.wait()
         if self.service is None:
-            work.cancel()
             return False
         self._write("draining")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 await self.hurry.wait()
         _log.error("drain cut short", after_s=DRAIN_S, second_signal=self.hurry.is_set())
-        work.cancel()
         return True
 
     async def _close_in_time(self, work: asyncio.Task[None]) -> None:
