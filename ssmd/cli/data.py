@@ -77,6 +77,7 @@ def gaps(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, js
 @app.command
 def verify(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, json: Json = False) -> int:
     """Recount a day (UTC; default: today) without trusting its writers. Exit code 6 when something is found."""
+    from ssmd.quality.condition import record_condition
     from ssmd.quality.verify import verify as recount
 
     chosen = choose(env)
@@ -85,10 +86,13 @@ def verify(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, 
     async def work() -> "VerifyReport":
         async with AsyncExitStack() as stack:
             opener = Opener(chosen, stack)
-            return await recount(
-                chosen.feed(feed), date or day_of(now_ns()), opener.storage(), opener.registry(),
+            registry, today = opener.registry(), day_of(now_ns())
+            report = await recount(
+                chosen.feed(feed), date or today, opener.storage(), registry,
                 raw_bucket=buckets.raw, normalized_bucket=buckets.normalized,
             )  # fmt: skip
+            await asyncio.to_thread(record_condition, report, registry, today)
+            return report
 
     report = asyncio.run(work())
     if json:
