@@ -13,10 +13,13 @@ def record_condition(report: VerifyReport, registry: Registry, today: date) -> s
     """
     if report.day >= today:
         return None
+    gaps = registry.gaps(report.feed, report.day)
     if not report.clean:
         status = "failed"
+    elif gaps:
+        status = "partial"
     else:
-        status = "partial" if registry.gaps(report.feed, report.day) else "complete"
+        status = "complete"
     for row in registry.inventory(report.feed, report.day, report.day):
         registry.set_day_status(report.feed, report.day, row.data_type, status)
     return status
