@@ -23,20 +23,23 @@ up: setup  ## Start the whole local stack and watch it (ARGS="-f FILE --exchange
 down: setup  ## Stop what `make up` started
 	@$(VENV)/bin/ssmd down $(ARGS)
 
-test: $(VENV)/.dev  ## Run all tests (ARGS="tests/unit -k name")
+test: $(VENV)/.dev  ## Run all tests, with coverage thresholds (or some: ARGS="tests/unit -k name")
+ifeq ($(strip $(ARGS)),)
+	@$(PY) -m coverage erase
+	@$(PY) -m coverage run -m pytest
+	@$(PY) -m coverage combine -q
+	@$(PY) -m coverage report --format=total | sed 's/$$/ % of lines and branches/'
+	@$(PY) -m coverage json -q -o .coverage.json
+	@$(PY) .ci/thresholds.py .coverage.json 80 70
+else
 	@$(PY) -m pytest $(ARGS)
+endif
 
-check: $(VENV)/.dev  ## Lint, format, types, layers, coverage thresholds
+check: $(VENV)/.dev  ## Lint, format, types, layers
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
-	@$(PY) -m coverage erase
-	@$(PY) -m coverage run -m pytest
-	@$(PY) -m coverage combine -q
-	@$(PY) -m coverage report
-	@$(PY) -m coverage json -q -o .coverage.json
-	@$(PY) .ci/thresholds.py .coverage.json 80 70
 
 bench: $(VENV)/.dev  ## Measure the speed of every path against its limit, in one run
 	@$(PY) -m tests.bench $(ARGS)
