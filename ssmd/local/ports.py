@@ -90,6 +90,7 @@ def _listening_inodes(port: int) -> list[str]:
 
 def _open_files(folder: Path) -> list[str]:
     try:
-        return [os.readlink(entry) for entry in os.scandir(folder)]
+        with os.scandir(folder) as entries:
+            return [os.readlink(entry) for entry in entries]
     except OSError:  # gone meanwhile, or another user's
         return []

@@ -109,10 +109,10 @@ def _program(program: Program, order: int, home: Home) -> list[str]:
         "killasgroup=true",
         *([f"user={program.user}"] if program.user else []),
         *([f"directory={_value(program.folder)}"] if program.folder else []),
-        f"stdout_logfile={_value(home.log / (program.name + '.log'))}",
+        f"stdout_logfile={_twice(home.log / (program.name + '.log'))}",
         "stdout_logfile_maxbytes=50MB",
         "stdout_logfile_backups=3",
-        f"stderr_logfile={_value(home.log / (program.name + '.err.log'))}",
+        f"stderr_logfile={_twice(home.log / (program.name + '.err.log'))}",
         "stderr_logfile_maxbytes=10MB",
         "stderr_logfile_backups=1",
     ]
@@ -126,6 +126,11 @@ def _value(text: object) -> str:
             f"supervisord cannot be told {value!r}: ' ;', ' #' or a line break in it", "Use paths without them."
         )
     return value.replace("%", "%%")
+
+
+def _twice(text: object) -> str:
+    """The same for a program's log files, which supervisord expands twice."""
+    return _value(_value(text))
 
 
 def launch(home: Home, environment: Mapping[str, str]) -> ProcessId:
