@@ -148,6 +148,7 @@ async def test_markets_are_listed_in_pages(stage: Stage) -> None:
         assert len(page["markets"]) == 2
         path = f"/v1/markets?limit=2&cursor={page['next_cursor']}"
     assert tickers == sorted(["B-1", "B-2", "B-3", TICKER, HOSTILE])
+    assert (await get(stage, "/v1/markets?limit=5"))["next_cursor"] is None
 
 
 async def test_markets_are_filtered_by_status(stage: Stage) -> None:
@@ -277,6 +278,7 @@ async def test_a_silent_database_costs_a_moment_never_the_live_data(
     try:
         for _ in range(6):  # more than there are threads for it
             assert (await get(stage, f"/v1/markets/{TICKER}"))["data_quality"]["metadata"] == "unavailable"
+            assert stage.gateway._catalogue._busy <= catalogue.CONCURRENT
         async with connected(stage, f"{TICKER},NEVER-HEARD") as client:
             assert (await client.next())["unknown"] == ["NEVER-HEARD"]
     finally:

@@ -87,6 +87,7 @@ async def test_a_client_that_never_reads_does_not_disturb_the_others_and_costs_b
         assert 0 < peak <= limit
         await until(lambda: stage.gateway.health()["clients"] == 1)
         assert disconnections("slow_reader") == before + 1
+        await until(lambda: slow.outlet.get_write_buffer_size() == 0)
         never.close()
 
 
@@ -253,6 +254,19 @@ async def test_an_outage_of_the_broker_is_a_gap_and_books_come_anew() -> None:
         assert (gap["type"], gap["reason"]) == ("gap", "connection_lost")
         await client.next()
         assert client.books["A"] == ({0.41: 1}, {})
+
+
+async def test_no_data_follows_the_close_frame() -> None:
+    async with running() as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port)
+        writer.write(UPGRADE)
+        await until(lambda: stage.gateway.health()["clients"] == 1)
+        slow_client(stage).kick(1008, "the test says so")
+        await asyncio.sleep(0)
+        stage.publish(trade("A", 1))
+        seen = await reader.read()
+        assert seen.endswith(b"\x88\x12\x03\xf0the test says so")
+        writer.close()
 
 
 async def test_quiet_clients_hear_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
