@@ -8,7 +8,8 @@ import structlog
 
 from ssmd.cli.opening import Opener
 from ssmd.clock import NS_PER_MS, day_of, now_ns
-from ssmd.connector.service import Connector, Credentials, Exchange, Settings, fingerprint
+from ssmd.connector.exchange import Credentials, Exchange, Settings, fingerprint
+from ssmd.connector.service import Connector
 from ssmd.errors import Unavailable
 from ssmd.feeds.catalogue import FeedParts, open_feed
 from ssmd.feeds.interface import Mapper, Session
@@ -70,7 +71,7 @@ class ListedMarkets:
         self._client = client
 
     def open_markets(self) -> AsyncIterator[Market]:
-        """See `connector.service.MarketSource`."""
+        """See `connector.exchange.MarketSource`."""
         return self._client.markets(status="open")
 
 

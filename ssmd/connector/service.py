@@ -1,43 +1,34 @@
 """The connector: keeps a connection to the exchange, and turns what comes into the raw archive and the live stream."""
 
 import asyncio
-import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from ssmd.clock import NS_PER_S, day_of, iso, now_ns
 from ssmd.connector import link as links
+from ssmd.connector.books import serve_books
+from ssmd.connector.exchange import Exchange, Settings
 from ssmd.connector.link import CredentialsRefused, Frame, Link
+from ssmd.connector.markets import Markets
 from ssmd.connector.outbox import Outbox
 from ssmd.connector.pipeline import Conversation, Pipeline
 from ssmd.connector.report import Report
 from ssmd.connector.sealer import Sealer
 from ssmd.connector.spool import Spool
 from ssmd.errors import ConfigError, RateLimited, SsmdError, TransientError
-from ssmd.feeds.interface import Decoder, Mapper, Session
+from ssmd.feeds.interface import Mapper
 from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import Storage
-from ssmd.middleware.transport.interface import Subscription, Transport
-from ssmd.registry.interface import Market, Registry
-from ssmd.wire import normalized
+from ssmd.middleware.transport.interface import Transport
+from ssmd.registry.interface import Registry
 
 SYNC_EVERY_S = 0.03
 """Frames are durable within 50 ms: this and the duration of one fdatasync."""
-MARKETS_EVERY_S = 60.0
-BOOKS_MAX_BYTES = 6 * 1024 * 1024
-
-
-class BooksAfter(msgspec.Struct, frozen=True):
-    """A request for the next page of all books: tickers after this one."""
-
-    after: str
 
 
 _GOODBYE_S = 3.0
@@ -49,52 +40,6 @@ _MAX_PATIENCE_S = 8.0
 _MAX_REFUSED_S = 30.0
 
 log = structlog.get_logger(component="connector")
-
-
-class Credentials(NamedTuple):
-    """What signs in: `headers` are made anew for each connection; `fingerprint` names the key without revealing it."""
-
-    headers: Callable[[], dict[str, str]]
-    fingerprint: str
-
-
-def fingerprint(key_id: str) -> str:
-    """A short name for a key id that cannot be turned back."""
-    return hashlib.sha256(key_id.encode()).hexdigest()[:16]
-
-
-class MarketSource(Protocol):
-    """Where listed markets come from."""
-
-    def open_markets(self) -> AsyncIterator[Market]:
-        """All markets that trade now; TransientError when the exchange does not answer."""
-        ...
-
-
-class Exchange(NamedTuple):
-    """The feed as the connector needs it: where it is and how it speaks."""
-
-    url: str
-    key_name: str
-    credentials: Callable[[], Credentials]
-    decoder: Decoder
-    mapper: Callable[[str], Mapper]
-    session: Callable[[Mapper, Callable[[str], bool]], Session]
-    markets: MarketSource | None
-
-
-class Settings(NamedTuple):
-    """From `spec.connector` and `spec.symbols`."""
-
-    feed: str
-    raw_bucket: str
-    spool_folder: Path
-    spool_max_bytes: int
-    seal_s: float
-    seal_bytes: int
-    publish_raw: bool
-    selects: Callable[[str], bool]
-    tickers: tuple[str, ...]
 
 
 class _OpenGap(NamedTuple):
@@ -122,12 +67,11 @@ class Connector:
         self._conversation: Conversation | None = None
         self._link: Link | None = None
         self._gap: _OpenGap | None = None
-        self._segment_began_ns = 0
-        self._tickers: set[str] = set(settings.tickers)
+        self._markets = Markets(settings, exchange.markets, registry, self._add_tickers)
+        self._last_requested: frozenset[str] = frozenset()
         self._connected_ns = 0
         self._problem = "starting"
         self._attempts = 0
-        self._sessions_begun = 0
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +108,7 @@ class Connector:
             ("sync", self._keep_durable),
             ("tick", self._tick),
             ("report", self._write_reports),
-            ("markets", self._follow_markets),
+            ("markets", self._markets.follow),
             ("books", self._serve_books),
         ]
         try:
@@ -239,12 +183,12 @@ class Connector:
         session = self._conversation.session
         link = await links.connect(exchange.url, credentials.headers(), self._on_frames)
         self._link = link
-        self._sessions_begun += 1
         self._connected_ns = now_ns()
         self._problem = ""
         self._spool.state.accepted_key = credentials.fingerprint
-        log.info("connected to the exchange", connection=connection, tickers=len(self._tickers))
-        self._send(link, session.start(sorted(self._tickers)))
+        tickers = self._markets.tickers | self._last_requested
+        log.info("connected to the exchange", connection=connection, tickers=len(tickers))
+        self._send(link, session.start(sorted(tickers)))
         goodbye_ns = 0
         stopping = asyncio.create_task(stop.wait())
         closed = asyncio.create_task(link.closed.wait())
@@ -269,6 +213,7 @@ class Connector:
         conversation, self._conversation, self._link = self._conversation, None, None
         self._connected_ns = 0
         assert conversation is not None
+        self._last_requested = conversation.session.requested_tickers
         log.info("connection ended", connection=conversation.connection, reason=link.reason, frames=conversation.n)
         self._pipeline.close_full_gap(conversation.connection, now_ns())
         if conversation.last_ns:
@@ -342,82 +287,16 @@ class Connector:
             await asyncio.sleep(5.0)
             await self._report.flush(self._pipeline, self._sealer)
 
-    async def _follow_markets(self) -> None:
-        source = self._exchange.markets
-        if source is None:
-            return
-        known = await self._known_markets()
-        while True:
-            delay = MARKETS_EVERY_S
-            try:
-                listed = [market async for market in source.open_markets()]
-            except SsmdError as error:
-                log.warning("markets not listed", error=error.message)
-                self._want(known)
-                delay = 5.0
-            else:
-                self._want([market.ticker for market in listed])
-                if not listed:
-                    log.warning("the exchange lists no open market; asking again", known=len(known))
-                    delay = 5.0
-                await self._remember(listed)
-            await asyncio.sleep(delay)
-
-    async def _known_markets(self) -> list[str]:
-        try:
-            rows = await asyncio.to_thread(self._registry.markets, self._settings.feed, "active", 20_000)
-        except TransientError as error:
-            log.warning("registry unavailable, markets come from the exchange alone", error=error.message)
-            return []
-        return [market.ticker for market in rows]
-
-    async def _remember(self, markets: list[Market]) -> None:
-        try:
-            changed = await asyncio.to_thread(self._registry.upsert_markets, self._settings.feed, markets)
-        except TransientError as error:
-            log.warning("markets not written down", error=error.message)
-        else:
-            if changed:
-                log.info("markets", listed=len(markets), changed=changed)
-
-    def _want(self, tickers: Iterable[str]) -> None:
-        new = {ticker for ticker in tickers if self._settings.selects(ticker)} - self._tickers
-        if not new:
-            return
-        self._tickers |= new
+    def _add_tickers(self, tickers: list[str]) -> None:
         conversation, link = self._conversation, self._link
         if conversation is not None and link is not None:
-            self._send(link, conversation.session.add_tickers(sorted(new)))
+            self._send(link, conversation.session.add_tickers(tickers))
 
     async def _serve_books(self) -> None:
-        """Answer requests for the current books, so that a gateway can begin in the middle of the day."""
+        def mapper() -> Mapper | None:
+            return self._conversation.mapper if self._conversation is not None else None
 
-        async def answer(request: bytes) -> bytes:
-            with suppress(msgspec.DecodeError):
-                asked = msgspec.json.decode(request or b"[]", type=list[str] | BooksAfter)
-                conversation = self._conversation
-                if conversation is not None:
-                    after = asked.after if isinstance(asked, BooksAfter) else ""
-                    tickers = asked or None if isinstance(asked, list) else None
-                    books = [e for e in conversation.mapper.snapshots(tickers) if not isinstance(e, Gap)]
-                    out, size = [], 0
-                    for event in sorted(books, key=lambda event: event.ticker):
-                        if event.ticker <= after:
-                            continue
-                        out.append(normalized.encode(event))
-                        size += len(out[-1])
-                        if size > BOOKS_MAX_BYTES:
-                            break  # the asker goes on after the last ticker of this answer
-                    return b"".join(out)
-            return b""
-
-        served: Subscription | None = None
-        while served is None:
-            try:
-                served = await self._transport.serve(f"ssmd.books.{self._settings.feed}", answer)
-            except TransientError:
-                await asyncio.sleep(1.0)
-        await asyncio.Event().wait()
+        await serve_books(self._transport, self._settings.feed, mapper)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -455,7 +334,7 @@ class Connector:
             "frames": sum(self._pipeline.received.values()),
             "last_frame": iso(conversation.last_ns) if conversation and conversation.last_ns else None,
             "published": self._pipeline.published,
-            "tickers": len(self._tickers),
+            "tickers": len(conversation.session.requested_tickers) if conversation else 0,
             "gaps": self._report.gap_count,
             "spool_bytes": self._spool.closed_bytes + self._spool.offset,
             "trouble": trouble,

@@ -11,7 +11,8 @@ import aiohttp
 
 from ssmd.archiver import Archiver
 from ssmd.clock import day_of, now_ns
-from ssmd.connector.service import Connector, Credentials, Exchange, Settings
+from ssmd.connector.exchange import Credentials, Exchange, Settings
+from ssmd.connector.service import Connector
 from ssmd.feeds.catalogue import open_feed
 from ssmd.feeds.interface import Mapper, Session
 from ssmd.feeds.kalshi.rest import KalshiRest
