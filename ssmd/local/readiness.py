@@ -32,7 +32,7 @@ _CLASSES: dict[int, type[SsmdError]] = {
     EXIT_UNAVAILABLE: Unavailable,
 }
 _ENDED = ("EXITED", "FATAL")
-_MAX_STARTS = 3
+_MAX_STARTS = 2
 """So often a service may end with an unexpected code before `ssmd up` gives up on it."""
 
 
