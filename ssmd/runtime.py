@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -28,6 +29,8 @@ DRAIN_S = 25.0
 
 CLOSE_S = 3.0
 """After the drain deadline: time for closing connections before the process leaves without ceremony."""
+
+MAX_FILES = 65_536
 
 SUPERVISED = "SSMD_STACK"
 """Environment variable that `ssmd up` gives to what it supervises."""
@@ -65,6 +68,7 @@ def run_service(
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     run = _Run(name, open_service, home, admin_host, admin_port)
+    _allow_many_connections()
     began = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(run.main())
@@ -73,6 +77,13 @@ def run_service(
         # of connections to the exchange.
         time.sleep(FAILURE_PAUSE_S)
     return code
+
+
+def _allow_many_connections() -> None:
+    """As many open files as the system lets us have: the usual soft limit of 1,024 is one gateway's clients."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, MAX_FILES) if hard > 0 else MAX_FILES, hard))
 
 
 class _Run:

@@ -113,19 +113,7 @@ def make_plan(
     database = _address(database_url, 5432)
     broker = _address(nats_url, 4222)
     simulated = spec.endpoints is None and options.exchange == "simulated"
-    if simulated and spec.feed != "kalshi":
-        raise ConfigError(
-            f"there is no simulated exchange for the feed {spec.feed!r}",
-            "Run: ssmd up --exchange live, or feed: kalshi",
-        )
-    if options.tapes and not simulated:
-        raise ConfigError(
-            "--tape is for the simulated exchange, and this environment uses another one",
-            "Remove spec.endpoints or --exchange live, or leave --tape away.",
-        )
-    for tape in options.tapes:
-        if not tape.is_file():
-            raise ConfigError(f"tape {tape} does not exist", "Give the path of a recorded .ndjson file.")
+    _refuse_options(options, spec.feed, simulated=simulated)
     external = [
         Listener(name, *address, setting)
         for name, address, setting in (
@@ -146,6 +134,22 @@ def make_plan(
         options=options,
         external=tuple(external),
     )
+
+
+def _refuse_options(options: Options, feed: str, *, simulated: bool) -> None:
+    if simulated and feed != "kalshi":
+        raise ConfigError(
+            f"there is no simulated exchange for the feed {feed!r}",
+            "Run: ssmd up --exchange live, or feed: kalshi",
+        )
+    if options.tapes and not simulated:
+        raise ConfigError(
+            "--tape is for the simulated exchange, and this environment uses another one",
+            "Remove spec.endpoints or --exchange live, or leave --tape away.",
+        )
+    for tape in options.tapes:
+        if not tape.is_file():
+            raise ConfigError(f"tape {tape} does not exist", "Give the path of a recorded .ndjson file.")
 
 
 def programs(

@@ -1,6 +1,7 @@
 """What `ssmd up` and `ssmd down` say while they work: one line per step, with its time, on stderr."""
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Progress:
         """A line that the next one replaces; only on a terminal."""
         if self.terminal:
             self._clear()
-            self._write(text)
+            self._write(text[: shutil.get_terminal_size().columns - 1])
             self._in_place = True
 
     @contextlib.contextmanager
