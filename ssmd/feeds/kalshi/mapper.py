@@ -229,7 +229,6 @@ class KalshiMapper:
             self._forget_book(ticker)
             book = self._books[ticker] = _Book(sid)
             self._sid_tickers.setdefault(sid, set()).add(ticker)
-        self._stale.discard(ticker)
         book.apply_snapshot(bids, asks)
         if book.crossed():
             self._count("crossed_book")

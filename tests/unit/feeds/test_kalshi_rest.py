@@ -198,6 +198,14 @@ async def test_a_server_that_is_not_there_is_unavailable(clock: Clock) -> None:
             _ = [each async for each in rest.markets()]
 
 
+async def test_a_redirect_is_not_followed_with_our_headers(rest: KalshiRest, exchange: Exchange, base_url: str) -> None:
+    exchange.says("", 302, Location=f"{base_url}/elsewhere")
+    exchange.says("", 302, Location=f"{base_url}/elsewhere")
+    with pytest.raises(Unavailable, match="status 302"):
+        _ = [each async for each in rest.markets()]
+    assert {request.path for request in exchange.requests} == {"/trade-api/v2/markets"}
+
+
 async def test_a_connection_cut_in_the_middle_of_a_body_is_tried_again(
     rest: KalshiRest, exchange: Exchange, base_url: str
 ) -> None:

@@ -263,7 +263,9 @@ def test_a_snapshot_that_does_not_come_is_asked_for_again_then_the_book_is_subsc
     wire.settle(20)
     assert [problem for problem in wire.problems if "no snapshot of 1 markets" in problem]
     commands = len(wire.sent())
+    wire.to_us += wire.exchange.change("A", "yes", 30, 4)
     wire.settle(60)
+    assert wire.mapper.stale_tickers == {"A"}
     assert len(wire.sent()) == commands  # given up: no endless asking
     assert wire.reconnects == []
     wire.exchange.silent_snapshots = False
@@ -315,6 +317,27 @@ def test_a_market_limit_of_the_whole_connection_is_reported_after_a_bounded_numb
     assert len(wire.sent()) < 60
     assert any("error 26" in problem for problem in wire.problems)
     assert wire.reconnects == []
+
+
+def test_a_full_subscription_is_not_asked_to_take_more_again() -> None:
+    wire = Wire(ModelExchange(merges=False, limit=3), batch=4).start("A", "B", "C").settle()
+    for ticker in ("D", "E"):
+        wire.to_exchange += wire.session.add_tickers([ticker])
+        wire.settle()
+    wire.check()
+    assert [each["params"]["sid"] for each in wire.sent("add_markets")] == [4, 5]
+
+
+def test_a_ticker_that_the_exchange_let_go_of_is_subscribed_anew_but_not_for_ever() -> None:
+    wire = Wire(ModelExchange()).start("A", "B").settle()
+    for _ in range(5):
+        subscription = wire.exchange.subscriptions[4]
+        subscription.tickers.pop("A", None)
+        subscription.seq += 1
+        wire.receive({"type": "ok", "sid": 4, "seq": subscription.seq, "msg": {"market_tickers": ["B"]}})
+        wire.settle()
+    assert len([each for each in wire.sent("subscribe") if each["params"].get("market_tickers") == ["A"]]) == 3
+    assert wire.session.requested_tickers - wire.session.subscribed_tickers == {"A"}
 
 
 def test_one_spoiled_ticker_does_not_cost_its_whole_batch() -> None:
