@@ -240,8 +240,7 @@ class Pipeline:
                     tickers=found.tickers,
                 )
             )
-            if found.tickers:
-                commands += conversation.session.request_snapshots(found.sid, found.tickers, received_ns)
+            commands += conversation.session.request_snapshots(found.sid, found.tickers or (), received_ns)
         return commands
 
     def _turn_segment(self, now_ns: int) -> None:

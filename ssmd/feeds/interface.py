@@ -44,7 +44,10 @@ class Decoder(Protocol):
 
 
 class SequenceGap(msgspec.Struct, frozen=True):
-    """A hole in a subscription's sequence; `last_seq` and `next_seq` stand on both sides of it."""
+    """A hole in a subscription's sequence; `last_seq` and `next_seq` stand on both sides of it.
+
+    `tickers` are those known to be on the subscription; None when it covers all markets or nothing came on it yet.
+    """
 
     sid: int
     last_seq: int
@@ -76,7 +79,7 @@ class Mapper(Protocol):
 
     @property
     def stale_tickers(self) -> frozenset[str]:
-        """Tickers whose book waits for a snapshot."""
+        """Tickers whose book waits for a snapshot; the session is made with access to them and asks at its ticks."""
         ...
 
 
@@ -111,7 +114,7 @@ class Session(Protocol):
         ...
 
     def request_snapshots(self, sid: int, tickers: Sequence[str], now_ns: int) -> list[Command]:
-        """Ask for fresh books after a sequence gap on `sid`."""
+        """Ask for fresh books after a sequence gap on `sid`: of `tickers`, and of those on it that never sent one."""
         ...
 
     def tick(self, now_ns: int) -> list[Command]:

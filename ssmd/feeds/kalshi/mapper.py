@@ -127,7 +127,7 @@ class KalshiMapper:
         verdict = self._sequences.judge(sid, seq, malformed=bool(decoded.problem), opening=opening)
         if verdict is Verdict.GAP:
             tickers = self._sid_tickers.get(sid)
-            self._gaps.append(SequenceGap(sid, last, seq, None if tickers is None else tuple(sorted(tickers))))
+            self._gaps.append(SequenceGap(sid, last, seq, tuple(sorted(tickers)) if tickers else None))
             self._distrust_sid(sid)
             return True
         if verdict is Verdict.IGNORE:

@@ -133,6 +133,7 @@ def test_a_gap_of_an_all_market_subscription_names_no_tickers() -> None:
 
 def test_frames_lost_before_the_first_one_are_a_gap() -> None:
     feed = Feed()
+    feed.send("subscribed", {"channel": "orderbook_delta", "sid": 1}, sid=0, seq=1)
     assert feed.snapshot(seq=4) is not None
     assert feed.mapper.take_gaps() == [SequenceGap(1, 0, 4, None)]
     assert feed.delta() is not None
