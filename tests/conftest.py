@@ -1,10 +1,12 @@
 """Shared by all tests: what happens when a server or a system package is missing."""
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+import structlog
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -22,6 +24,17 @@ def missing(what: str, how: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> "Iterator[None]":
+    """What a test configured for its own captured streams must not outlive them."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
