@@ -26,6 +26,7 @@ _KINDS: dict[type[Event], bytes] = {
 }
 _MAX_SUBJECTS = 200_000
 _MAX_TEMPLATES = 1_000
+_MAX_TYPES = 200
 _FULL_RETRY_NS = 1_000_000_000
 
 log = structlog.get_logger(component="connector")
@@ -140,6 +141,8 @@ class Pipeline:
                 lines.lines.append(raw_line(received_ns, kind, connection, n, frame, False))
             lines.last_n = n
             received[kind] = received.get(kind, 0) + 1
+            if len(received) > _MAX_TYPES:  # a hostile exchange may name as many as it likes
+                received["other"] = received.get("other", 0) + received.pop(kind)
             n += 1
         entries = []
         for group, lines in groups.items():
