@@ -23,7 +23,7 @@ def test_every_command_in_the_readme_exists(words: str, capsys: pytest.CaptureFi
     assert main([*words.split(), "--help"]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("target", re.findall(r"^(make [a-z]+)", README, re.MULTILINE))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"^(make [a-z]+)", README, re.MULTILINE))))
 def test_every_make_target_in_the_readme_exists(target: str) -> None:
     assert re.search(rf"^{target.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
