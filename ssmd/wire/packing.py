@@ -5,6 +5,7 @@ unset: one segment, texts and lists behind the struct in the order of their poin
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import chain
 from struct import Struct, pack, pack_into
 from typing import TypeAlias
@@ -63,6 +64,12 @@ _QUOTE_NUMBERS = (
     "exchangeTime", "receivedTime", "sid", "seq", "bid", "bidSize", "ask", "askSize", "last", "lastSize", "volume",
     "openInterest",
 )  # fmt: skip
+
+
+@lru_cache(maxsize=1_024)
+def _compiled(codes: str) -> Callable[..., bytes]:
+    """Shared by all tickers of one length: what is used for every message stays in the processor's cache."""
+    return Struct(codes).pack
 
 
 def _number_codes(layout: StructLayout, names: tuple[str, ...]) -> str:
@@ -137,7 +144,7 @@ def trade_packer(layout: StructLayout) -> Callable[[Trade], bytes]:
         heap.text("tradeId", id_size)
         middle = heap.pointer_bytes + _padded(first) + _padded(second)
         id_bytes = text_words(id_size) * WORD if id_size else 0
-        made = Struct(f"<16s{codes}{len(middle)}s{id_bytes}s").pack, heap.head, middle
+        made = _compiled(f"<16s{codes}{len(middle)}s{id_bytes}s"), heap.head, middle
         _remember(templates, (ticker, connection, id_size), made, len(middle) + id_size)
         return made
 
@@ -164,7 +171,7 @@ def quote_packer(layout: StructLayout) -> Callable[[Quote], bytes]:
         heap.text("ticker", len(first))
         heap.text("connection", len(second))
         tail = heap.pointer_bytes + _padded(first) + _padded(second)
-        made = Struct(f"<16s{codes}{len(tail)}s").pack, heap.head, tail
+        made = _compiled(f"<16s{codes}{len(tail)}s"), heap.head, tail
         _remember(templates, (ticker, connection), made, len(tail))
         return made
 
@@ -201,7 +208,7 @@ def orderbook_packer(layout: StructLayout, level: StructLayout) -> Callable[[Ord
         if bids or asks:
             middle += pack("<Q", struct_tag(level, bids or asks))
         levels = f"{2 * bids}qQ{2 * asks}q" if bids and asks else f"{2 * (bids or asks)}q"
-        made = Struct(f"<16s{codes}{len(middle)}s{levels}").pack, heap.head, middle
+        made = _compiled(f"<16s{codes}{len(middle)}s{levels}"), heap.head, middle
         if bids + asks == 1:
             _remember(one_bid if bids else one_ask, (ticker, connection), made, len(middle))
         return made
