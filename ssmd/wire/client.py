@@ -57,9 +57,15 @@ def event_body(event: Event, feed: str) -> bytes:
 @lru_cache(maxsize=65_536)
 def number(millionths: int) -> str:
     """The exact decimal of a number of millionths, as short as it gets."""
-    whole, part = divmod(abs(millionths), SCALE)
-    sign = "-" if millionths < 0 else ""
-    return f"{sign}{whole}.{part:06d}".rstrip("0") if part else f"{sign}{whole}"
+    if millionths < 0:
+        return f"-{number(-millionths)}"
+    whole, part = divmod(millionths, SCALE)
+    if not part:
+        return str(whole)
+    hundredths, rest = divmod(part, 10_000)
+    if rest:
+        return f"{whole}.{part:06d}".rstrip("0")
+    return f"{whole}.{hundredths:02d}" if hundredths % 10 else f"{whole}.{hundredths // 10}"
 
 
 def _text(text: str) -> str:
@@ -89,9 +95,15 @@ def _levels(levels: Sequence[Level]) -> str:
 
 
 def _orderbook(event: OrderBookUpdate, feed: str) -> str:
+    bids, asks = event.bids, event.asks
+    if len(bids) + len(asks) == 1:  # nearly every change
+        price, size = (bids or asks)[0]
+        level = f"[{number(price)},{number(size)}]"
+        levels = f'"bids":[{level}],"asks":[]' if bids else f'"bids":[],"asks":[{level}]'
+    else:
+        levels = f'"bids":[{_levels(bids)}],"asks":[{_levels(asks)}]'
     return (
-        f'{_head("orderbook", feed, event.ticker)},"kind":"{_KINDS[event.kind]}"'
-        f',"bids":[{_levels(event.bids)}],"asks":[{_levels(event.asks)}]'
+        f'{_head("orderbook", feed, event.ticker)},"kind":"{_KINDS[event.kind]}",{levels}'
         f',"ts":{(event.exchange_ns or event.received_ns) // NS_PER_MS}}}'
     )
 
