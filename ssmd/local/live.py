@@ -1,35 +1,66 @@
 """The first live trade, as any client of the gateway sees it: the proof that everything in between works."""
 
 import asyncio
+import contextlib
 import threading
+from types import TracebackType
 from typing import Any
 
 import aiohttp
 import msgspec
 
+_RETRY_S = 0.3
+
 
 class FirstTrade:
-    """Watches the gateway's stream in a thread of its own; `text` is one line for people once a trade has passed."""
+    """Watches the gateway's stream in a thread of its own, as long as the context lasts.
+
+    `text` is one line for people once a trade has passed, "" before.
+    """
 
     def __init__(self, url: str) -> None:
-        self._url = url
         self.text = ""
+        self._url = url
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="first trade", daemon=True)
+
+    def __enter__(self) -> "FirstTrade":
         self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(RuntimeError):  # it has seen its trade, and the loop is closed
+            self._loop.call_soon_threadsafe(self._cancel)
+        self._thread.join(2.0)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def _run(self) -> None:
-        self.text = asyncio.run(self._watch())
+        try:
+            self._task = self._loop.create_task(self._watch())
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(self._task)
+        finally:
+            self._loop.close()
 
-    async def _watch(self) -> str:
-        while True:
-            try:
-                async with aiohttp.ClientSession() as session, session.ws_connect(self._url, max_msg_size=0) as link:
-                    async for message in link:
-                        if text := trade_line(message.data):
-                            return text
-            except (aiohttp.ClientError, OSError):
-                pass  # the gateway is not there yet, or was restarted
-            await asyncio.sleep(0.3)
+    async def _watch(self) -> None:
+        while not self.text:
+            with contextlib.suppress(aiohttp.ClientError, OSError):  # the gateway is not there yet, or was restarted
+                await self._listen()
+            if not self.text:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _listen(self) -> None:
+        async with aiohttp.ClientSession() as session, session.ws_connect(self._url, max_msg_size=0) as link:
+            async for message in link:
+                self.text = trade_line(message.data)
+                if self.text:
+                    return
 
 
 def trade_line(data: str | bytes) -> str:

@@ -12,6 +12,7 @@ from ssmd.errors import EXIT_DONE, EXIT_UNAVAILABLE, RefusedError, Unavailable
 from ssmd.local import nats_server
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home, StackRecord
+from ssmd.local.live import FirstTrade
 from ssmd.local.plan import SERVICES, Plan, programs, storage_folder
 from ssmd.local.ports import refuse_taken
 from ssmd.local.postgres import PostgresServer
@@ -86,6 +87,8 @@ class Stack:
                     self._write_record(up=None)
                 else:
                     self._take_down()
+                if self._control is not None:
+                    self._control.close()
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -210,8 +213,8 @@ class Stack:
 
     def _watch(self) -> NoReturn:
         assert self._supervisord is not None
-        watch = Watch(self._plan, self._home, self._controls(), self._supervisord, self._progress, self._began)
-        watch.run(self._pause)
+        with FirstTrade(self._plan.urls["stream"]) as trade:
+            Watch(self._home, self._controls(), self._supervisord, self._progress, trade, self._began).run(self._pause)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

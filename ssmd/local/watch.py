@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from ssmd.errors import EXIT_CONFIG, FatalError, Unavailable
 from ssmd.local.home import Home
-from ssmd.local.live import FirstTrade
-from ssmd.local.plan import SERVICES, Plan
+from ssmd.local.plan import SERVICES
 from ssmd.local.processes import ProcessId
 from ssmd.local.progress import Progress
 from ssmd.local.readiness import failure, service_health, summary
@@ -18,21 +17,26 @@ _PATIENCE_S = 10.0
 """supervisord may be silent this long (a slow disk, a paused machine) before it counts as lost."""
 
 
+class Trade(Protocol):
+    """Something that sees the first trade some time; "" before."""
+
+    text: str
+
+
 class Watch:
     """Looks at the stack once a second until `pause` raises or a service refuses to run."""
 
     def __init__(
-        self, plan: Plan, home: Home, control: Control, supervisord: ProcessId, progress: Progress, began: float
+        self, home: Home, control: Control, supervisord: ProcessId, progress: Progress, trade: Trade, began: float
     ) -> None:
         self._supervisord = supervisord
-        self._plan = plan
         self._home = home
         self._control = control
         self._progress = progress
         self._began = began
         self._pids: dict[str, int] = {}
         self._told: set[str] = set()
-        self._trade: FirstTrade | None = FirstTrade(plan.urls["stream"])
+        self._trade: Trade | None = trade
 
     def run(self, pause: Callable[[float], None]) -> NoReturn:
         """Watch. Leaves by what `pause` raises, by the ConfigError of a service, or when supervisord is lost."""
