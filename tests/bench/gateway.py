@@ -2,20 +2,23 @@
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from aiohttp import web
 
 from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.mapper import KalshiMapper
-from ssmd.gateway.client import Client, text_frame
+from ssmd.gateway.client import Outlet, text_frame
 from ssmd.gateway.service import Gateway
 from ssmd.market.events import Event
 from ssmd.market.subjects import subject
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.wire.client import event_body
-from ssmd.wire.normalized import encode, event_type_of
+from ssmd.wire.normalized import STRUCTS, encode, event_type_of
 from tests.bench.broker import FEED
 from tests.bench.connector import CONNECTION
 from tests.bench.frames import Tape
@@ -67,28 +70,26 @@ class _Sink:
 
 
 class Hall:
-    """A gateway without a broker, and its connected clients."""
+    """Connected clients: where to write to each, and the process that reads."""
 
-    def __init__(self, gateway: Gateway, sink: _Sink) -> None:
-        self.gateway = gateway
-        self.clients: list[Client] = list(gateway.hub.fanout.clients.values())
+    def __init__(self, outlets: Sequence[Outlet], sink: _Sink) -> None:
+        self.outlets = outlets
         self._sink = sink
-        self._settled = 0
 
-    async def lap(self, messages: Sequence[object], send: Callable[[int, int], None]) -> Lap:
-        """Everything sent tick by tick, as fast as the clients read; RuntimeError when a client lacks something."""
+    async def lap(self, amount: int, send: Callable[[int, int], Awaitable[None] | None]) -> Lap:
+        """`amount` messages sent tick by tick, as fast as the clients read; RuntimeError when a client lacks some."""
         await self._all_read()
         watch = Stopwatch()
         watch.start()
-        for start in range(0, len(messages), TICK):
-            send(start, start + TICK)
+        for start in range(0, amount, TICK):
+            sending = send(start, min(start + TICK, amount))
+            if sending is not None:
+                await sending
             await asyncio.sleep(0)
-            while max(client.outlet.get_write_buffer_size() for client in self.clients[::7]) > _HIGH_WATER:  # noqa: ASYNC110
+            while max(outlet.get_write_buffer_size() for outlet in self.outlets[::7]) > _HIGH_WATER:  # noqa: ASYNC110
                 await asyncio.sleep(0.0005)
-        lap = watch.lap(len(messages) * len(self.clients))
+        lap = watch.lap(amount * len(self.outlets))
         await self._all_read()
-        if any(client.skipped for client in self.clients):
-            raise RuntimeError("the gateway skipped messages of a client that reads")
         return lap
 
     async def _all_read(self) -> None:
@@ -96,7 +97,7 @@ class Hall:
         before = -1
         while True:
             least, most = await self._sink.received()
-            waiting = any(client.outlet.get_write_buffer_size() for client in self.clients)
+            waiting = any(outlet.get_write_buffer_size() for outlet in self.outlets)
             if least == most == before and not waiting:
                 return
             before = most
@@ -106,37 +107,44 @@ class Hall:
 
 
 @contextlib.asynccontextmanager
-async def hall(clients: int, stream: Stream) -> AsyncIterator[Hall]:
-    """A gateway on a free port with `clients` connected, every book known."""
-    transport, stop = MemoryTransport(), asyncio.Event()
-    gateway = Gateway(FEED, transport, MemoryRegistry(), port=0, buffer_bytes=16 << 20)
-    running = asyncio.create_task(gateway.run(stop))
-    await asyncio.wait_for(gateway.ready.wait(), 10)
+async def _sink(port: int, clients: int) -> AsyncIterator[_Sink]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.sink", str(gateway.port), str(clients), stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable, "-m", "tests.bench.sink", str(port), str(clients), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert process.stdout is not None
         if await asyncio.wait_for(process.stdout.readline(), 60) != b"ready\n":
             raise RuntimeError("the reading clients could not connect")
-        gateway.hub.on_batch(stream.opening)
-        await asyncio.sleep(0)
-        yield Hall(gateway, _Sink(process))
+        yield _Sink(process)
     finally:
         process.kill()
         await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def _gateway() -> AsyncIterator[Gateway]:
+    """The real gateway on a free port, with a broker in memory that is silent."""
+    transport, stop = MemoryTransport(), asyncio.Event()
+    gateway = Gateway(FEED, transport, MemoryRegistry(), port=0, buffer_bytes=16 << 20)
+    running = asyncio.create_task(gateway.run(stop))
+    await asyncio.wait_for(gateway.ready.wait(), 10)
+    try:
+        yield gateway
+    finally:
         stop.set()
         await running
         await transport.close()
 
 
-async def round_of(clients: int, stream: Stream) -> dict[str, Lap]:
-    """One round: the four ways to bring the same messages to the same clients."""
-    async with hall(clients, stream) as room:
-        hub = room.gateway.hub
-        outlets = [client.outlet for client in room.clients]
-        frames = stream.frames
+async def ours(clients: int, stream: Stream) -> dict[str, Lap]:
+    """One round: ssmd's gateway and plain writes to the same sockets."""
+    async with _gateway() as gateway, _sink(gateway.port, clients) as sink:
+        hub = gateway.hub
+        hub.on_batch(stream.opening)
+        await asyncio.sleep(0)
+        readers = list(hub.fanout.clients.values())
+        outlets = [reader.outlet for reader in readers]
+        room, frames = Hall(outlets, sink), stream.frames
 
         def each(start: int, end: int) -> None:
             for frame in frames[start:end]:
@@ -156,10 +164,49 @@ async def round_of(clients: int, stream: Stream) -> dict[str, Lap]:
         def whole(start: int, end: int) -> None:
             hub.on_batch(stream.messages[start:end])
 
-        few = frames[: max(2 * TICK, len(frames) // 8)]
-        return {
-            "each": await room.lap(few, each),
-            "coalesced": await room.lap(frames, coalesced),
-            "fan-out": await room.lap(frames, fan_out),
-            "whole": await room.lap(frames, whole),
+        amount = len(frames)
+        laps = {
+            "each": await room.lap(max(2 * TICK, amount // 8), each),
+            "coalesced": await room.lap(amount, coalesced),
+            "fan-out": await room.lap(amount, fan_out),
+            "whole": await room.lap(amount, whole),
         }
+        if any(reader.skipped for reader in readers):
+            raise RuntimeError("the gateway skipped messages of a client that reads")
+        return laps
+
+
+async def naive(clients: int, stream: Stream) -> Lap:
+    """One lap of the baseline: pycapnp to a dict, json, and aiohttp's send for each client and message."""
+    readers: list[web.WebSocketResponse] = []
+    outlets: list[Outlet] = []
+
+    async def welcome(request: web.Request) -> web.WebSocketResponse:
+        reader = web.WebSocketResponse(compress=False)
+        await reader.prepare(request)
+        assert request.transport is not None
+        readers.append(reader)
+        outlets.append(request.transport)
+        async for _ in reader:
+            pass
+        return reader
+
+    async def send(start: int, end: int) -> None:
+        for name, message in stream.messages[start:end]:
+            kind = name.decode().split(".")[1]
+            with STRUCTS[kind].from_bytes(message) as event:
+                text = json.dumps(event.to_dict())
+            for reader in readers:
+                await reader.send_str(text)
+
+    app = web.Application()
+    app.router.add_get("/v1/stream", welcome)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1_024)
+        await site.start()
+        async with _sink(runner.addresses[0][1], clients) as sink:
+            return await Hall(outlets, sink).lap(max(2 * TICK, len(stream.messages) // 16), send)
+    finally:
+        await runner.cleanup()
