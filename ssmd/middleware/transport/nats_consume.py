@@ -73,14 +73,14 @@ class NatsConsumer:
         )
 
     def _received(self, batch: list[Received]) -> None:
-        append = self._buffer.append
-        keep = self._ack_subjects.append
+        append, keep, make = self._buffer.append, self._ack_subjects.append, tuple.__new__
         for subject, reply_to, headers, payload in batch:
             if reply_to:
                 # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>; newer servers
                 # put domain and account in front
                 words = reply_to.split(b".")
-                append(Delivered(int(words[5] if len(words) == 9 else words[7]), subject, payload))
+                seq = int(words[5] if len(words) == 9 else words[7])
+                append(make(Delivered, (seq, subject, payload)))
                 keep(reply_to)
                 self._wanted -= 1
             else:

@@ -139,6 +139,7 @@ class NatsWire(asyncio.Protocol):
         """Handle all complete messages in `data`; the incomplete rest."""
         out: list[Received] = []
         at, size, find = 0, len(data), data.find
+        make = tuple.__new__  # half of Received(…)'s time
         while True:
             end = find(b"\r\n", at)
             if end < 0:
@@ -149,7 +150,8 @@ class NatsWire(asyncio.Protocol):
                 stop = end + 2 + int(words[-1])
                 if stop + 2 > size:
                     break
-                out.append(Received(words[1], words[3] if len(words) == 5 else b"", b"", data[end + 2 : stop]))
+                reply = words[3] if len(words) == 5 else b""
+                out.append(make(Received, (words[1], reply, b"", data[end + 2 : stop])))
                 at = stop + 2
             elif first == 0x48:  # HMSG subject sid [reply] header_size total_size
                 words = data[at:end].split(b" ")
@@ -158,7 +160,7 @@ class NatsWire(asyncio.Protocol):
                     break
                 body = end + 2 + int(words[-2])
                 reply = words[3] if len(words) == 6 else b""
-                out.append(Received(words[1], reply, data[end + 2 : body], data[body:stop]))
+                out.append(make(Received, (words[1], reply, data[end + 2 : body], data[body:stop])))
                 at = stop + 2
             else:
                 self._control(data[at:end])
