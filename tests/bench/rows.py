@@ -123,13 +123,10 @@ class Bench:
                 naive.append(await gateway.naive(clients, stream))
                 rounds.append(await gateway.ours(clients, stream))
             laps = {name: [each[name] for each in rounds] for name in rounds[0]}
+            named = f"gateway, {clients} clients" if clients > 1 else "gateway, one client"
             each, coalesced, fan_out, whole = laps["each"], laps["coalesced"], laps["fan-out"], laps["whole"]
             lines += [
-                measured(
-                    f"gateway, {clients} client{'s' * (clients > 1)}",
-                    "naive: pycapnp, json, one send per message and client",
-                    naive,
-                ),
+                measured(named, "naive: pycapnp, json, one send per message and client", naive),
                 measured("", "ssmd's gateway: Cap'n Proto in, books kept, JSON out", whole),
                 measured("", "ready JSON, one plain write per message", each),
                 measured("", f"ready JSON, one plain write per {gateway.TICK} messages", coalesced),
