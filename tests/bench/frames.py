@@ -13,7 +13,7 @@ _MINUTE = "2026-11-22T16:%02d:%02d.%06dZ"
 
 
 class Tape(NamedTuple):
-    """`opening` (acknowledgements and a snapshot per ticker) comes before `frames`, and is not measured."""
+    """`opening` (three acknowledgements, then a snapshot per ticker) comes before `frames`, and is not measured."""
 
     opening: list[bytes]
     frames: list[bytes]

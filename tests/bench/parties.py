@@ -20,12 +20,15 @@ import uvloop
 
 from ssmd.simulator import frames as websocket
 from tests.bench.broker import FEED
-from tests.bench.frames import Generator
+from tests.bench.frames import BOOK_SID, TICKER_SID, TRADE_SID, Generator
 
 PEER_FEED = "peer"
 _FRAMES = 200_000
 _STEP_S = 0.001
 _STAMP = re.compile(rb'rade_?[iI]d": ?"([0-9]{19})"')
+_SIDS = {"orderbook_delta": BOOK_SID, "ticker": TICKER_SID, "trade": TRADE_SID, "market_lifecycle_v2": 4}
+_PONG = b"\x8a\x80\0\0\0\0"
+_PONG_EVERY_S = 5.0
 _IN_FRAME = re.compile(rb'"trade_id":"([^"]+)"')
 
 
@@ -68,6 +71,12 @@ class Exchange(asyncio.Protocol):
         for message in self._reader.feed(data):
             if message.opcode == websocket.PING:
                 self.transport.write(websocket.encode(message.payload, websocket.PONG))
+            elif message.opcode == websocket.TEXT:
+                command = json.loads(message.payload)
+                for channel in command["params"].get("channels", []):
+                    told = {"channel": channel, "sid": _SIDS[channel]}
+                    answer = json.dumps({"id": command["id"], "type": "subscribed", "msg": told})
+                    self.transport.write(websocket.encode(answer.encode()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._links.remove(self)
@@ -79,7 +88,7 @@ async def exchange(port: str) -> None:
     parts = [_IN_FRAME.split(frame) if b'"trade_id"' in frame else [frame] for frame in tape.frames]
     links: list[Exchange] = []
     loop = asyncio.get_running_loop()
-    await loop.create_server(lambda: Exchange(tape.opening, links), "127.0.0.1", int(port))
+    await loop.create_server(lambda: Exchange(tape.opening[len(_SIDS) - 1 :], links), "127.0.0.1", int(port))
     print("ready", flush=True)
     lines, played = await _commands(), 0
     while line := await lines.readline():
@@ -209,10 +218,19 @@ class Watcher(asyncio.Protocol):
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).write(
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(
             b"GET /v1/stream?symbols=* HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
+
+    def stay(self) -> None:
+        """Say every few seconds that this client lives: it does not look for pings between the messages."""
+        self._transport.write(_PONG)
+        asyncio.get_running_loop().call_later(_PONG_EVERY_S, self.stay)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        sys.exit(f"the gateway closed the connection: {exc}")
 
     def data_received(self, data: bytes) -> None:
         now = time.time_ns()
@@ -228,6 +246,7 @@ async def client(port: str) -> None:
     """On `report` on stdin: the number of trades seen since `clear`, their median and 99th percentile age in ms."""
     loop = asyncio.get_running_loop()
     _, watcher = await loop.create_connection(Watcher, "127.0.0.1", int(port))
+    loop.call_later(_PONG_EVERY_S, watcher.stay)
     print("ready", flush=True)
     lines = await _commands()
     while line := await lines.readline():
