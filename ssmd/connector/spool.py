@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
-from ssmd.clock import now_ns
+from ssmd.clock import NS_PER_S, now_ns
 from ssmd.errors import ConfigError, FatalError
 from ssmd.market.events import Gap
 from ssmd.middleware.transport.interface import Outgoing
@@ -34,6 +35,10 @@ _HEADER = struct.Struct("<4sIIHH")  # magic, crc32 of meta and body, body size, 
 _MAGIC = b"ssE1"
 _MESSAGE = struct.Struct("<HHI")  # subject, id and payload sizes
 _MAX_BODY = 1 << 31
+_KEEP_FREE = 64 << 20
+"""Bytes of the disk (a sixteenth of a small one) that stay free: sealing needs room for what it compresses."""
+
+log = structlog.get_logger(component="connector")
 
 
 class RawMeta(msgspec.Struct, frozen=True):
@@ -155,16 +160,19 @@ class Spool:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._state_unwritten = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(folder / "lock")
             self.state = self._read_state()
             self.leftovers = self._find_segments()
+            disk = os.statvfs(folder)
         except OSError as error:
             raise ConfigError(
                 f"the spool folder {folder} cannot be used: {error.strerror}",
                 "make it writable, free some space or set spec.connector.spool.path",
             ) from error
+        self._keep_free = min(_KEEP_FREE, disk.f_blocks * disk.f_frsize // 16)
         newest = self.leftovers[-1].number if self.leftovers else 0
         self._next_number = max(newest, self.state.published.segment) + 1
         self.current: Segment | None = None
@@ -172,6 +180,7 @@ class Spool:
         self.offset = 0
         self.closed_bytes = sum(segment.bytes for segment in self.leftovers)
         self.dirty = False
+        self._unnamed = False  # is the current file's name still to be made durable?
 
     # -- files --------------------------------------------------------------------------------------------------
 
@@ -180,18 +189,36 @@ class Spool:
         for path in sorted(self._folder.glob("*.spool")):
             number, _, day = path.stem.partition("-")
             found.append(Segment(int(number), date.fromisoformat(day), path))
+        # Notes of a segment that is gone (killed while removing it) must not be taken for another's of that number.
+        known = {path.name.partition(".")[0] for path in self._folder.glob("*.spool")}
+        for path in self._folder.glob("[0-9]*-*"):
+            if path.name.partition(".")[0] not in known:
+                path.unlink(missing_ok=True)
         return sorted(found, key=lambda segment: segment.number)
 
     def _read_state(self) -> SpoolState:
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        try:
             return msgspec.json.decode((self._folder / "state.json").read_bytes(), type=SpoolState)
+        except FileNotFoundError:
+            pass
+        except msgspec.MsgspecError as error:
+            log.error("spool state unreadable, going by the segments alone", folder=str(self._folder), error=str(error))
         return SpoolState()
 
     def save_state(self) -> None:
-        """Write `state.json`, whole or not at all."""
+        """Write `state.json`, whole or not at all; a full disk leaves an older one, from which a restart can go on."""
         aside = self._folder / "state.json.new"
-        aside.write_bytes(msgspec.json.encode(self.state))
-        aside.replace(self._folder / "state.json")
+        try:
+            aside.write_bytes(msgspec.json.encode(self.state))
+            aside.replace(self._folder / "state.json")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise FatalError(f"cannot write the spool state in {self._folder}: {error.strerror}") from error
+            if not self._state_unwritten:
+                log.error("spool state not written", folder=str(self._folder), error=error.strerror)
+            self._state_unwritten = error.strerror or "full"
+        else:
+            self._state_unwritten = ""
 
     def begin(self, day: date) -> Segment:
         """Open the next segment; the previous one must be closed."""
@@ -207,6 +234,7 @@ class Spool:
         self._next_number += 1
         self.current = segment
         self.offset = 0
+        self._unnamed = True
         return segment
 
     def append(self, entries: bytes) -> Position:
@@ -217,6 +245,9 @@ class Spool:
         assert self.current is not None
         if self.closed_bytes + self.offset + len(entries) > self._max_bytes:
             raise SpoolFull(f"{self._folder} holds {self._max_bytes} bytes (spec.connector.spool.max_mb)")
+        disk = os.fstatvfs(self._file)
+        if self._keep_free and disk.f_bavail * disk.f_frsize < self._keep_free + len(entries):
+            raise SpoolFull(f"less than {self._keep_free} bytes left for {self._folder}")
         written = 0
         try:
             while written < len(entries):
@@ -236,8 +267,11 @@ class Spool:
         if file < 0 or not self.dirty:
             return
         self.dirty = False
+        unnamed, self._unnamed = self._unnamed, False
         try:
             os.fdatasync(file)
+            if unnamed:
+                self._sync_names()
         except OSError as error:
             if error.errno == errno.EBADF:  # closed, and synced, meanwhile
                 return
@@ -257,8 +291,10 @@ class Spool:
         return segment
 
     def remove(self, segment: Segment) -> None:
-        """Forget a segment that is archived and published."""
+        """Forget a segment that is archived and published: the file before its notes, or a kill in between would
+        leave a segment that seems never archived."""
         self.closed_bytes -= segment.bytes
+        segment.path.unlink(missing_ok=True)
         for path in (*self._folder.glob(f"{segment.number:08d}-*"),):
             path.unlink(missing_ok=True)
 
@@ -271,6 +307,15 @@ class Spool:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        self._sync_names()
+
+    def _sync_names(self) -> None:
+        """Make new names in the folder survive a power cut; syncing the files alone does not."""
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def read_note(self, segment: Segment, name: str) -> bytes | None:
         """A note, or None."""
@@ -280,30 +325,37 @@ class Spool:
 
     def close(self) -> None:
         """Close everything and let another process have the folder."""
-        self.end()
-        self.save_state()
-        os.close(self._lock)
+        try:
+            self.end()
+            self.save_state()
+        finally:
+            os.close(self._lock)
 
     # -- what a crash left --------------------------------------------------------------------------------------
 
     def covered(self) -> tuple[int, str]:
         """(time, connection) of the last frame persisted or of the end of the last gap; (0, "") = never captured.
 
-        Reads the newest segment with entries only, so that a restart is not held up by old leftovers.
+        Reads the newest segment with entries only, so that a restart is not held up by old leftovers. After a crash
+        it counts more than the state, which a power cut may have spared where it took the segment's end.
         """
         covered, connection = self.state.covered_ns, self.state.connection
-        for segment in reversed(self.leftovers):
-            found = False
+        for segment in () if self.state.clean else reversed(self.leftovers):
+            found = 0
             for entry in read_entries(segment.path):
-                found = True
                 if entry.kind == RAW:
                     meta = msgspec.json.decode(entry.meta, type=RawMeta)
-                    covered, connection = max(covered, meta.last_ns), meta.connection
+                    found, connection = _later(found, meta.last_ns), meta.connection
                 elif entry.kind == GAP:
-                    covered = max(covered, msgspec.json.decode(entry.body, type=Gap).to_ns)
+                    found = _later(found, msgspec.json.decode(entry.body, type=Gap).to_ns)
             if found:
-                break
+                return found, connection
         return covered, connection
+
+
+def _later(before_ns: int, ns: int) -> int:
+    """The later of two times of entries; `ns`, which was written later, when the clock was put back between them."""
+    return ns if ns < before_ns - NS_PER_S else max(before_ns, ns)
 
 
 def _lock(path: Path) -> int:

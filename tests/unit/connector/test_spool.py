@@ -1,5 +1,6 @@
 """The write-ahead log: what was appended is read back, whatever a crash did to the end of the file."""
 
+import errno
 from datetime import date
 from pathlib import Path
 
@@ -146,3 +147,123 @@ def test_removed_segments_leave_nothing_behind(tmp_path: Path) -> None:
     assert spool.closed_bytes == 0
     assert sorted(path.name for path in (tmp_path / "kalshi").iterdir()) == ["lock"]
     spool.close()
+
+
+def test_a_kill_while_a_segment_is_removed_leaves_no_segment_without_its_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "kalshi", 1 << 20)
+    segment = spool.begin(DAY)
+    spool.end()
+    spool.note(segment, "plan", b"{}")
+    spool.note(segment, "stored", b"{}")
+    unlink, gone = Path.unlink, []
+
+    def killed_after_one(path: Path, missing_ok: bool = False) -> None:
+        if gone:
+            raise KeyboardInterrupt
+        gone.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            spool.remove(segment)
+
+    assert gone == [segment.path]
+    spool.close()
+
+
+def test_notes_of_a_segment_that_is_gone_are_not_taken_for_those_of_its_number_s_next_bearer(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "kalshi", 1 << 20)
+    segment = spool.begin(DAY)
+    spool.end()
+    spool.note(segment, "stored", b"{}")
+    segment.path.unlink()
+    spool.close()
+
+    again = Spool(tmp_path / "kalshi", 1 << 20)
+    reused = again.begin(DAY)
+
+    assert reused.number == segment.number
+    assert again.read_note(reused, "stored") is None
+    again.close()
+
+
+def at(ns: int) -> bytes:
+    return raw(b"a\nb\n", RawMeta("trades", "c-1", 2, 0, 1, ns, ns))
+
+
+def test_after_the_clock_was_put_back_coverage_ends_at_the_last_frame_not_at_the_latest(tmp_path: Path) -> None:
+    hour = 3_600_000_000_000
+    spool = Spool(tmp_path / "kalshi", 1 << 20)
+    spool.begin(DAY)
+    spool.append(at(10 * hour))
+    spool.append(at(9 * hour))
+    spool.state.covered_ns = 10 * hour
+    spool.close()
+
+    again = Spool(tmp_path / "kalshi", 1 << 20)
+
+    assert again.covered()[0] == 9 * hour
+    again.close()
+
+
+def test_a_state_that_outlived_the_end_of_its_segment_does_not_count_as_coverage(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "kalshi", 1 << 20)
+    spool.begin(DAY)
+    spool.append(at(1_000))
+    spool.state.covered_ns = 1_500  # of a frame that a power cut took from the file
+    spool.close()
+
+    again = Spool(tmp_path / "kalshi", 1 << 20)
+
+    assert again.covered()[0] == 1_000
+    again.close()
+
+
+def test_after_a_drain_coverage_ends_when_it_was_said_to_end(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "kalshi", 1 << 20)
+    spool.begin(DAY)
+    spool.append(at(1_000))
+    spool.state.covered_ns, spool.state.clean = 5_000, True
+    spool.close()
+
+    again = Spool(tmp_path / "kalshi", 1 << 20)
+
+    assert again.covered()[0] == 5_000
+    again.close()
+
+
+def test_a_disk_without_room_for_the_state_does_not_end_the_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "kalshi", 1 << 20)
+    spool.state.connection = "c-1"
+    spool.save_state()
+
+    def full(_path: Path, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        spool.state.connection = "c-2"
+        spool.save_state()
+    assert b"c-1" in (tmp_path / "kalshi" / "state.json").read_bytes()
+
+    spool.save_state()
+    assert b"c-2" in (tmp_path / "kalshi" / "state.json").read_bytes()
+    spool.close()
+
+
+def test_an_unreadable_state_is_as_none(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "kalshi", 1 << 20)
+    spool.begin(DAY)
+    spool.append(at(1_000))
+    spool.close()
+    (tmp_path / "kalshi" / "state.json").write_bytes(b"")
+
+    again = Spool(tmp_path / "kalshi", 1 << 20)
+
+    assert again.covered() == (1_000, "c-1")
+    again.close()
