@@ -5,13 +5,14 @@ durable before the first object is written, so that a repeated sealing writes th
 """
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 import structlog
 
-from ssmd.archive.writer import ObjectConflict, RawSegment, compress, next_number, store_gap, store_raw
+from ssmd.archive.writer import FRAME_BYTES, ObjectConflict, RawSegment, compress, next_number, store_gap, store_raw
 from ssmd.connector.outbox import Outbox
 from ssmd.connector.spool import GAP, RAW, RawMeta, Segment, Spool, read_entries
 from ssmd.errors import FatalError, TransientError
@@ -106,6 +107,15 @@ class Sealer:
                 log.error("unavailable, spool keeps the data", what=what, error=error.message, hint=error.hint)
             self.trouble[what] = error.message
             return False
+        except OSError as error:  # the spool's disk: what is compressed stands there for a while
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise FatalError(f"cannot work in the spool folder: {error}") from error
+            if "disk" not in self.trouble:
+                log.error("disk full, nothing can be sealed", error=str(error), hint="free some disk space")
+            self.trouble["disk"] = f"no space left for sealing: {error.strerror}"
+            return False
+        if worked and what == "storage":
+            self.trouble.pop("disk", None)
         if worked and what in self.trouble:
             del self.trouble[what]
             log.info("available again", what=what)
@@ -212,8 +222,9 @@ class Sealer:
             await asyncio.to_thread(self._registry.record_objects, self._feed, stored.objects)
         if stored.gaps:
             await asyncio.to_thread(self._registry.record_gaps, stored.gaps)
-        self._stored.popleft()
-        self._done.append(segment)
+        if self._stored and self._stored[0][0] is segment:  # else it was given up meanwhile (`make_room`)
+            self._stored.popleft()
+            self._done.append(segment)
         return True
 
     # -- trimming -----------------------------------------------------------------------------------------------
@@ -259,7 +270,10 @@ class Contents:
     def lines(self, group: str) -> Iterator[bytes]:
         """The group's raw lines, in the order received."""
         for body in self.bodies[group]:
-            yield bytes(body)
+            if len(body) <= FRAME_BYTES:
+                yield bytes(body)
+            else:  # one by one: together they might not fit into a frame of the archive
+                yield from bytes(body).splitlines(keepends=True)
 
 
 def _read(segment: Segment) -> Contents:
