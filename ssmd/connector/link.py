@@ -10,11 +10,13 @@ import structlog
 
 from ssmd.errors import ConfigError, RateLimited, Unavailable
 
-MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_FRAME_BYTES = 32 * 1024 * 1024
+"""Larger ones end the connection. In base64 it still fits into a zstd frame of the archive (64 MiB)."""
 _BATCH = 512
 _PING_AFTER_S = 2.0
 _DEAD_AFTER_S = 6.0
 _HANDSHAKE_S = 4.0
+_CONNECT_S = 6.0
 
 log = structlog.get_logger(component="connector")
 
@@ -45,7 +47,10 @@ class Link(picows.WSListener):
         self._heard_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: picows.WSTransport | None = None
+        self._abandoned = False
         self.closed = asyncio.Event()
+        self.farewell = False
+        """The exchange sent a close frame: it had sent nothing else that did not arrive."""
         self.reason = "connection_lost"
         self.failure: BaseException | None = None
 
@@ -53,6 +58,9 @@ class Link(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
+        if self._abandoned:
+            transport.disconnect(graceful=False)
+            return
         self._timer = self._loop.call_later(1.0, self._watch)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
@@ -69,6 +77,7 @@ class Link(picows.WSListener):
             # picows's own pong would keep the frames before a trailing ping from being handed over
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CLOSE:
+            self.farewell = True
             self._flush()
             transport.send_close(frame.get_close_code())
             transport.disconnect()
@@ -79,7 +88,7 @@ class Link(picows.WSListener):
     def _continue(self, frame: picows.WSFrame) -> None:
         self._fragments.append(frame.get_payload_as_bytes())
         if sum(map(len, self._fragments)) > MAX_FRAME_BYTES:
-            log.error("a fragmented message is larger than 64 MiB, connection dropped")
+            log.error("a fragmented message is too large, connection dropped", max_bytes=MAX_FRAME_BYTES)
             self.drop("connection_lost")
         elif frame.fin:
             self._frames.append((time.time_ns(), b"".join(self._fragments)))
@@ -118,6 +127,11 @@ class Link(picows.WSListener):
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
 
+    def abandon(self) -> None:
+        """Nobody waits for this connection any more: should it come about, it is cut."""
+        self._abandoned = True
+        self.drop("connection_lost")
+
     @property
     def silent_s(self) -> float:
         """Seconds since the last byte (heartbeats included)."""
@@ -143,17 +157,25 @@ async def connect(url: str, headers: dict[str, str], on_frames: "OnFrames") -> L
 
     Raises CredentialsRefused (401, 403), RateLimited (429, 418) or ExchangeUnavailable, each saying where and why.
     """
+    links: list[Link] = []
+
+    def new_link() -> Link:
+        links.append(Link(on_frames))
+        return links[-1]
+
     try:
-        _, link = await picows.ws_connect(
-            lambda: Link(on_frames),
-            url,
-            websocket_handshake_timeout=_HANDSHAKE_S,
-            extra_headers=headers,
-            max_frame_size=MAX_FRAME_BYTES,
-            max_redirects=0,
-            enable_auto_ping=False,
-            enable_auto_pong=False,
-        )
+        # picows limits its handshake alone; TCP to a host that swallows packets, or TLS, would take minutes
+        async with asyncio.timeout(_CONNECT_S):
+            _, link = await picows.ws_connect(
+                new_link,
+                url,
+                websocket_handshake_timeout=_HANDSHAKE_S,
+                extra_headers=headers,
+                max_frame_size=MAX_FRAME_BYTES,
+                max_redirects=0,
+                enable_auto_ping=False,
+                enable_auto_pong=False,
+            )
     except picows.WSInvalidStatusError as error:
         status = int(error.response.status) if error.response is not None else 0
         if status in (401, 403):
@@ -162,6 +184,8 @@ async def connect(url: str, headers: dict[str, str], on_frames: "OnFrames") -> L
             raise RateLimited(f"the exchange at {url} asked for patience (HTTP {status})") from error
         raise ExchangeUnavailable(f"the exchange at {url} answered HTTP {status}") from error
     except (picows.WSError, OSError, TimeoutError) as error:
+        for abandoned in links:
+            abandoned.abandon()
         raise ExchangeUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}") from error
     assert isinstance(link, Link)
     return link
