@@ -263,7 +263,7 @@ class Pipeline:
             self._on_segment_end(segment)
 
     def _append(self, entries: list[bytes], first_ns: int, conversation: Conversation) -> bool:
-        if self._full_since_ns and first_ns < self._full_retry_ns:
+        if self._full_since_ns and self._full_retry_ns - _FULL_RETRY_NS <= first_ns < self._full_retry_ns:
             return False
         while True:
             try:
@@ -274,6 +274,11 @@ class Pipeline:
                     return self._spool_full(error, first_ns, conversation)
         self.close_full_gap(conversation.connection, first_ns)
         return True
+
+    @property
+    def losing(self) -> bool:
+        """Is the spool full, so that frames are being lost?"""
+        return self._full_since_ns > 0
 
     def close_full_gap(self, connection: str, to_ns: int) -> None:
         """Record the frames that a full spool cost, if it did."""

@@ -35,6 +35,7 @@ class Report:
         self._stored = (0, 0)
         self._problems: dict[str, int] = {}
         self._waiting: deque[Issue] = deque(maxlen=_MAX_WAITING)
+        self._flushing = asyncio.Lock()
         self.gap_count = 0
 
     def gap(self, gap: Gap) -> None:
@@ -73,6 +74,10 @@ class Report:
 
     async def flush(self, pipeline: Pipeline, sealer: Sealer) -> None:
         """Write the problems since the last flush to the registry; what cannot be written waits."""
+        async with self._flushing:  # the drain's may meet the regular one
+            await self._flush(pipeline, sealer)
+
+    async def _flush(self, pipeline: Pipeline, sealer: Sealer) -> None:
         today = day_of(now_ns())
         for kind, count in pipeline.problems.items():
             new = count - self._problems.get(kind, 0)
@@ -87,10 +92,9 @@ class Report:
         if not self._waiting:
             return
         issues = list(self._waiting)
+        self._waiting.clear()
         try:
             await asyncio.to_thread(self._registry.record_issues, issues)
         except TransientError as error:
             log.warning("issues not written down yet", error=error.message, waiting=len(issues))
-        else:
-            for _ in issues:
-                self._waiting.popleft()
+            self._waiting.extendleft(reversed(issues))

@@ -181,7 +181,11 @@ class Connector:
         mapper = exchange.mapper(connection)
         self._conversation = Conversation(connection, mapper, exchange.session(mapper, self._settings.selects))
         session = self._conversation.session
-        link = await links.connect(exchange.url, credentials.headers(), self._on_frames)
+        try:
+            link = await links.connect(exchange.url, credentials.headers(), self._on_frames)
+        except BaseException:
+            self._conversation = None
+            raise
         self._link = link
         self._connected_ns = now_ns()
         self._problem = ""
@@ -209,15 +213,16 @@ class Connector:
             raise link.failure
 
     def _session_ended(self, link: Link, goodbye_ns: int) -> None:
-        """Open the gap: from the last frame, or from our goodbye, before which the exchange had sent nothing more."""
+        """Open the gap: from the last frame, or from our goodbye if the exchange answered it and so all had arrived."""
         conversation, self._conversation, self._link = self._conversation, None, None
         self._connected_ns = 0
         assert conversation is not None
         self._last_requested = conversation.session.requested_tickers
         log.info("connection ended", connection=conversation.connection, reason=link.reason, frames=conversation.n)
-        self._pipeline.close_full_gap(conversation.connection, now_ns())
-        if conversation.last_ns:
-            from_ns = max(conversation.last_ns, goodbye_ns)
+        lost_until_ns = now_ns() if self._pipeline.losing else 0
+        self._pipeline.close_full_gap(conversation.connection, lost_until_ns)
+        if conversation.last_ns or lost_until_ns:
+            from_ns = max(conversation.last_ns, lost_until_ns, goodbye_ns if link.farewell else 0)
             self._gap = _OpenGap(from_ns, link.reason, conversation.connection)
             self._problem = f"connection ended: {link.reason}"
 
@@ -275,12 +280,14 @@ class Connector:
                     log.warning("exchange", problem=problem.message, reconnect=problem.reconnect)
                     if problem.reconnect:
                         link.drop("connection_lost")
-                self._spool.state.covered_ns = max(self._spool.state.covered_ns, conversation.last_ns)
-                self._spool.state.connection = conversation.connection
+                if conversation.last_ns:  # the last frame's, not the latest: the clock may have been put back
+                    self._spool.state.covered_ns = conversation.last_ns
+                    self._spool.state.connection = conversation.connection
             self._outbox.settle()
             self._sealer.trim()
             self._spool.save_state()
-            self._report.measure(self._pipeline, self._outbox, self._spool, conversation, self._sealer)
+            connected = conversation if link is not None else None
+            self._report.measure(self._pipeline, self._outbox, self._spool, connected, self._sealer)
 
     async def _write_reports(self) -> None:
         while True:
@@ -324,6 +331,8 @@ class Connector:
         if not hasattr(self, "_pipeline"):
             return {"status": "starting"}
         trouble = dict(self._sealer.trouble)
+        if self._pipeline.losing:
+            trouble["spool"] = "the spool is full, frames are being lost; free some disk space"
         if self._outbox.behind:
             trouble["stream"] = "the broker is behind; frames are archived and will be published"
         return {

@@ -149,3 +149,38 @@ async def test_a_full_spool_is_a_recorded_gap_and_capture_goes_on(tmp_path: Path
         # T: what found no room on its way to the stream is made again from raw by compaction
         assert result.rules <= {"I5", "T"}, result.table()
         assert result.missing > 0
+
+
+async def test_what_a_dead_link_swallowed_before_the_order_to_stop_is_in_the_gap(tmp_path: Path) -> None:
+    async with capture(tmp_path, FAST) as stack:
+        stack.start_connector()
+        await stack.until(lambda: stack.sent > 1000)
+        stack.simulator.fault("half_open", seconds=30)
+        before = stack.sent
+        await stack.until(lambda: stack.sent > before + 1000)
+        await stack.finish()
+
+        result = stack.check(trades=False)
+        assert not result.findings, result.table()
+        assert result.missing > 0
+
+
+async def test_a_spool_that_is_full_across_a_reconnect_says_so_and_leaves_no_hole_without_a_gap(tmp_path: Path) -> None:
+    async with capture(tmp_path, FAST) as stack:
+        stack.spool_max_bytes = 50_000  # nothing is sealed before it is full
+        stack.start_connector()
+        await stack.until(lambda: "spool" in str(stack.connector.health().get("trouble")))
+        assert stack.connector.health()["status"] == "degraded"
+        for _ in range(2):  # the second connection lives and dies without one frame kept
+            before = stack.sent
+            stack.simulator.fault("close")
+            await stack.until(lambda before=before: stack.sent > before + 1000)  # type: ignore[misc]
+        stack.simulator.fault("refuse_429", seconds=1.0)
+        stack.simulator.fault("close")
+        await stack.until(lambda: stack.connector.health()["connected"] is False)
+        await stack.until(lambda: stack.connector.health()["connected"] is True)
+        await stack.finish()
+
+        result = stack.check(trades=False)
+        assert result.rules <= {"I5"}, result.table()
+        assert result.missing > 0
