@@ -27,7 +27,8 @@ MAX_TYPE_LENGTH = 64
 MAX_DEPTH = 64
 _MAX_INTEGER_DIGITS = 4000
 
-_HOT = frozenset({"orderbook", "trades", "ticker"})
+_KINDS = {kind: (name, group, group in ("orderbook", "trades", "ticker")) for kind, (name, group) in KIND_OF.items()}
+"""Name, group, and whether the body is flat: the others may hold anything, so their depth is bounded."""
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _decode_any = msgspec.json.Decoder().decode
@@ -44,12 +45,10 @@ class KalshiDecoder:
             message = decode_strict(frame)
         except _DECODE_ERRORS:
             return _decode_drifted(frame)
-        name, group = KIND_OF[type(message)]
-        # Bodies of the busy groups are flat; the others may hold anything, so their depth is bounded here.
-        if group not in _HOT and too_deep(frame):
+        name, group, flat = _KINDS[message.__class__]
+        if not flat and too_deep(frame):
             return Decoded("invalid", "control", False, None, None, None, "too_deep")
-        inline = not (10 in frame or 13 in frame)
-        return Decoded(name, group, inline, message.sid, message.seq, message)
+        return Decoded(name, group, 10 not in frame and 13 not in frame, message.sid, message.seq, message)
 
 
 def _decode_drifted(frame: bytes) -> Decoded:
