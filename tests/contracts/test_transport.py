@@ -1,15 +1,17 @@
 """One suite for every transport: publishing, consuming, live subscriptions, requests, and outages."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
+import nats
 import pytest
 
 from ssmd.middleware.transport.interface import Batch, Delivered, Outgoing, Publisher, Transport, TransportUnavailable
 from ssmd.middleware.transport.memory import MemoryTransport
-from ssmd.middleware.transport.nats import NatsTransport
+from ssmd.middleware.transport.nats import NatsTransport, stream_config
 
 if TYPE_CHECKING:
     from tests.servers import NatsServer
@@ -220,3 +222,93 @@ async def test_a_broker_that_is_away_is_an_error_that_says_where(harness: Harnes
                 break
             except TransportUnavailable:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_message_too_large_for_the_broker_does_not_hold_up_the_others(nats_broker: "NatsServer") -> None:
+    transport = NatsTransport(nats_broker.url)
+    feed = next(_feeds)
+    publisher = await transport.publisher(feed)
+    await ready(publisher)
+    huge = Outgoing(f"{feed}.trade.T0".encode(), b"huge", b"x" * (1 << 20))  # with its header just above 1 MiB
+
+    publisher.send(messages(feed, 0, 5))
+    publisher.send([huge, *messages(feed, 5, 5)])
+    publisher.send([huge])
+    await settle(publisher, 12)
+    publisher.send(messages(feed, 10, 5))
+    await settle(publisher, 17)
+
+    assert publisher.connected
+    assert (await transport.ensure_stream(feed)).last_seq == 15
+    await transport.close()
+
+
+async def test_a_message_above_the_stream_s_own_limit_does_not_hold_up_the_others(nats_broker: "NatsServer") -> None:
+    transport = NatsTransport(nats_broker.url)
+    feed = next(_feeds)
+    await made_by_hand(nats_broker, stream_config(feed, 1 << 26) | {"max_msg_size": 1_000})
+    publisher = await transport.publisher(feed)
+    await ready(publisher)
+
+    publisher.send([*messages(feed, 0, 5), Outgoing(f"{feed}.trade.T0".encode(), b"huge", b"x" * 2_000)])
+    publisher.send(messages(feed, 5, 5))
+    await settle(publisher, 11)
+
+    assert (await transport.ensure_stream(feed)).last_seq == 10
+    await transport.close()
+
+
+async def test_a_stream_that_lacks_subjects_is_given_them(nats_broker: "NatsServer") -> None:
+    transport = NatsTransport(nats_broker.url)
+    feed = next(_feeds)
+    await made_by_hand(nats_broker, {"name": f"ssmd-{feed}", "subjects": [f"{feed}.trade.*"], "storage": "file"})
+    publisher = await transport.publisher(feed)
+    await ready(publisher)
+
+    publisher.send([*messages(feed, 0, 5), Outgoing(f"{feed}.gap.c-1".encode(), b"gap", b"x")])
+    await settle(publisher, 6)
+
+    assert (await transport.ensure_stream(feed)).last_seq == 6
+    await transport.close()
+
+
+async def test_a_reader_is_told_before_it_gets_the_same_numbers_from_a_stream_made_anew(
+    nats_broker: "NatsServer",
+) -> None:
+    transport = NatsTransport(nats_broker.url)
+    feed = next(_feeds)
+    await made_by_hand(nats_broker, stream_config(feed, 1 << 26))
+    await publish(transport, feed, 0, 5)
+    consumer = await transport.consumer(feed, "reader")
+    assert [message.stream_seq for message in await consumer.fetch(10, 5)] == [1, 2, 3, 4, 5]
+
+    nats_broker.kill()  # while the reader is busy elsewhere
+    nats_broker.start()
+    client = await nats.connect(nats_broker.url)
+    await client.request(f"$JS.API.STREAM.DELETE.ssmd-{feed}", b"")
+    await client.close()
+    await made_by_hand(nats_broker, stream_config(feed, 1 << 26))
+    again = NatsTransport(nats_broker.url)
+    await publish(again, feed, 5, 3)
+
+    for _ in range(3):  # told of the lost connection, then that this is another stream, as often as it asks
+        with pytest.raises(TransportUnavailable):
+            await consumer.fetch(10, 5)
+    fresh = await again.consumer(feed, "reader")
+    assert [message.payload for message in await fresh.fetch(10, 5)] == [b"payload 5", b"payload 6", b"payload 7"]
+    await transport.close()
+    await again.close()
+
+
+async def publish(transport: Transport, feed: str, first: int, amount: int) -> None:
+    publisher = await transport.publisher(feed)
+    await ready(publisher)
+    publisher.send(messages(feed, first, amount))
+    await settle(publisher, amount)
+
+
+async def made_by_hand(broker: "NatsServer", config: dict[str, object]) -> None:
+    """A stream of somebody else's making."""
+    client = await nats.connect(broker.url)
+    await client.request(f"$JS.API.STREAM.CREATE.{config['name']}", json.dumps(config).encode())
+    await client.close()

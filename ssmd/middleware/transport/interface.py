@@ -47,7 +47,10 @@ class Publisher(Protocol):
 
     @property
     def acked(self) -> int:
-        """How many messages, counted in the order of `send`, are stored by the broker without a hole."""
+        """How many messages, counted in the order of `send`, are stored by the broker without a hole.
+
+        One that the broker can never take (it is too large) is logged and counted as well: the rest must go on.
+        """
         ...
 
     @property

@@ -135,7 +135,9 @@ class NatsTransport:
         name = stream_name(feed)
         info = await self._api(f"STREAM.INFO.{name}", {})
         if json.loads(info).get("error", {}).get("err_code") != _NOT_FOUND:
-            return stream_state(info)
+            state = stream_state(info)
+            await self._mend(feed, json.loads(info)["config"])
+            return state
         size = _MAX_BYTES
         while True:
             made = await self._api(f"STREAM.CREATE.{name}", stream_config(feed, size))
@@ -145,6 +147,26 @@ class NatsTransport:
             size //= 2  # a small disk: JetStream reserves the whole of max_bytes
         log.info("stream created", stream=name, max_bytes=size)
         return stream_state(made)
+
+    async def _mend(self, feed: str, config: dict[str, Any]) -> None:
+        """Let a stream that somebody else made, or an older version, take all of the feed's subjects.
+
+        A subject that it lacks would be refused for ever, and with it everything behind it.
+        """
+        ours = stream_config(feed, 0)
+        missing = [subject for subject in ours["subjects"] if subject not in config.get("subjects", ())]
+        if not missing and config.get("republish"):
+            return
+        name = stream_name(feed)
+        config |= {"subjects": [*config.get("subjects", ()), *missing]}
+        config["republish"] = config.get("republish") or ours["republish"]
+        changed = json.loads(await self._api(f"STREAM.UPDATE.{name}", config))
+        if "error" in changed:
+            raise TransportUnavailable(
+                f"the stream {name} lacks settings and cannot be changed: {changed['error'].get('description')}",
+                f"its subjects must be {', '.join(ours['subjects'])}; change it with the nats command, or delete it",
+            )
+        log.warning("stream settings completed", stream=name, subjects=missing)
 
     async def publisher(self, feed: str) -> Publisher:
         async def ensure() -> None:

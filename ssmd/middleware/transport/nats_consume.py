@@ -43,10 +43,15 @@ class NatsConsumer:
         self._replies: dict[int, bytes] = {}
         self._confirmed: asyncio.Future[None] | None = None
         self._failure = ""
+        self._identity = ""
+        self._lost = False  # the connection, and the reader was not told yet
 
     async def open(self) -> None:
-        """Prepare the durable and connect; TransportUnavailable when the broker is away."""
-        await self._prepare()
+        """Prepare the durable and connect; TransportUnavailable when the broker is away or the stream another one."""
+        prepared = await self._prepare()
+        if prepared.identity != (self._identity or prepared.identity):
+            raise TransportUnavailable(f"the stream {self._stream} was made anew; this consumer belongs to the old one")
+        self._identity = prepared.identity
         self._failure = ""
         self._buffer.clear()
         self._ack_subjects.clear()
@@ -59,6 +64,7 @@ class NatsConsumer:
 
     def _on_lost(self) -> None:
         self._wire = None
+        self._lost = True
         self._arrived.set()
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_exception(TransportUnavailable("the NATS server went away before confirming an ack"))
@@ -103,7 +109,11 @@ class NatsConsumer:
         self._failure = headers.split(b"\r\n")[0].decode("ascii", "replace")
 
     async def fetch(self, max_messages: int, timeout_s: float) -> list[Delivered]:
-        if self._wire is None:
+        if self._lost and not self._buffer:
+            # The reader looks whether the stream is still the one it knows, before it takes equal numbers for equal.
+            self._lost = False
+            raise TransportUnavailable("the connection to the NATS server was lost")
+        if self._wire is None and not self._buffer:
             await self.open()
         try:
             async with asyncio.timeout(timeout_s):
@@ -132,6 +142,7 @@ class NatsConsumer:
         if self._wire is None:
             if self._buffer:
                 return
+            self._lost = False
             raise TransportUnavailable("the connection to the NATS server was lost")
         if self._wanted <= _PULL // 2 and len(self._buffer) < _PULL:
             self._pull(_PULL)

@@ -20,6 +20,8 @@ _WINDOW = 8_000
 _MAX_UNSENT = 8 * 1024 * 1024
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 _RESEND_S = 1.0
+_TOO_LARGE = 10054
+"""JetStream's error for a message above the stream's own limit: asking again is of no use."""
 _ACK_END = b"}\r\n"
 """What a whole ack ends with: its payload is one JSON object."""
 
@@ -66,17 +68,33 @@ class NatsPublisher:
     def _write(self, first: int, messages: Sequence[Outgoing]) -> None:
         if self._wire is None:
             return
-        inbox = self._inbox
+        inbox, limit = self._inbox, self._wire.max_payload
         parts = []
         index = first
+        rejected = False
         for subject, message_id, payload in messages:
             head = 27 + len(message_id)  # NATS/1.0\r\nNats-Msg-Id: <id>\r\n\r\n
+            if head + len(payload) > limit:
+                self._reject(index, subject, head + len(payload), limit)
+                rejected = True
+                index += 1
+                continue
             parts.append(
                 b"HPUB %b %b%d %d %d\r\nNATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n%b\r\n"
                 % (subject, inbox, index, head, head + len(payload), message_id, payload)
             )
             index += 1
         self._wire.write(b"".join(parts))
+        if rejected:
+            self._settle()
+
+    def _reject(self, index: int, subject: bytes, size: int, limit: int | None) -> None:
+        """Go on without a message: sent again and again it would end every connection, and nothing behind it arrive."""
+        self._ahead.add(index)
+        log.error(
+            "message too large for the broker, not published", subject=subject.decode(), bytes=size, limit=limit,
+            hint="raise the server's max_payload or the stream's max_msg_size; the raw archive has the frame",
+        )  # fmt: skip
 
     async def wait(self) -> None:
         await self._changed.wait()
@@ -120,10 +138,14 @@ class NatsPublisher:
                 continue
             index = int(subject[len(self._inbox) :])
             if headers or b'"error"' in payload:
-                self._refuse(headers, payload)
+                self._refuse(index, headers, payload)
                 continue
             if index >= self._acked:
                 self._ahead.add(index)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Move on to the first message that is neither stored nor rejected."""
         count = 0
         while self._acked + count in self._ahead:
             self._ahead.discard(self._acked + count)
@@ -138,12 +160,16 @@ class NatsPublisher:
             popleft()
         self._changed.set()
 
-    def _refuse(self, headers: bytes, payload: bytes) -> None:
+    def _refuse(self, index: int, headers: bytes, payload: bytes) -> None:
         """The broker would not store a message: stop, mend the stream and send the window again."""
+        error = json.loads(payload).get("error", {}) if payload else {}
+        if error.get("err_code") == _TOO_LARGE and index >= self._acked and index not in self._ahead:
+            message = self._window[index - self._acked]
+            self._reject(index, message.subject, len(message.payload), None)
+            return
         if self._refused:
             return
         if payload:
-            error = json.loads(payload).get("error", {})
             self._refused = f"{error.get('err_code')} {error.get('description')}"
         else:
             self._refused = headers.split(b"\r\n")[0].decode("ascii", "replace")

@@ -18,6 +18,8 @@ _CONNECT_TIMEOUT_S = 3.0
 _PING_EVERY_S = 5.0
 _SILENT_AFTER_S = 15.0
 _MAX_PARTIAL = 64 * 1024 * 1024
+_MAX_PAYLOAD = 1024 * 1024
+"""A server's limit where it tells none; a larger message makes it end the connection."""
 
 
 class Received(NamedTuple):
@@ -45,6 +47,7 @@ class NatsWire(asyncio.Protocol):
         self.on_acks: Callable[[bytes], bytes] | None = None
         """When set, sees each read first and returns what it did not consume: the publisher's short cut for acks."""
         self.error = ""
+        self.max_payload = _MAX_PAYLOAD
 
     # -- connection ---------------------------------------------------------------------------------------------
 
@@ -66,6 +69,7 @@ class NatsWire(asyncio.Protocol):
         """Exchange INFO, CONNECT and PING; raises TransportUnavailable when the server refuses."""
         parts = urlsplit(url)
         info = await self._info
+        self.max_payload = int(cast(int, info.get("max_payload", _MAX_PAYLOAD)))
         if parts.scheme == "tls" or info.get("tls_required"):
             await self._start_tls(parts.hostname or "")
         options: dict[str, object] = {

@@ -157,7 +157,8 @@ def test_a_kill_while_a_segment_is_removed_leaves_no_segment_without_its_notes(
     spool.end()
     spool.note(segment, "plan", b"{}")
     spool.note(segment, "stored", b"{}")
-    unlink, gone = Path.unlink, []
+    unlink = Path.unlink
+    gone: list[Path] = []
 
     def killed_after_one(path: Path, missing_ok: bool = False) -> None:
         if gone:
