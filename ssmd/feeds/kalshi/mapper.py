@@ -170,17 +170,15 @@ class KalshiMapper:
             return self._bad_book_frame(ticker, error.problem)
         side = body.side
         if side == "yes":
-            size = book.change(_BUY, price, change)
-            bids: tuple[Level, ...] = ((price, size),)
+            bids: tuple[Level, ...] = ((price, book.change(_BUY, price, change)),)
             asks: tuple[Level, ...] = ()
         elif side == "no":
             price = SCALE - price
-            size = book.change(_SELL, price, change)
             bids = ()
-            asks = ((price, size),)
+            asks = ((price, book.change(_SELL, price, change)),)
         else:
             return self._bad_book_frame(ticker, "bad_side")
-        if size == 0 and book.shortfalls:
+        if book.shortfalls:
             book.shortfalls = 0
             self._count("negative_size")
         return OrderBookUpdate(
