@@ -38,6 +38,7 @@ _FIRST_RETRY_S = 0.2
 _MAX_RETRY_S = 3.0
 _MAX_PATIENCE_S = 8.0
 _MAX_REFUSED_S = 30.0
+_SUBSCRIBED_AFTER_S = 15.0
 
 log = structlog.get_logger(component="connector")
 
@@ -278,6 +279,7 @@ class Connector:
                 self._send(link, conversation.session.tick(now))
                 for problem in conversation.session.take_problems():
                     log.warning("exchange", problem=problem.message, reconnect=problem.reconnect)
+                    self._problem = problem.message
                     if problem.reconnect:
                         link.drop("connection_lost")
                 if conversation.last_ns:  # the last frame's, not the latest: the clock may have been put back
@@ -333,6 +335,10 @@ class Connector:
         trouble = dict(self._sealer.trouble)
         if self._pipeline.losing:
             trouble["spool"] = "the spool is full, frames are being lost; free some disk space"
+        if conversation and connected and now_ns() - self._connected_ns > _SUBSCRIBED_AFTER_S * NS_PER_S:
+            session = conversation.session
+            if session.requested_tickers and not session.subscribed_tickers:
+                trouble["exchange"] = f"connected, but no book is subscribed: {self._problem or 'no answer'}"
         if self._outbox.behind:
             trouble["stream"] = "the broker is behind; frames are archived and will be published"
         return {
