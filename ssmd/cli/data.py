@@ -10,11 +10,11 @@ from cyclopts import App
 
 from ssmd.cli.opening import Opener, registry_of
 from ssmd.cli.options import EnvFile, Feed, Json, choose
-from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, show_rows
+from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, show_rows, talk
 from ssmd.clock import NS_PER_S, day_of, iso, now_ns
-from ssmd.errors import EXIT_DONE, EXIT_FINDINGS
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, TransientError
 from ssmd.market.events import Gap
-from ssmd.registry.interface import InventoryRow
+from ssmd.registry.interface import InventoryRow, Registry
 
 if TYPE_CHECKING:
     from ssmd.backfill import CompactReport
@@ -76,30 +76,46 @@ def gaps(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, js
 
 @app.command
 def verify(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, json: Json = False) -> int:
-    """Recount a day (UTC; default: today) without trusting its writers. Exit code 6 when something is found."""
+    """Recount a day (UTC; default: today) without trusting its writers. Exit code 6 when something is found.
+
+    Without the database the archive is recounted all the same; then the exit code is 7 unless something is found.
+    """
     from ssmd.quality.condition import record_condition
     from ssmd.quality.verify import verify as recount
 
     chosen = choose(env)
     buckets = chosen.environment.spec.middleware.storage.buckets
 
-    async def work() -> "VerifyReport":
+    async def work() -> "tuple[VerifyReport, bool]":
         async with AsyncExitStack() as stack:
             opener = Opener(chosen, stack)
-            registry, today = opener.registry(), day_of(now_ns())
+            registry, today = await _reachable(opener.registry()), day_of(now_ns())
             report = await recount(
                 chosen.feed(feed), date or today, opener.storage(), registry,
                 raw_bucket=buckets.raw, normalized_bucket=buckets.normalized,
             )  # fmt: skip
-            await asyncio.to_thread(record_condition, report, registry, today)
-            return report
+            if registry is not None:
+                await asyncio.to_thread(record_condition, report, registry, today)
+            return report, registry is not None
 
-    report = asyncio.run(work())
+    report, complete = asyncio.run(work())
     if json:
         show_json(msgspec.to_builtins(report))
     else:
         _show_verification(report)
-    return EXIT_DONE if report.clean else EXIT_FINDINGS
+    if not report.clean:
+        return EXIT_FINDINGS
+    return EXIT_DONE if complete else EXIT_UNAVAILABLE
+
+
+async def _reachable(registry: Registry) -> Registry | None:
+    """The registry, or None, with a word about it, when the database is away."""
+    try:
+        await asyncio.to_thread(registry.ping)
+    except TransientError as error:
+        talk(f"{error}\n  The rows are not checked; the archive is.")
+        return None
+    return registry
 
 
 @app.command

@@ -12,6 +12,7 @@ from ssmd.market.events import Gap
 from ssmd.registry.interface import Market, ObjectRecord
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.resources import resource
+from tests.servers import free_port
 
 MEMORY = str(resource("environments") / "test.yaml")
 DAY = date(2026, 11, 22)
@@ -165,3 +166,18 @@ def test_an_empty_day_verifies_and_compacts_to_nothing(capsys: pytest.CaptureFix
     assert main(["data", "compact", "--env", MEMORY, "--date", "2026-11-20"]) == 0
     assert "0 frames became no events" in capsys.readouterr().out
     assert main(["data", "compact", "--env", MEMORY]) == 2
+
+
+def test_verification_without_the_database_recounts_the_archive_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[3] / "environments" / "local.yaml").read_text()
+    environment = tmp_path / "away.yaml"
+    environment.write_text(text.replace("15432", str(free_port())))
+
+    code = main(["data", "verify", "--env", str(environment), "--date", "2026-11-20"])
+
+    said = capsys.readouterr()
+    assert code == 7
+    assert "rows are not checked" in said.err
+    assert "not run: no database" in said.out
