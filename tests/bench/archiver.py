@@ -26,7 +26,7 @@ from tests.bench.frames import Tape
 from tests.bench.measure import Lap, Stopwatch
 
 BUCKET = "ssmd-normalized"
-NAIVE_MESSAGES = 10_000
+NAIVE_MESSAGES = 5_000
 _BATCH = 500
 
 

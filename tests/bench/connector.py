@@ -23,7 +23,7 @@ from tests.bench.frames import Tape
 from tests.bench.measure import Lap, Stopwatch
 from tests.bench.naive import NaiveNormalizer
 
-BATCH = 128
+BATCH = 256
 """Frames of one read; the link hands over up to 512."""
 CONNECTION = "c-19a2b3c4d5e-abcdef"
 SEAL_BYTES = 64 << 20

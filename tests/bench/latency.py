@@ -12,6 +12,9 @@ from tests.bench.broker import Broker
 from tests.servers import free_port
 
 
+WARM_UP_S = 0.5
+
+
 class Ages(msgspec.Struct):
     """How old trades were when the client had them, in milliseconds; `late` is the source's worst delay.
 
@@ -67,7 +70,7 @@ class Chain:
 
     async def lap(self, rate: int, seconds: float) -> Ages:
         """The ages of trades at `rate` frames a second."""
-        await self._exchange.ask(f"{rate} 0.5")
+        await self._exchange.ask(f"{rate} {WARM_UP_S}")
         await asyncio.sleep(0.3)
         await self._client.ask("clear")
         sent, late = await self._exchange.ask(f"{rate} {seconds}", 4 * seconds + 30)
@@ -81,13 +84,13 @@ class Chain:
 
 
 @contextlib.asynccontextmanager
-async def chain(broker: Broker, *, peer: bool) -> AsyncIterator[Chain]:
-    """The processes of ssmd, or of the peer."""
+async def chain(broker: Broker, frames: int, *, peer: bool) -> AsyncIterator[Chain]:
+    """The processes of ssmd, or of the peer; `frames` are enough for all laps."""
     if not peer:
         await broker.fresh_stream()
     prefix, port = "peer-" if peer else "", str(free_port())
     async with (
-        _party("exchange", port) as exchange,
+        _party("exchange", port, str(frames)) as exchange,
         _party(f"{prefix}gateway", broker.url) as gateway,
         _party(f"{prefix}connector", port, broker.url),
         _party("client", gateway.greeting) as client,

@@ -23,7 +23,6 @@ from tests.bench.broker import FEED
 from tests.bench.frames import BOOK_SID, TICKER_SID, TRADE_SID, Generator
 
 PEER_FEED = "peer"
-_FRAMES = 200_000
 _STEP_S = 0.001
 _STAMP = re.compile(rb'rade_?[iI]d": ?"([0-9]{19})"')
 _SIDS = {"orderbook_delta": BOOK_SID, "ticker": TICKER_SID, "trade": TRADE_SID, "market_lifecycle_v2": 4}
@@ -82,9 +81,9 @@ class Exchange(asyncio.Protocol):
         self._links.remove(self)
 
 
-async def exchange(port: str) -> None:
+async def exchange(port: str, frames: str) -> None:
     """On `RATE SECONDS` on stdin: play that to whoever is connected, print the trades sent and the worst delay (ms)."""
-    tape = Generator(more_trades=0.4).tape(_FRAMES)
+    tape = Generator(more_trades=0.4).tape(int(frames))
     parts = [_IN_FRAME.split(frame) if b'"trade_id"' in frame else [frame] for frame in tape.frames]
     links: list[Exchange] = []
     loop = asyncio.get_running_loop()
@@ -99,7 +98,7 @@ async def exchange(port: str) -> None:
             due = min(int(elapsed * rate), int(rate * seconds))
             batch = []
             for n in range(played, start + due):
-                frame = parts[n % _FRAMES]
+                frame = parts[n % len(parts)]
                 stamped = len(frame) > 1
                 trades += stamped
                 batch.append(b'%b"trade_id":"%d"%b' % (frame[0], time.time_ns(), frame[2]) if stamped else frame[0])

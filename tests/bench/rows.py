@@ -19,6 +19,7 @@ from tests.bench.measure import Lap, Line, at_least, at_most, interleave, measur
 
 PAYLOAD_BYTES = 176
 """Mean size of the tape's events as Cap'n Proto."""
+_LATENCY_RATES = (1_000, 10_000)
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -144,13 +145,17 @@ class Bench:
         """Frame to client, through all processes."""
         ages: dict[tuple[int, bool], list[Ages]] = {}
         with broker(self.new_folder()) as server:
-            async with latency.chain(server, peer=False) as ours, latency.chain(server, peer=True) as peer:
+            frames = round(self.scale.rounds * (latency.WARM_UP_S + self.scale.latency_s) * sum(_LATENCY_RATES)) + 100
+            async with (
+                latency.chain(server, frames, peer=False) as ours,
+                latency.chain(server, frames, peer=True) as peer,
+            ):
                 for _ in range(self.scale.rounds):
-                    for rate in (1_000, 10_000):
+                    for rate in _LATENCY_RATES:
                         for party, chain in ((False, ours), (True, peer)):
                             ages.setdefault((rate, party), []).append(await self._ages(chain, rate))
         lines = []
-        for rate in (1_000, 10_000):
+        for rate in _LATENCY_RATES:
             our, their = ages[rate, False], ages[rate, True]
             if any(lap.missing for lap in our):
                 raise RuntimeError(f"the client missed trades at {rate:,}/s: {[lap.missing for lap in our]}")
