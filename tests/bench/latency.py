@@ -11,7 +11,6 @@ import msgspec
 from tests.bench.broker import Broker
 from tests.servers import free_port
 
-
 WARM_UP_S = 0.5
 
 
