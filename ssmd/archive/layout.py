@@ -7,7 +7,7 @@
 {feed}/v1/trade/2026/11/22/{ticker token}/data.capnp.zst                TickerObject
 {feed}/v1/trade/2026/11/22/_manifest/_segments/{…}.json                 manifest of a segment
 {feed}/v1/trade/2026/11/22/_manifest/{ticker token}.json                manifest of a ticker's day
-{feed}/v1/_position/{stream}.json                                       PositionObject: what the archiver has stored
+{feed}/v1/_manifest/_position/{stream}.json                             PositionObject: what the archiver has stored
 """
 
 import re
@@ -140,7 +140,7 @@ class PositionObject(msgspec.Struct, frozen=True):
     @property
     def key(self) -> str:
         """Its key in the normalized bucket."""
-        return f"{check_feed(self.feed)}/{SCHEMA_VERSION}/_position/{encode_ticker(self.stream)}.json"
+        return f"{check_feed(self.feed)}/{SCHEMA_VERSION}/_manifest/_position/{encode_ticker(self.stream)}.json"
 
 
 DataObject: TypeAlias = RawObject | SegmentObject | TickerObject

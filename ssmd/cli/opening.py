@@ -32,7 +32,7 @@ def resolver_of(chosen: Chosen) -> Resolver:
     """Resolves the keys of an environment."""
     environment = chosen.environment
     stores = standard_stores(os.environ, chosen.home, environment.name)
-    return Resolver(stores, environment.spec.keys, environment.name)
+    return Resolver(stores, environment.spec.keys)
 
 
 class Opener:

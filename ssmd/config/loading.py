@@ -35,7 +35,7 @@ _MOVED: dict[str, str] = {
     r"spec\.storage\.(raw|normalized)\.(.*)": r"moved to spec.middleware.storage.\2 (one for both buckets)",
     r"spec\.storage(\..*)": r"moved to spec.middleware.storage\1",
     r"spec\.(cache|journal)(\..*)": r"moved to spec.middleware.\1\2",
-    r"spec\.secrets\.(.*)": r"moved to spec.keys.\1 (type, fields; the value: `ssmd key set ENVIRONMENT \1`)",
+    r"spec\.secrets\.(.*)": r"moved to spec.keys.\1 (type, fields; the value: SSMD_KEY_{NAME}_{FIELD} or …_FILE)",
     r"spec\.(transport|storage|cache|journal)": r"moved to spec.middleware.\1",
     r"spec\.secrets": "moved to spec.keys",
     r"spec\.symbols\.filters.*": "is not supported: write ticker patterns in spec.symbols.include",

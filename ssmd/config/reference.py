@@ -23,7 +23,7 @@ is given no file), `kalshi.yaml` (the shape of production), `test.yaml` (everyth
   anchors and tags are problems; so are plain words that YAML would change (`on`, `010`, `10:30`): put them in quotes.
 - **Secrets never stand here.** `spec.keys` names them; `$key:name` or `$key:name.field` stands where one is needed.
   Values come from the first store that has them: the environment variables `SSMD_KEY_{NAME}_{FIELD}` (or `…_FILE`, a
-  path), the encrypted files below `SSMD_HOME` (`ssmd key set`), mounted Kubernetes Secrets. A changed value is used
+  path), the encrypted files below `SSMD_HOME` (`SSMD_HOME/keys`), mounted Kubernetes Secrets. A changed value is used
   within 60 s.
 - **Relative paths** are meant below `SSMD_HOME` (the environment variable; else `.ssmd/` in the working folder), never
   below the folder that a command happens to be run in.

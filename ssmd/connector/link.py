@@ -15,6 +15,7 @@ MAX_FRAME_BYTES = 32 * 1024 * 1024
 _BATCH = 512
 _PING_AFTER_S = 2.0
 _DEAD_AFTER_S = 6.0
+_WATCH_S = 1.0
 _HANDSHAKE_S = 4.0
 _CONNECT_S = 6.0
 
@@ -48,6 +49,7 @@ class Link(picows.WSListener):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: picows.WSTransport | None = None
         self._abandoned = False
+        self._watched_at = 0.0
         self.closed = asyncio.Event()
         self.farewell = False
         """The exchange sent a close frame: it had sent nothing else that did not arrive."""
@@ -61,7 +63,8 @@ class Link(picows.WSListener):
         if self._abandoned:
             transport.disconnect(graceful=False)
             return
-        self._timer = self._loop.call_later(1.0, self._watch)
+        self._watched_at = self._loop.time()
+        self._timer = self._loop.call_later(_WATCH_S, self._watch)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         self._heard_at = self._loop.time()
@@ -140,13 +143,18 @@ class Link(picows.WSListener):
     def _watch(self) -> None:
         if self._transport is None or self._transport.is_disconnected:
             return
+        now = self._loop.time()
+        late_s, self._watched_at = now - self._watched_at - _WATCH_S, now
+        if late_s > _PING_AFTER_S:
+            # it was us who stood still (a frozen process, a suspended machine): what came meanwhile is read first
+            self._heard_at = max(self._heard_at, now - _PING_AFTER_S)
         if self.silent_s > _DEAD_AFTER_S:
             log.warning("exchange silent, connection dropped", seconds=round(self.silent_s, 1))
             self.drop("silence")
             return
         if self.silent_s > _PING_AFTER_S:
             self._transport.send_ping()
-        self._timer = self._loop.call_later(1.0, self._watch)
+        self._timer = self._loop.call_later(_WATCH_S, self._watch)
 
 
 OnFrames: TypeAlias = Callable[[Link, list[Frame]], None]

@@ -27,6 +27,8 @@ _KINDS: dict[type[Event], bytes] = {
 _MAX_SUBJECTS = 200_000
 _MAX_TEMPLATES = 1_000
 _MAX_TYPES = 200
+TRANSIT_NS = 50_000_000
+"""A gap begins this much before the last frame received: the lost one was sent while that one was under way."""
 _FULL_RETRY_NS = 1_000_000_000
 
 log = structlog.get_logger(component="connector")
@@ -109,7 +111,11 @@ class Pipeline:
             after = [frame for frame in frames if frame[0] >= midnight]
             return self.process(conversation, before) + self.process(conversation, after)
         decode = self._decode
-        decoded = [decode(frame) for _, frame in frames]
+        try:
+            decoded = [decode(frame) for _, frame in frames]
+        except Exception as error:  # noqa: BLE001 - capture goes on whatever a decoder does; the frames are kept as they are
+            self._bug("decoder_failed", error, frames[0][1])
+            decoded = [Decoded("invalid", "control", False, None, None, None, "decoder_failed") for _ in frames]
         first_n = conversation.n
         if not self._keep(conversation, first_n, frames, decoded):
             # lost, and covered by a gap; the protocol goes on (the mapper will see the hole in the sequence)
@@ -167,7 +173,12 @@ class Pipeline:
         commands: list[Command] = []
         n = first_n
         for (received_ns, frame), what in zip(frames, decoded, strict=True):
-            event = map_one(what, received_ns)
+            try:
+                event = map_one(what, received_ns)
+                answer = receive(what, received_ns)
+            except Exception as error:  # noqa: BLE001 - the frame is in the archive; capture goes on whatever a mapper does
+                self._bug("mapper_failed", error, frame)
+                event, answer = None, []
             if what.problem:
                 self._problem(what.problem, 1, frame)
             gaps = take_gaps()
@@ -184,7 +195,6 @@ class Pipeline:
                     if made is Trade:
                         identity = trade_identity(event.trade_id) or identity  # type: ignore[union-attr]
                     messages.append(make(Outgoing, (subject, identity, encode(event))))  # half of Outgoing(…)'s time
-            answer = receive(what, received_ns)
             if answer:
                 commands += answer
             if publish_raw:
@@ -221,6 +231,11 @@ class Pipeline:
         self._subjects[key] = subject
         return subject
 
+    def _bug(self, kind: str, error: Exception, frame: bytes) -> None:
+        if kind not in self.problems:
+            log.error("a bug in ssmd, capture goes on", kind=kind, error=repr(error), exc_info=error)
+        self._problem(kind, 1, frame)
+
     def _problem(self, kind: str, count: int, sample: bytes) -> None:
         self.problems[kind] = self.problems.get(kind, 0) + count
         if sample and kind not in self.samples:
@@ -235,7 +250,7 @@ class Pipeline:
                     feed=self._feed,
                     connection=conversation.connection,
                     sid=found.sid,
-                    from_ns=start,
+                    from_ns=start - TRANSIT_NS,
                     to_ns=received_ns,
                     reason="sequence_gap",
                     last_seq=found.last_seq,

@@ -16,7 +16,7 @@ from ssmd.connector.exchange import Exchange, Settings
 from ssmd.connector.link import CredentialsRefused, Frame, Link
 from ssmd.connector.markets import Markets
 from ssmd.connector.outbox import Outbox
-from ssmd.connector.pipeline import Conversation, Pipeline
+from ssmd.connector.pipeline import TRANSIT_NS, Conversation, Pipeline
 from ssmd.connector.report import Report
 from ssmd.connector.sealer import Sealer
 from ssmd.connector.spool import Spool
@@ -36,8 +36,12 @@ _DRAIN_STREAM_S = 8.0
 _DRAIN_ARCHIVE_S = 20.0
 _FIRST_RETRY_S = 0.2
 _MAX_RETRY_S = 3.0
-_MAX_PATIENCE_S = 8.0
-_MAX_REFUSED_S = 30.0
+_MAX_PATIENCE_S = 3.0
+_LONG_PATIENCE_S = 8.0
+_PATIENT_AFTER = 40
+"""After a minute or two of refusals (401, 429) it is asked less often; still often enough to be back in 10 s."""
+_LATE_NS = NS_PER_S
+"""A planned end is announced a second longer: an exchange may go on sending until it notices."""
 _SUBSCRIBED_AFTER_S = 15.0
 
 log = structlog.get_logger(component="connector")
@@ -129,8 +133,8 @@ class Connector:
         state = self._spool.state
         covered_ns, connection = self._spool.covered()
         if covered_ns:
-            reason = "planned_teardown" if state.clean else "startup"
-            self._gap = _OpenGap(covered_ns, reason, connection)
+            reason, margin = ("planned_teardown", 0) if state.clean else ("startup", TRANSIT_NS)
+            self._gap = _OpenGap(covered_ns - margin, reason, connection)
         if self._spool.leftovers:
             log.info("spool left from the last run", segments=len(self._spool.leftovers))
         state.clean = False
@@ -146,7 +150,7 @@ class Connector:
                 delay = self._refused(error)
             except RateLimited as error:
                 self._note_failure("rate_limited", error)
-                delay = min(_MAX_PATIENCE_S, 2.0**self._attempts)
+                delay = self._patience()
             except TransientError as error:
                 self._note_failure("", error)
                 delay = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(self._attempts, 10))
@@ -169,11 +173,15 @@ class Connector:
             prefix = f"SSMD_KEY_{self._exchange.key_name.upper().replace('-', '_')}"
             raise ConfigError(
                 f"{error.message}; key '{self._exchange.key_name}'",
-                f"set a valid one: {prefix}_API_KEY and {prefix}_API_SECRET_FILE, then start again",
+                f"Run: export {prefix}_API_KEY=<key id> {prefix}_API_SECRET_FILE=<PEM file>, and start again",
             ) from error
         self._problem = error.message
         log.error("credentials that worked before are refused", error=error.message, attempt=self._attempts)
-        return min(_MAX_PATIENCE_S if self._attempts < 15 else _MAX_REFUSED_S, 2.0 ** min(self._attempts, 10))
+        return self._patience()
+
+    def _patience(self) -> float:
+        longest = _MAX_PATIENCE_S if self._attempts < _PATIENT_AFTER else _LONG_PATIENCE_S
+        return min(longest, 2.0 ** min(self._attempts, 4))
 
     async def _one_session(self, stop: asyncio.Event) -> None:
         connection = f"c-{now_ns() // 1_000_000:x}-{token_hex(3)}"
@@ -223,7 +231,7 @@ class Connector:
         lost_until_ns = now_ns() if self._pipeline.losing else 0
         self._pipeline.close_full_gap(conversation.connection, lost_until_ns)
         if conversation.last_ns or lost_until_ns:
-            from_ns = max(conversation.last_ns, lost_until_ns, goodbye_ns if link.farewell else 0)
+            from_ns = max(conversation.last_ns - TRANSIT_NS, lost_until_ns, goodbye_ns if link.farewell else 0)
             self._gap = _OpenGap(from_ns, link.reason, conversation.connection)
             self._problem = f"connection ended: {link.reason}"
 
@@ -314,7 +322,7 @@ class Connector:
         now = now_ns()
         state = self._spool.state
         if self._gap is not None:
-            self._close_gap(now)
+            self._close_gap(now + _LATE_NS)
         state.covered_ns, state.clean = now, True
         self._pipeline.end_segment()
         await _until(lambda: self._outbox.empty, _DRAIN_STREAM_S)

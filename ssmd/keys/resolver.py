@@ -30,18 +30,16 @@ class _Known(NamedTuple):
 
 
 class Resolver:
-    """Resolves the keys of one environment; `keys` are its `spec.keys`, `environment` its name (for hints)."""
+    """Resolves the keys of one environment; `keys` are its `spec.keys`."""
 
     def __init__(
         self,
         stores: Sequence[Store],
         keys: Mapping[str, KeyDefinition] | None = None,
-        environment: str = "ENVIRONMENT",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stores = tuple(stores)
         self._keys = dict(keys or {})
-        self._environment = environment
         self._clock = clock
         self._known: dict[tuple[str, str], _Known] = {}
 
@@ -52,7 +50,7 @@ class Resolver:
             spelled = variable(name, field)
             raise ConfigError(
                 f"the key {name!r} has no value for {field!r}",
-                f"Set {spelled} or {spelled}_FILE, or run: ssmd key set {self._environment} {name}",
+                f"Run: export {spelled}=<value>, or {spelled}_FILE=<path of a file that holds it>",
             )
         return value
 

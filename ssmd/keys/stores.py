@@ -171,7 +171,7 @@ class LocalStore:
 
     def _unusable(self, key: str, field: str, why: str) -> ConfigError:
         message = f"the stored key {key}.{field} cannot be decrypted: {why}"
-        return ConfigError(message, f"Store it again: ssmd key set {self._folder.name} {key}")
+        return ConfigError(message, f"Remove {self._path(key, field)}, and set {variable(key, field)}")
 
     def _fernet(self) -> Fernet | None:
         if not _present(self._master):

@@ -69,9 +69,11 @@ class Stack:
         with self._home.locked():
             self._refuse_second()
             refuse_taken(self._plan.listeners)
-            for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                if signal.getsignal(sign) != signal.SIG_IGN:  # `nohup ssmd up` outlives its terminal
-                    signal.signal(sign, self._on_signal)
+            # a shell's background job inherits an ignored SIGINT, and must still end on it
+            for sign in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(sign, self._on_signal)
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup ssmd up` outlives its terminal
+                signal.signal(signal.SIGHUP, self._on_signal)
             keep = False
             try:
                 self._bring_up()

@@ -9,6 +9,7 @@ from itertools import pairwise
 from tests.checker.model import NS_PER_S, Archive, Entry, Fault, Finding, Gap, Record
 
 SLACK_NS = 1_000_000
+TRANSIT_NS = 50_000_000  # a gap may begin this much before the last frame: the lost one was sent while it was under way
 FAULT_ALLOWANCE_NS = 5 * NS_PER_S
 
 
@@ -222,7 +223,7 @@ def _frames_inside(gap: Gap, archive: Archive, found: Match) -> int:
     count = 0
     for connection in connections:
         for record in archive.records.get(connection, ()):
-            if not gap.from_ns < record.recv_ns < gap.to_ns:
+            if not gap.from_ns + TRANSIT_NS < record.recv_ns < gap.to_ns:
                 continue
             entry = found.entries.get(connection, {}).get(record.n)
             if gap.sid is not None and (entry is None or entry.sid != gap.sid):

@@ -103,7 +103,7 @@ def widen_the_sequence_gap(world: World) -> None:
     """It covers frames that are archived."""
     original = next((world.day / "_gaps").glob("*-c-2.json"))
     row = json.loads(original.read_text())
-    original.write_text(json.dumps({**row, "from_ns": row["from_ns"] - 30 * MS}))
+    original.write_text(json.dumps({**row, "from_ns": row["from_ns"] - 130 * MS}))
 
 
 def invent_a_gap(world: World) -> None:

@@ -13,10 +13,9 @@ from ssmd.errors import ConfigError
 
 WS_PATH = "/trade-api/ws/v2"
 _PEM_HINT = (
-    "store the PEM private key that belongs to the key id: `ssmd key set kalshi`, "
-    "or set SSMD_KEY_KALSHI_API_SECRET_FILE to the path of the PEM file"
+    "give the PEM private key that belongs to the key id: export SSMD_KEY_KALSHI_API_SECRET_FILE=<path of the PEM file>"
 )
-_KEY_ID_HINT = "store the key id: `ssmd key set kalshi`, or set SSMD_KEY_KALSHI_API_KEY"
+_KEY_ID_HINT = "give the key id: export SSMD_KEY_KALSHI_API_KEY=<key id>"
 
 
 def sign_headers(key_id: str, private_key_pem: str, method: str, path: str, now_ms: int) -> dict[str, str]:

@@ -76,7 +76,7 @@ def test_keys_look_as_the_contract_says() -> None:
         == "kalshi/v1/trade/2026/11/22/_segments/2026-000000000001-000000000099.capnp.zst"
     )
     assert TickerObject("kalshi", "trade", DAY, "A.B").key == "kalshi/v1/trade/2026/11/22/A%2EB/data.capnp.zst"
-    assert PositionObject("kalshi", "2026").key == "kalshi/v1/_position/2026.json"
+    assert PositionObject("kalshi", "2026").key == "kalshi/v1/_manifest/_position/2026.json"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_raw_key_that_nobody_builds_is_refused(key: str) -> None:
         "kalshi/v2/trade/2026/11/22/A/data.capnp.zst",
         "kalshi/v1/trade/2026/11/22/A/other.capnp.zst",
         "kalshi/v1/trade/2026/11/22/_segments/s-1-2.capnp.zst",
-        "kalshi/v1/_position/1.json",
+        "kalshi/v1/_manifest/_position/1.json",
         "kalshi/v1/trade/2026/11/22/data.capnp.zst",
     ],
 )

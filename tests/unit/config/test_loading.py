@@ -228,7 +228,7 @@ def test_the_flat_shape_is_told_where_each_key_moved() -> None:
     assert found.pop("spec.storage.normalized.bucket") == "moved to spec.middleware.storage.buckets.normalized"
     assert found.pop("spec.storage.raw.endpoint").startswith("moved to spec.middleware.storage.endpoint")
     assert found.pop("spec.storage.normalized.endpoint").startswith("moved to spec.middleware.storage.endpoint")
-    assert "ssmd key set" in found.pop("spec.secrets.kalshi")
+    assert "SSMD_KEY_" in found.pop("spec.secrets.kalshi")
     assert "spec.symbols.include" in found.pop("spec.symbols.filters")
     assert found == {}
 

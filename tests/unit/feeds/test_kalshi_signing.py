@@ -64,7 +64,7 @@ def test_a_private_key_that_cannot_be_used_is_named_and_not_shown(secret: str, s
     assert "key `kalshi`, field api_secret" in text
     assert says in text
     assert "SSMD_KEY_KALSHI_API_SECRET_FILE" in text
-    assert "ssmd key set kalshi" in text
+    assert "export SSMD_KEY_KALSHI" in text
     assert "hunter2" not in text
     assert all(line not in text for line in secret.splitlines() if len(line) > 20)
 

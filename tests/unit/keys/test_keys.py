@@ -180,7 +180,7 @@ def test_a_stored_key_without_its_master_or_of_another_key_is_refused(tmp_path: 
         store.read("kalshi", "api_key")
     store.write("kalshi", "api_key", SecretValue("id-1"))
     (tmp_path / "master.key").unlink()
-    with pytest.raises(ConfigError, match="ssmd key set prod kalshi"):
+    with pytest.raises(ConfigError, match="SSMD_KEY_KALSHI"):
         store.read("kalshi", "api_key")
     (tmp_path / "master.key").touch(mode=0o600)
     with pytest.raises(ConfigError, match="is not a master key"):
@@ -215,12 +215,13 @@ def test_the_first_store_that_has_a_value_wins(tmp_path: Path) -> None:
 
 def test_a_missing_value_says_where_it_may_come_from() -> None:
     with pytest.raises(ConfigError) as refused:
-        Resolver([EnvironmentStore({})], KEYS, "judge").resolve("kalshi", "api_secret")
+        Resolver([EnvironmentStore({})], KEYS).resolve("kalshi", "api_secret")
     text = str(refused.value)
     assert "'kalshi'" in text
     assert "'api_secret'" in text
-    assert "SSMD_KEY_KALSHI_API_SECRET or SSMD_KEY_KALSHI_API_SECRET_FILE" in text
-    assert "ssmd key set judge kalshi" in text
+    assert "export SSMD_KEY_KALSHI_API_SECRET=" in text
+    assert "SSMD_KEY_KALSHI_API_SECRET_FILE=" in text
+    assert "export SSMD_KEY_KALSHI" in text
     assert refused.value.exit_code == EXIT_CONFIG
 
 
