@@ -42,7 +42,7 @@ check: $(VENV)/.dev  ## Lint, format, types, layers
 	@$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.dev  ## Measure the speed of every path against its limit, in one run
-	@$(PY) -m tests.bench $(ARGS)
+	@$(PY) -m tests.bench $(ARGS) || [ $$? -eq 6 ]  # 6: measured, and a bar was missed; the table says which
 
 docs: $(VENV)/.dev  ## Write the generated reference pages again
 	@$(PY) -m ssmd.config.reference

@@ -16,6 +16,8 @@ _BATCH = 512
 _PING_AFTER_S = 2.0
 _DEAD_AFTER_S = 6.0
 _WATCH_S = 1.0
+_READ_BYTES = 256 * 1024
+"""One read takes what is there, so that a burst is written, mapped and published in large batches."""
 _HANDSHAKE_S = 4.0
 _CONNECT_S = 6.0
 
@@ -181,6 +183,7 @@ async def connect(url: str, headers: dict[str, str], on_frames: "OnFrames") -> L
                 extra_headers=headers,
                 max_frame_size=MAX_FRAME_BYTES,
                 max_redirects=0,
+                read_buffer_init_size=_READ_BYTES,
                 enable_auto_ping=False,
                 enable_auto_pong=False,
             )
