@@ -22,6 +22,8 @@ from tests.servers import free_port
 ROOT = Path(__file__).parents[2]
 SSMD = Path(sys.executable).parent / "ssmd"
 
+_ALL_UP = "everything is up"
+
 ENVIRONMENT = """\
 apiVersion: ssmd/v1
 kind: Environment
@@ -108,12 +110,13 @@ class Machine:
 
     def up(self, seconds: float = 60) -> None:
         """`ssmd up` in the foreground, until it says that all is up."""
+        before = self.said().count(_ALL_UP) if (self.folder / "up.log").exists() else 0
         with (self.folder / "up.log").open("ab") as log:
             self._up = subprocess.Popen(
                 [str(SSMD), "up", "-f", str(self.environment), "--no-airflow"],
                 env=self.variables, stdout=log, stderr=log, cwd=ROOT,
             )  # fmt: skip
-        self.wait(lambda: "everything is up" in self.said(), seconds, "ssmd up")
+        self.wait(lambda: self.said().count(_ALL_UP) > before, seconds, "ssmd up")
 
     def said(self) -> str:
         """What `ssmd up` printed."""
