@@ -86,11 +86,11 @@ def test_reconnects_lost_and_hostile_frames_and_stalls_on_a_recorded_tape(tmp_pa
         assert issues  # hostile frames were counted
 
 
-def test_kill_dash_nine_of_connector_archiver_and_broker_in_mid_run(tmp_path: Path) -> None:
+def test_kill_dash_nine_of_every_service_and_server_in_mid_run(tmp_path: Path) -> None:
     with machine(tmp_path) as it:
         it.start_exchange("--rate", "1500", "--window-s", "120")
         it.up()
-        for service in ("connector", "archiver", "nats", "connector"):
+        for service in ("connector", "archiver", "nats", "postgres", "gateway", "connector"):
             before = it.sent
             it.wait(lambda before=before: it.sent > before + 3000, 60, "frames between kills")  # type: ignore[misc]
             it.kill(service)
