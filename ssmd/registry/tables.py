@@ -17,6 +17,15 @@ def _feed_id() -> sa.Column[int]:
     return sa.Column("feed_id", sa.Integer, sa.ForeignKey("feeds.id"), nullable=False)
 
 
+def _time(name: str) -> sa.Column[object]:
+    """A time that is there from the start: when the row was made, unless it says otherwise."""
+    return sa.Column(name, _TIMESTAMP, nullable=False, server_default=_NOW)
+
+
+def _json(name: str, empty: str) -> sa.Column[object]:
+    return sa.Column(name, JSONB, nullable=False, server_default=sa.text(f"'{empty}'::jsonb"))
+
+
 def _seconds(name: str, source: str) -> sa.Column[object]:
     """A timestamp that the database makes from nanoseconds."""
     return sa.Column(name, _TIMESTAMP, sa.Computed(f"to_timestamp({source} / 1000000000.0)", persisted=True))
@@ -28,6 +37,7 @@ feeds = sa.Table(
     _id(sa.Integer),
     sa.Column("name", sa.String(32), nullable=False, unique=True),
     sa.Column("display_name", sa.String(128)),
+    sa.Column("description", sa.String(256)),
     sa.Column("feed_type", sa.String(32), nullable=False),
     sa.Column("status", sa.String(16), nullable=False, server_default="active"),
     sa.Column("created_at", _TIMESTAMP, nullable=False, server_default=_NOW),
@@ -54,7 +64,15 @@ feed_versions = sa.Table(
     sa.Column("rate_limit_per_second", sa.Integer),
     sa.Column("parser_config", JSONB(none_as_null=True)),
     sa.Column("required_transport", ARRAY(sa.String(32))),
-    sa.UniqueConstraint("feed_id", "effective_from", name="feed_versions_feed_id_effective_from_key"),
+    _time("known_from"),
+    sa.Column("known_to", _TIMESTAMP),
+    sa.UniqueConstraint(
+        "feed_id",
+        "effective_from",
+        "known_to",
+        name="feed_versions_feed_id_effective_from_key",
+        postgresql_nulls_not_distinct=True,
+    ),
 )
 
 feed_calendars = sa.Table(
@@ -186,6 +204,7 @@ markets = sa.Table(
     _feed_id(),
     sa.Column("ticker", sa.String(128, collation="C"), nullable=False),
     sa.Column("event_ticker", sa.String(128, collation="C"), nullable=False, server_default=""),
+    sa.Column("series_ticker", sa.String(128, collation="C"), nullable=False, server_default=""),
     sa.Column("kalshi_id", sa.String(128)),
     sa.Column("title", sa.Text, nullable=False, server_default=""),
     sa.Column("category", sa.String(128)),
@@ -195,12 +214,237 @@ markets = sa.Table(
     sa.Column("expiration_time", _TIMESTAMP),
     sa.Column("settlement_time", _TIMESTAMP),
     sa.Column("result", sa.String(32)),
+    sa.Column("result_evidence", sa.String(16)),
+    sa.Column("settlement_value", sa.String(32)),
     sa.Column("settled_at", _TIMESTAMP),
+    sa.Column("source_updated_at", _TIMESTAMP),
+    sa.Column("metadata_hash", sa.CHAR(32)),
+    _time("observed_at"),
+    _time("known_from"),
+    sa.Column("known_to", _TIMESTAMP),
     sa.Column("created_at", _TIMESTAMP, nullable=False, server_default=_NOW),
     sa.Column("updated_at", _TIMESTAMP, nullable=False, server_default=_NOW),
     sa.Column("raw_metadata", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
     sa.UniqueConstraint("feed_id", "ticker", name="markets_feed_id_ticker_key"),
-    sa.Index("markets_status_idx", "feed_id", "status", "ticker"),
+    sa.Index("idx_markets_status", "feed_id", "status", "ticker"),
     sa.Index("markets_event_ticker_idx", "feed_id", "event_ticker"),
-    sa.Index("markets_expiration_idx", "expiration_time"),
+    sa.Index("idx_markets_ticker", "ticker"),
+    sa.Index("idx_markets_expiration", "expiration_time"),
+)
+
+market_series = sa.Table(
+    "market_series",
+    metadata,
+    _id(),
+    _feed_id(),
+    sa.Column("ticker", sa.String(128, collation="C"), nullable=False),
+    sa.Column("title", sa.Text, nullable=False, server_default=""),
+    sa.Column("category", sa.String(128)),
+    _time("known_from"),
+    _time("updated_at"),
+    sa.Column("source_updated_at", _TIMESTAMP),
+    _json("raw_metadata", "{}"),
+    sa.UniqueConstraint("feed_id", "ticker", name="market_series_feed_id_ticker_key"),
+)
+
+market_events = sa.Table(
+    "market_events",
+    metadata,
+    _id(),
+    _feed_id(),
+    sa.Column("ticker", sa.String(128, collation="C"), nullable=False),
+    sa.Column("series_ticker", sa.String(128, collation="C"), nullable=False, server_default=""),
+    sa.Column("title", sa.Text, nullable=False, server_default=""),
+    sa.Column("category", sa.String(128)),
+    _time("known_from"),
+    _time("updated_at"),
+    sa.Column("source_updated_at", _TIMESTAMP),
+    _json("raw_metadata", "{}"),
+    sa.UniqueConstraint("feed_id", "ticker", name="market_events_feed_id_ticker_key"),
+    sa.Index("market_events_series_ticker_idx", "feed_id", "series_ticker"),
+)
+
+market_history = sa.Table(
+    "market_history",
+    metadata,
+    _id(),
+    sa.Column("market_id", sa.BigInteger, sa.ForeignKey("markets.id"), nullable=False),
+    sa.Column("field_name", sa.String(64), nullable=False),
+    sa.Column("old_value", sa.Text),
+    sa.Column("new_value", sa.Text),
+    _time("changed_at"),
+    _time("known_from"),
+    sa.Column("known_to", _TIMESTAMP),
+    sa.Column("evidence", sa.String(16)),
+    sa.Index("idx_market_history_market", "market_id", "field_name", "changed_at"),
+    sa.Index("idx_market_history_known", "known_from"),
+)
+
+market_syncs = sa.Table(
+    "market_syncs",
+    metadata,
+    _id(),
+    _feed_id(),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("started_at", _TIMESTAMP, nullable=False),
+    _time("completed_at"),
+    *(
+        sa.Column(name, sa.Integer, nullable=False, server_default=sa.text("0"))
+        for name in ("series", "events", "markets", "open_markets", "inserted", "changed")
+    ),
+    sa.Column("accepted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("error", sa.Text),
+    sa.Index("market_syncs_feed_idx", "feed_id", "started_at"),
+)
+
+market_journal = sa.Table(
+    "market_journal",
+    metadata,
+    sa.Column("feed_id", sa.Integer, sa.ForeignKey("feeds.id"), primary_key=True, autoincrement=False),
+    sa.Column("last_market_id", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("last_history_id", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+)
+
+market_coverage = sa.Table(
+    "market_coverage",
+    metadata,
+    sa.Column("market_id", sa.BigInteger, sa.ForeignKey("markets.id"), primary_key=True, autoincrement=False),
+    sa.Column("first_heard_at", _TIMESTAMP, nullable=False),
+    sa.Column("last_heard_at", _TIMESTAMP, nullable=False),
+)
+
+agent_feedback = sa.Table(
+    "agent_feedback",
+    metadata,
+    _id(),
+    sa.Column("agent_id", sa.String(64)),
+    sa.Column("ticker", sa.String(128)),
+    sa.Column("issue_type", sa.String(32), nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("timestamp", _TIMESTAMP),
+    sa.Column("evidence", JSONB(none_as_null=True)),
+    sa.Column("status", sa.String(16), nullable=False, server_default="open"),
+    sa.Column("priority", sa.String(16)),
+    sa.Column("assigned_to", sa.String(64)),
+    sa.Column("resolution", sa.Text),
+    sa.Column("resolved_at", _TIMESTAMP),
+    _time("created_at"),
+    sa.Index("idx_agent_feedback_status", "status"),
+    sa.Index("idx_agent_feedback_ticker", "ticker"),
+)
+
+schema_versions = sa.Table(
+    "schema_versions",
+    metadata,
+    _id(sa.Integer),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("format", sa.String(32), nullable=False, server_default="capnp"),
+    sa.Column("schema_definition", sa.Text, nullable=False),
+    sa.Column("schema_hash", sa.String(64), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False, server_default="active"),
+    sa.Column("effective_from", sa.Date, nullable=False),
+    sa.Column("deprecated_at", sa.Date),
+    _json("compatible_with", "[]"),
+    sa.Column("breaking_changes", sa.Text),
+    _time("created_at"),
+    sa.UniqueConstraint("name", "version", name="schema_versions_name_version_key"),
+)
+
+schema_migrations = sa.Table(
+    "schema_migrations",
+    metadata,
+    _id(sa.Integer),
+    sa.Column("from_version_id", sa.Integer, sa.ForeignKey("schema_versions.id"), nullable=False),
+    sa.Column("to_version_id", sa.Integer, sa.ForeignKey("schema_versions.id"), nullable=False),
+    sa.Column("migration_type", sa.String(32), nullable=False),
+    sa.Column("migration_script", sa.Text),
+    sa.Column("executed_at", _TIMESTAMP),
+    sa.Column("executed_by", sa.String(128)),
+    sa.Column("status", sa.String(16), nullable=False, server_default="pending"),
+    sa.UniqueConstraint("from_version_id", "to_version_id", name="schema_migrations_versions_key"),
+)
+
+environments = sa.Table(
+    "environments",
+    metadata,
+    _id(sa.Integer),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("description", sa.Text),
+    sa.Column("status", sa.String(16), nullable=False, server_default="active"),
+    _time("created_at"),
+)
+
+environment_versions = sa.Table(
+    "environment_versions",
+    metadata,
+    _id(sa.Integer),
+    sa.Column("environment_id", sa.Integer, sa.ForeignKey("environments.id"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("config_yaml", sa.Text, nullable=False),
+    sa.Column("config_hash", sa.String(64), nullable=False),
+    _time("created_at"),
+    sa.Column("created_by", sa.String(128)),
+    sa.Column("deployed_at", _TIMESTAMP),
+    sa.Column("deployed_by", sa.String(128)),
+    sa.Column("git_commit", sa.String(40)),
+    sa.Column("valid_from", _TIMESTAMP),
+    sa.Column("valid_to", _TIMESTAMP),
+    sa.UniqueConstraint("environment_id", "version", name="environment_versions_environment_id_version_key"),
+    sa.Index(
+        "environment_versions_current_key",
+        "environment_id",
+        unique=True,
+        postgresql_where=sa.text("valid_from IS NOT NULL AND valid_to IS NULL"),
+    ),
+)
+
+deployment_log = sa.Table(
+    "deployment_log",
+    metadata,
+    _id(),
+    sa.Column("environment_version_id", sa.Integer, sa.ForeignKey("environment_versions.id"), nullable=False),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    _time("started_at"),
+    sa.Column("completed_at", _TIMESTAMP),
+    sa.Column("error_message", sa.Text),
+    sa.Column("trigger", sa.String(32), nullable=False, server_default="manual"),
+    sa.Column("triggered_by", sa.String(128)),
+    sa.Index("idx_deployment_log_version", "environment_version_id", "started_at"),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    _id(sa.Integer),
+    sa.Column("environment_id", sa.Integer, sa.ForeignKey("environments.id"), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("key_type", sa.String(32), nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("required", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("fields", JSONB, nullable=False),
+    sa.Column("rotation_days", sa.Integer),
+    sa.Column("status", sa.String(16), nullable=False, server_default="not_set"),
+    sa.Column("sealed_secret_ref", sa.String(256)),
+    sa.Column("last_rotated", _TIMESTAMP),
+    sa.Column("expires_at", _TIMESTAMP),
+    _time("created_at"),
+    _time("updated_at"),
+    sa.UniqueConstraint("environment_id", "name", name="keys_environment_id_name_key"),
+    sa.Index("idx_keys_environment", "environment_id"),
+)
+
+key_audit_log = sa.Table(
+    "key_audit_log",
+    metadata,
+    _id(),
+    sa.Column("key_id", sa.Integer, sa.ForeignKey("keys.id"), nullable=False),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("actor", sa.String(128), nullable=False),
+    sa.Column("details", JSONB(none_as_null=True)),
+    _time("created_at"),
+    sa.Index("idx_key_audit_key_id", "key_id"),
+    sa.Index("idx_key_audit_created", "created_at"),
 )
