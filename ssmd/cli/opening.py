@@ -3,14 +3,19 @@
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from ssmd.cli.options import Chosen
+from ssmd.errors import ConfigError
 from ssmd.keys.resolver import Resolver
 from ssmd.keys.stores import standard_stores
 from ssmd.middleware.factory import open_storage, open_transport
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Transport
 from ssmd.registry.interface import Registry
+
+if TYPE_CHECKING:
+    from ssmd.registry.database import Database
 
 
 class KeySecrets:
@@ -84,3 +89,18 @@ def registry_of(chosen: Chosen) -> Iterator[Registry]:
         yield registry
     finally:
         registry.close()
+
+
+@contextmanager
+def database_of(chosen: Chosen) -> Iterator["Database"]:
+    """The metadata database for one command; ConfigError when the environment has none."""
+    url = chosen.environment.spec.database_url
+    if url is None:
+        raise ConfigError(f"the environment {chosen.environment.name!r} names no database", "Add spec.database.url.")
+    from ssmd.registry.database import Database
+
+    database = Database(KeySecrets(resolver_of(chosen)).text(url))
+    try:
+        yield database
+    finally:
+        database.close()

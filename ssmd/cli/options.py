@@ -1,6 +1,8 @@
 """Options that many commands share, and the environment file they lead to."""
 
+import getpass
 import os
+import socket
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -9,6 +11,8 @@ from cyclopts import Parameter
 from ssmd.config.environment import Environment
 from ssmd.config.loading import load
 from ssmd.config.paths import ssmd_home
+from ssmd.errors import ConfigError, SsmdError
+from ssmd.nearest import did_you_mean
 from ssmd.resources import resource
 
 DEFAULT_FILE = Path("environments/local.yaml")
@@ -46,3 +50,46 @@ def environment_file(given: Path | None) -> Path:
     if named := os.environ.get("SSMD_ENV"):
         return Path(named)
     return DEFAULT_FILE if DEFAULT_FILE.is_file() else resource("environments") / DEFAULT_FILE.name
+
+
+def choose_named(name: str, file: Path | None) -> Chosen:
+    """The environment called `name`: the file given, or the one in environments/ (here, or installed) of that name.
+
+    ConfigError with near misses when there is none, or when the file given is another environment's.
+    """
+    if file is not None:
+        chosen = choose(file)
+        if chosen.environment.name != name:
+            found = chosen.environment.name
+            raise ConfigError(
+                f"{file} is the environment {found!r}, not {name[:80]!r}", f"Name {found!r}, or its file."
+            )
+        return chosen
+    known: dict[str, Path] = {}
+    for path in _environment_files():
+        try:
+            known.setdefault(load(path).name, path)
+        except SsmdError:  # a broken file is reported when it is asked for
+            continue
+    if name not in known:
+        otherwise = f"Known: {', '.join(sorted(known)) or 'none'}. Another file: --env FILE"
+        raise ConfigError(
+            f"no file in environments/ is the environment {name[:80]!r}", did_you_mean(name, known, otherwise)
+        )
+    return choose(known[name])
+
+
+def _environment_files() -> list[Path]:
+    """Where environments are looked for by name: $SSMD_ENV, then the folder here, then what was installed."""
+    named = [Path(text)] if (text := os.environ.get("SSMD_ENV")) else []
+    folders = (DEFAULT_FILE.parent, resource("environments"))
+    return named + [path for folder in folders for path in sorted(folder.glob("*.y*ml"))]
+
+
+def actor() -> str:
+    """Who is acting, for audit rows: `cli:user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = str(os.getuid())
+    return f"cli:{user}@{socket.gethostname()}"[:128]

@@ -9,16 +9,16 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from rapidfuzz import process
 from sqlalchemy.dialects.postgresql import insert
 
 from ssmd.errors import ConfigError
+from ssmd.nearest import did_you_mean
 from ssmd.registry import tables
 from ssmd.registry.interface import FeedVersion
 
 
 class KnownVersion(msgspec.Struct, frozen=True):
-    """How a feed is reached from one day to another (both included; None: until further notice)."""
+    """How a feed is reached from one day up to, and without, another (None: until further notice)."""
 
     version: str
     effective_from: date
@@ -54,7 +54,7 @@ KALSHI = KnownFeed(
         KnownVersion(
             version="v1",
             effective_from=date(2021, 1, 1),
-            effective_to=date(2026, 5, 6),
+            effective_to=date(2026, 5, 7),
             ws="wss://api.elections.kalshi.com/trade-api/ws/v2",
             rest="https://api.elections.kalshi.com/trade-api/v2",
         ),
@@ -117,15 +117,17 @@ def _version_row(feed_id: int, feed: KnownFeed, version: KnownVersion) -> dict[s
 
 def unknown_feed(name: str, known: list[str]) -> ConfigError:
     """The error for a feed that the registry does not have, with the nearest one that it has."""
-    near = process.extractOne(name, known, score_cutoff=60)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known feeds: {', '.join(sorted(known)) or 'none'}."
-    return ConfigError(f"the registry knows no feed {name!r}", f"{hint} To add the built-in ones: ssmd db migrate")
+    hint = did_you_mean(name, known, f"Known feeds: {', '.join(sorted(known)) or 'none'}.")
+    return ConfigError(f"the registry knows no feed {name[:80]!r}", f"{hint} To add the built-in ones: ssmd db migrate")
 
 
 def version_on(feed: str, on: date, versions: list[tuple[date, date | None, FeedVersion]]) -> FeedVersion:
-    """Of (first day, last day, version) the one that holds on a day, the latest to begin; ConfigError if none."""
-    holding = [(first, version) for first, last, version in versions if first <= on and (last is None or on <= last)]
+    """The version that holds on a day, of (first day, first day without it, version); of several the latest to begin.
+
+    ConfigError when none holds.
+    """
+    holding = [(first, version) for first, end, version in versions if first <= on and (end is None or on < end)]
     if not holding:
-        spans = "; ".join(f"{v.version}: {first} to {last or 'now'}" for first, last, v in versions) or "none at all"
-        raise ConfigError(f"feed {feed!r} has no version for {on}", f"Its versions: {spans}.")
+        spans = "; ".join(f"{v.version}: from {first} until {end or 'now'}" for first, end, v in versions)
+        raise ConfigError(f"feed {feed!r} has no version for {on}", f"Its versions: {spans or 'none at all'}.")
     return max(holding, key=lambda pair: pair[0])[1]

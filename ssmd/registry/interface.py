@@ -66,7 +66,7 @@ class InventoryRow(msgspec.Struct, frozen=True):
 
 
 class Market(msgspec.Struct, frozen=True):
-    """A market as the exchange's REST API lists it; `raw` is the whole object."""
+    """A market as the exchange's REST API lists it; `raw` is the whole object. Times are the exchange's own text."""
 
     ticker: str
     event_ticker: str
@@ -75,6 +75,34 @@ class Market(msgspec.Struct, frozen=True):
     open_time: str | None
     close_time: str | None
     result: str
+    raw: dict[str, Any]
+    series_ticker: str = ""
+    category: str = ""
+    expiration_time: str | None = None
+    settlement_time: str | None = None  # when settlement is expected
+    settled_at: str | None = None
+    settlement_value: str = ""
+    updated_time: str | None = None  # the exchange's time of the last change that is not trading
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A series of events as the exchange lists it."""
+
+    ticker: str
+    title: str
+    category: str
+    updated_time: str | None
+    raw: dict[str, Any]
+
+
+class ListedEvent(msgspec.Struct, frozen=True):
+    """An event (a question with one or more markets) as the exchange lists it."""
+
+    ticker: str
+    series_ticker: str
+    title: str
+    category: str
+    updated_time: str | None
     raw: dict[str, Any]
 
 

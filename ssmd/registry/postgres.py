@@ -1,8 +1,7 @@
 """The registry in PostgreSQL: a method is one transaction; writers of one feed's inventory queue on its `feeds` row."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -13,7 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from ssmd.errors import ConfigError
 from ssmd.market.events import Gap
 from ssmd.registry import db
-from ssmd.registry.bootstrap import bootstrap, unknown_feed, version_on
+from ssmd.registry.bootstrap import bootstrap, version_on
+from ssmd.registry.database import Database, find_feed
 from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
 from ssmd.registry.rows import (
     gap_of,
@@ -35,7 +35,6 @@ from ssmd.registry.tables import (
     data_objects,
     data_quality_issues,
     feed_versions,
-    feeds,
 )
 from ssmd.registry.tables import (
     markets as market_table,
@@ -78,18 +77,14 @@ class PostgresRegistry:
     """A Registry in PostgreSQL; connects when it is first used, and is safe to use from several threads."""
 
     def __init__(self, url: str) -> None:
-        self._engine = db.open_engine(url)
-
-    @contextmanager
-    def _transaction(self, doing: str) -> Iterator[sa.Connection]:
-        with db.translated(self._engine.url, doing), self._engine.begin() as connection:
-            yield connection
+        self._database = Database(url)
+        self._transaction = self._database.transaction
 
     def feed_version(self, feed: str, on: date) -> FeedVersion:
         """See `Registry.feed_version`."""
         v = feed_versions.c
         with self._transaction(f"read the versions of feed {feed!r}") as connection:
-            feed_id = _feed_id(connection, feed)
+            feed_id = find_feed(connection, feed)
             rows = connection.execute(
                 sa.select(feed_versions).where(v.feed_id == feed_id).order_by(v.effective_from)
             ).all()
@@ -108,7 +103,7 @@ class PostgresRegistry:
         for record in add:
             choice("data type", record.data_type, DATA_TYPES)
         with self._transaction(f"record objects of feed {feed!r}") as connection:
-            feed_id = _feed_id(connection, feed, lock=True)
+            feed_id = find_feed(connection, feed, lock=True)
             changed = _delete_objects(connection, feed_id, remove_keys)
             by_day: defaultdict[tuple[Any, ...], list[ObjectRecord]] = defaultdict(list)
             for record in add:
@@ -135,7 +130,7 @@ class PostgresRegistry:
                 self._record_feed_gaps(connection, feed, list(by_feed[feed].values()))
 
     def _record_feed_gaps(self, connection: sa.Connection, feed: str, gaps: list[Gap]) -> None:
-        feed_id = _feed_id(connection, feed, lock=True)
+        feed_id = find_feed(connection, feed, lock=True)
         statement = insert(data_gaps)
         new = statement.excluded
         longer = statement.on_conflict_do_update(
@@ -166,7 +161,7 @@ class PostgresRegistry:
             },
         )
         with self._transaction("record quality issues") as connection:
-            ids = {feed: _feed_id(connection, feed) for feed in sorted({issue.feed for issue in stored})}
+            ids = {feed: find_feed(connection, feed) for feed in sorted({issue.feed for issue in stored})}
             # in one order, so that two writers cannot wait for each other; singly, since a kind may come twice
             for row in sorted((issue_row(ids[i.feed], i) for i in stored), key=_issue_order):
                 connection.execute(counted, row)
@@ -176,7 +171,7 @@ class PostgresRegistry:
         o, i = data_objects.c, data_inventory.c
         query = sa.select(data_objects, i.data_type, i.date, i.schema_version).join(data_inventory)
         with self._transaction(f"list objects of feed {feed!r}") as connection:
-            query = query.where(i.feed_id == _feed_id(connection, feed), i.date == day).order_by(o.bucket, o.key)
+            query = query.where(i.feed_id == find_feed(connection, feed), i.date == day).order_by(o.bucket, o.key)
             if data_type is not None:
                 query = query.where(i.data_type == data_type)
             return [object_of(row) for row in connection.execute(query)]
@@ -186,7 +181,7 @@ class PostgresRegistry:
         i = data_inventory.c
         with self._transaction(f"read the inventory of feed {feed!r}") as connection:
             query = sa.select(data_inventory).where(
-                i.feed_id == _feed_id(connection, feed), i.date.between(first, last)
+                i.feed_id == find_feed(connection, feed), i.date.between(first, last)
             )
             rows = [inventory_of(feed, row) for row in connection.execute(query)]
         return sorted(rows, key=lambda row: (row.day, row.data_type, row.schema_version or ""))
@@ -196,7 +191,7 @@ class PostgresRegistry:
         choice("status", status, STATUSES)
         i = data_inventory.c
         with self._transaction(f"mark a day of feed {feed!r}") as connection:
-            feed_id = _feed_id(connection, feed, lock=True)
+            feed_id = find_feed(connection, feed, lock=True)
             day_rows = sa.update(data_inventory).where(i.feed_id == feed_id, i.date == day, i.data_type == data_type)
             done = connection.execute(day_rows.values(status=status, processed_at=sa.func.now()))
             if done.rowcount == 0:
@@ -206,7 +201,7 @@ class PostgresRegistry:
         """See `Registry.gaps`."""
         g = data_gaps.c
         with self._transaction(f"list gaps of feed {feed!r}") as connection:
-            feed_id = _feed_id(connection, feed)
+            feed_id = find_feed(connection, feed)
             query = sa.select(data_gaps).where(g.feed_id == feed_id, touching(*day_bounds(day)))
             rows = [gap_of(feed, row) for row in connection.execute(query)]
         return sorted(
@@ -217,7 +212,7 @@ class PostgresRegistry:
         """See `Registry.issues`."""
         q = data_quality_issues.c
         with self._transaction(f"list issues of feed {feed!r}") as connection:
-            query = sa.select(data_quality_issues).where(q.feed_id == _feed_id(connection, feed), q.day == day)
+            query = sa.select(data_quality_issues).where(q.feed_id == find_feed(connection, feed), q.day == day)
             rows = [issue_of(feed, row) for row in connection.execute(query)]
         return sorted(rows, key=lambda issue: (issue.data_type, issue.issue_type, issue.connection))
 
@@ -227,11 +222,8 @@ class PostgresRegistry:
         ordered = [latest[ticker] for ticker in sorted(latest)]  # one order for all: no deadlock between two syncs
         statement = insert(market_table)
         new = statement.excluded
-        names = [
-            c.name
-            for c in market_table.c
-            if c.name not in ("id", "feed_id", "ticker", "created_at", "updated_at", "kalshi_id")
-        ]
+        unset = ("id", "feed_id", "ticker", "created_at", "updated_at")
+        names = [name for name in market_row(0, ordered[0]) if name not in unset] if ordered else []
         upsert = statement.on_conflict_do_update(
             constraint="markets_feed_id_ticker_key",
             set_={**{name: new[name] for name in names}, "updated_at": sa.func.now()},
@@ -239,7 +231,7 @@ class PostgresRegistry:
         ).returning(market_table.c.id)
         changed = 0
         with self._transaction(f"store markets of feed {feed!r}") as connection:
-            feed_id = _feed_id(connection, feed)
+            feed_id = find_feed(connection, feed)
             for start in range(0, len(ordered), _CHUNK):
                 rows = [market_row(feed_id, market) for market in ordered[start : start + _CHUNK]]
                 changed += len(connection.execute(upsert, rows).all())
@@ -249,7 +241,7 @@ class PostgresRegistry:
         """See `Registry.markets`."""
         m = market_table.c
         with self._transaction(f"list markets of feed {feed!r}") as connection:
-            query = sa.select(market_table).where(m.feed_id == _feed_id(connection, feed), m.ticker > storable(after))
+            query = sa.select(market_table).where(m.feed_id == find_feed(connection, feed), m.ticker > storable(after))
             if status is not None:
                 query = query.where(m.status == storable(status))
             return [market_of(row) for row in connection.execute(query.order_by(m.ticker).limit(max(0, limit)))]
@@ -258,29 +250,19 @@ class PostgresRegistry:
         """See `Registry.market`."""
         m = market_table.c
         with self._transaction(f"read a market of feed {feed!r}") as connection:
-            query = sa.select(market_table).where(m.feed_id == _feed_id(connection, feed), m.ticker == storable(ticker))
+            query = sa.select(market_table).where(
+                m.feed_id == find_feed(connection, feed), m.ticker == storable(ticker)
+            )
             row = connection.execute(query).one_or_none()
         return market_of(row) if row else None
 
     def ping(self) -> None:
         """See `Registry.ping`."""
-        with self._transaction("reach the registry") as connection:
-            connection.execute(sa.select(1))
+        self._database.ping()
 
     def close(self) -> None:
         """See `Registry.close`."""
-        self._engine.dispose()
-
-
-def _feed_id(connection: sa.Connection, name: str, *, lock: bool = False) -> int:
-    """The feed's id; `lock` makes other writers wait until this transaction ends. ConfigError when it is unknown."""
-    query = sa.select(feeds.c.id).where(feeds.c.name == storable(name))
-    if lock:
-        query = query.with_for_update(key_share=True)
-    found = connection.execute(query).scalar_one_or_none()
-    if found is None:
-        raise unknown_feed(name, list(connection.execute(sa.select(feeds.c.name)).scalars()))
-    return int(found)
+        self._database.close()
 
 
 def _issue_order(row: dict[str, Any]) -> tuple[Any, ...]:

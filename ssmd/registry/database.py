@@ -1,0 +1,44 @@
+"""One connection pool to the metadata database, shared by the registry's catalogues; a block is one transaction."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from ssmd.registry import db
+from ssmd.registry.bootstrap import unknown_feed
+from ssmd.registry.tables import feeds
+from ssmd.registry.values import storable
+
+
+class Database:
+    """The metadata database at a `postgresql+psycopg2://` URL; connects when it is first used, safe between threads."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = db.open_engine(url)
+
+    @contextmanager
+    def transaction(self, doing: str) -> Iterator[sa.Connection]:
+        """All or nothing; `doing` completes "cannot …" in errors (RegistryUnavailable, ConfigError, DataError)."""
+        with db.translated(self._engine.url, doing), self._engine.begin() as connection:
+            yield connection
+
+    def ping(self) -> None:
+        """Return when the database answers."""
+        with self.transaction("reach the database") as connection:
+            connection.execute(sa.select(1))
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._engine.dispose()
+
+
+def find_feed(connection: sa.Connection, feed: str, *, lock: bool = False) -> int:
+    """The feed's id; `lock` makes other writers wait until this transaction ends. ConfigError when it is unknown."""
+    query = sa.select(feeds.c.id).where(feeds.c.name == storable(feed))
+    if lock:
+        query = query.with_for_update(key_share=True)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        raise unknown_feed(feed, list(connection.execute(sa.select(feeds.c.name)).scalars()))
+    return int(found)
