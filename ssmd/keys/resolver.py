@@ -12,6 +12,7 @@ from ssmd.config.references import variable
 from ssmd.config.values import KeyRef
 from ssmd.errors import ConfigError
 from ssmd.keys.secret import SecretValue
+from ssmd.keys.state import needed_fields
 from ssmd.keys.stores import Stamp, Store
 
 REREAD_S = 60.0
@@ -106,12 +107,12 @@ class Resolver:
         return values or {definition.fields[0]: self.resolve(reference.name, definition.fields[0])}
 
     def missing(self) -> list[str]:
-        """`name.field` of every required key's field that has no value."""
+        """`name.field` of every field that a required key needs and that has no value."""
         return [
             f"{name}.{field}"
             for name, definition in self._keys.items()
             if definition.required
-            for field in definition.fields
+            for field in needed_fields(definition)
             if self.find(name, field) is None
         ]
 

@@ -12,6 +12,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -43,6 +44,10 @@ class Store(Protocol):
 
     def read(self, key: str, field: str) -> SecretValue | None:
         """The value, or None when there is none. ConfigError when it is there and cannot be used."""
+        ...
+
+    def set_at(self, key: str, field: str) -> datetime | None:
+        """When the value was set; None when there is none or the store does not know."""
         ...
 
 
@@ -77,6 +82,10 @@ class EnvironmentStore:
         text = _read_text(Path(path), f"the file named by {direct}_FILE")
         return _value(text, f"the file {path} ({direct}_FILE)")
 
+    def set_at(self, key: str, field: str) -> datetime | None:
+        """Variables do not know how old they are."""
+        return None
+
 
 class MountedStore:
     """A folder of files, as Kubernetes mounts Secrets: `{folder}/{name}/{field}` or `{folder}/{name}-{field}`."""
@@ -100,6 +109,11 @@ class MountedStore:
         path = self._path(key, field)
         return None if path is None else _value(_read_text(path, "the mounted secret"), f"the mounted secret {path}")
 
+    def set_at(self, key: str, field: str) -> datetime | None:
+        """The time of the file, which may be that of a mount and so later than the secret's own."""
+        path = self._path(key, field)
+        return None if path is None else _file_time(path)
+
 
 class LocalStore:
     """Encrypted files `SSMD_HOME/keys/{environment}/{name}/{field}` and their key `SSMD_HOME/master.key`, mode 0600."""
@@ -117,33 +131,38 @@ class LocalStore:
 
     def read(self, key: str, field: str) -> SecretValue | None:
         """See `Store.read`."""
-        path = self._path(key, field)
-        if not _present(path):
-            return None
-        token = _read_text(path, "the stored key", private=True)
-        fernet = self._fernet()
-        if fernet is None:
-            raise self._unusable(key, field, f"{self._master} is missing")
-        try:
-            kept = json.loads(fernet.decrypt(token.encode()))
-        except (InvalidToken, ValueError) as error:
-            raise self._unusable(key, field, f"it was not encrypted with {self._master}") from error
-        if kept.get("key") != key or kept.get("field") != field:
-            raise self._unusable(key, field, "the file belongs to another key")
-        return _value(kept["value"], f"the stored key {path}")
+        kept = self._kept(key, field)
+        return None if kept is None else _value(kept["value"], f"the stored key {self._path(key, field)}")
 
-    def write(self, key: str, field: str, value: SecretValue) -> None:
-        """Keep a value, in place of an older one; it is there whole or not at all."""
-        path = self._path(key, field)
-        text = _value(value.reveal(), f"the new value of {key}.{field}").reveal()
+    def set_at(self, key: str, field: str) -> datetime | None:
+        """When `write` was called; for what an earlier version wrote, the time of the file."""
+        kept = self._kept(key, field)
+        if kept is None:
+            return None
+        return datetime.fromisoformat(kept["set_at"]) if "set_at" in kept else _file_time(self._path(key, field))
+
+    def write(self, key: str, values: Mapping[str, SecretValue]) -> None:
+        """Keep the values of some fields, in place of older ones.
+
+        Nothing is replaced before all are on disk; each is there whole or not at all.
+        """
+        texts = {
+            self._path(key, field): (field, _value(value.reveal(), f"the new value of {key}.{field}").reveal())
+            for field, value in values.items()
+        }
+        now = datetime.now(UTC).isoformat()
+        folder = self._folder / key
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fernet = self._fernet() or self._make_master()
-            token = fernet.encrypt(json.dumps({"key": key, "field": field, "value": text}).encode())
-            _write_private(path, token)
+            tokens = {
+                path: fernet.encrypt(json.dumps({"key": key, "field": field, "value": text, "set_at": now}).encode())
+                for path, (field, text) in texts.items()
+            }
+            write_private(tokens)
         except OSError as error:
             raise ConfigError(
-                f"cannot write {path}: {error.strerror}", "Set SSMD_HOME to a writable folder."
+                f"cannot write {folder}: {error.strerror}", "Set SSMD_HOME to a writable folder."
             ) from error
 
     def delete(self, key: str) -> list[str]:
@@ -154,6 +173,8 @@ class LocalStore:
             for field in gone:
                 self._path(key, field).unlink()
             with contextlib.suppress(FileNotFoundError):
+                for leftover in (self._folder / key).glob(".new-*"):  # of a crash while writing
+                    leftover.unlink()
                 (self._folder / key).rmdir()
         except OSError as error:
             raise ConfigError(f"cannot delete {self._folder / key}: {error.strerror}", "Check its owner.") from error
@@ -169,9 +190,27 @@ class LocalStore:
         _check_names(key, field)
         return self._folder / key / field
 
+    def _kept(self, key: str, field: str) -> dict[str, str] | None:
+        """What the file of a field holds; None when there is no file."""
+        path = self._path(key, field)
+        if not _present(path):
+            return None
+        token = _read_text(path, "the stored key", private=True)
+        fernet = self._fernet()
+        if fernet is None:
+            raise self._unusable(key, field, f"{self._master} is missing")
+        try:
+            kept: dict[str, str] = json.loads(fernet.decrypt(token.encode()))
+        except (InvalidToken, ValueError) as error:
+            raise self._unusable(key, field, f"it was not encrypted with {self._master}") from error
+        if kept.get("key") != key or kept.get("field") != field:
+            raise self._unusable(key, field, "the file belongs to another key")
+        return kept
+
     def _unusable(self, key: str, field: str, why: str) -> ConfigError:
         message = f"the stored key {key}.{field} cannot be decrypted: {why}"
-        return ConfigError(message, f"Remove {self._path(key, field)}, and set {variable(key, field)}")
+        again = f"Run: ssmd key set {self._folder.name} {key} (or set {variable(key, field)})"
+        return ConfigError(message, f"Remove {self._path(key, field)}. {again}")
 
     def _fernet(self) -> Fernet | None:
         if not _present(self._master):
@@ -262,16 +301,28 @@ def _read_text(path: Path, what: str, *, private: bool = False) -> str:
         raise ConfigError(message, "A secret is text: a password, a token, PEM (not DER).") from None
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    """Replace a file by one of mode 0600."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+def _file_time(path: Path) -> datetime | None:
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:  # gone meanwhile
+        return None
+
+
+def write_private(contents: Mapping[Path, bytes]) -> None:
+    """Replace files by ones of mode 0600: first all are written beside the old ones, then each takes its place."""
+    written: dict[Path, str] = {}
+    try:
+        for path, data in contents.items():
+            fd, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            written[path] = name
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in list(written):
+            os.replace(written[path], path)
+            del written[path]
+    finally:
+        for name in written.values():
+            with contextlib.suppress(OSError):
+                os.unlink(name)

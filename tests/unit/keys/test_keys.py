@@ -137,9 +137,9 @@ def test_mounted_secrets_are_folders_or_single_files(tmp_path: Path) -> None:
 def test_the_local_store_keeps_values_encrypted_and_private(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "prod")
     assert store.read("kalshi", "api_secret") is None
-    store.write("kalshi", "api_key", SecretValue("old"))
-    store.write("kalshi", "api_key", SecretValue("id-1\n"))
-    store.write("kalshi", "api_secret", SecretValue(PEM))
+    store.write("kalshi", {"api_key": SecretValue("old")})
+    store.write("kalshi", {"api_key": SecretValue("id-1\n")})
+    store.write("kalshi", {"api_secret": SecretValue(PEM)})
     assert LocalStore(tmp_path, "prod").read("kalshi", "api_secret") == SecretValue(PEM)
     assert store.read("kalshi", "api_key") == SecretValue("id-1")
     assert store.fields("kalshi") == ["api_key", "api_secret"]
@@ -156,7 +156,7 @@ def test_the_local_store_keeps_values_encrypted_and_private(tmp_path: Path) -> N
 
 def test_a_stored_key_that_others_can_read_is_refused_with_the_fix(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "prod")
-    store.write("kalshi", "api_key", SecretValue("id-1"))
+    store.write("kalshi", {"api_key": SecretValue("id-1")})
     for path in (tmp_path / "keys/prod/kalshi/api_key", tmp_path / "master.key"):
         path.chmod(0o644)
         with pytest.raises(ConfigError, match=f"chmod 600 {path}"):
@@ -167,9 +167,9 @@ def test_a_stored_key_that_others_can_read_is_refused_with_the_fix(tmp_path: Pat
 
 def test_a_stored_key_without_its_master_or_of_another_key_is_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path, "prod")
-    store.write("kalshi", "api_key", SecretValue("id-1"))
-    store.write("demo", "api_key", SecretValue("id-2"))
-    store.write("kalshi", "api_secret", SecretValue("pem"))
+    store.write("kalshi", {"api_key": SecretValue("id-1")})
+    store.write("demo", {"api_key": SecretValue("id-2")})
+    store.write("kalshi", {"api_secret": SecretValue("pem")})
     folder = tmp_path / "keys" / "prod"
     for key, field in (("demo", "api_key"), ("kalshi", "api_secret")):
         (folder / key / field).write_bytes((folder / "kalshi" / "api_key").read_bytes())
@@ -178,7 +178,7 @@ def test_a_stored_key_without_its_master_or_of_another_key_is_refused(tmp_path: 
     (folder / "kalshi" / "api_key").write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match="not encrypted with"):
         store.read("kalshi", "api_key")
-    store.write("kalshi", "api_key", SecretValue("id-1"))
+    store.write("kalshi", {"api_key": SecretValue("id-1")})
     (tmp_path / "master.key").unlink()
     with pytest.raises(ConfigError, match="SSMD_KEY_KALSHI"):
         store.read("kalshi", "api_key")
@@ -192,7 +192,7 @@ def test_a_stored_key_without_its_master_or_of_another_key_is_refused(tmp_path: 
 )
 def test_no_name_leads_out_of_the_stores_folder(tmp_path: Path, key: str, field: str) -> None:
     with pytest.raises(ConfigError, match="not the name"):
-        LocalStore(tmp_path, "prod").write(key, field, SecretValue("x"))
+        LocalStore(tmp_path, "prod").write(key, {field: SecretValue("x")})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,8 +200,8 @@ def test_the_first_store_that_has_a_value_wins(tmp_path: Path) -> None:
     environ = {"SSMD_KEY_KALSHI_API_KEY": "from-environment"}
     local = LocalStore(tmp_path / "home", "prod")
     (tmp_path / "home").mkdir()
-    local.write("kalshi", "api_key", SecretValue("from-local"))
-    local.write("kalshi", "api_secret", SecretValue("from-local"))
+    local.write("kalshi", {"api_key": SecretValue("from-local")})
+    local.write("kalshi", {"api_secret": SecretValue("from-local")})
     mounted = tmp_path / "mounted"
     mounted.mkdir()
     for field in ("api_key", "api_secret", "third"):
