@@ -9,7 +9,8 @@ from ssmd.cli.options import Chosen
 from ssmd.errors import ConfigError
 from ssmd.keys.resolver import Resolver
 from ssmd.keys.stores import standard_stores
-from ssmd.middleware.factory import open_storage, open_transport
+from ssmd.middleware.factory import open_journal, open_storage, open_transport
+from ssmd.middleware.journal.interface import Journal
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Transport
 from ssmd.registry.interface import Registry
@@ -61,6 +62,10 @@ class Opener:
     def storage(self) -> Storage:
         """The archive."""
         return open_storage(self.spec.middleware.storage, self.secrets, self.chosen.home, self._stack)
+
+    def journal(self) -> Journal:
+        """The journal of changes."""
+        return open_journal(self.spec.middleware.journal, self.secrets, self.chosen.home, self._stack)
 
     def registry(self) -> Registry:
         """The metadata database, or one in memory when the environment names none."""

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from ssmd.config import middleware as kinds
 from ssmd.errors import ConfigError
+from ssmd.middleware.journal.interface import Journal
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Transport
 
@@ -75,7 +76,29 @@ def open_storage(config: kinds.Storage, secrets: Secrets, home: Path, stack: Asy
     return storage
 
 
-def nats_url(config: kinds.NatsTransport, secrets: Secrets) -> str:
+def open_journal(config: kinds.Journal, secrets: Secrets, home: Path, stack: AsyncExitStack) -> Journal:
+    """The journal; a relative path is meant below `home`."""
+    journal: Journal
+    match config:
+        case kinds.NatsJournal():
+            from ssmd.middleware.journal.nats import NatsJournal
+
+            journal = NatsJournal(nats_url(config, secrets))
+        case kinds.FileJournal():
+            from ssmd.middleware.journal.file import FileJournal
+
+            journal = FileJournal(home / config.path)
+        case kinds.MemoryJournal():
+            from ssmd.middleware.journal.memory import MemoryJournal
+
+            journal = MemoryJournal()
+        case _:
+            assert_never(config)
+    stack.push_async_callback(journal.close)
+    return journal
+
+
+def nats_url(config: kinds.NatsTransport | kinds.NatsJournal, secrets: Secrets) -> str:
     """The URL with user and password in it, key references resolved."""
     url = secrets.text(config.url)
     if config.credentials is None:

@@ -114,6 +114,10 @@ class Transport(Protocol):
         """Create the feed's stream if it is missing; check its settings otherwise."""
         ...
 
+    async def find_stream(self, feed: str) -> StreamState | None:
+        """The feed's stream as it is, None when there is none; makes and changes nothing."""
+        ...
+
     async def publisher(self, feed: str) -> Publisher:
         """A publisher into the feed's stream; returns even while the broker is away."""
         ...

@@ -99,6 +99,11 @@ class MemoryTransport:
         stream = self.stream(feed)
         return StreamState(stream.identity, stream.first_seq, stream.last_seq)
 
+    async def find_stream(self, feed: str) -> StreamState | None:
+        self.require_up()
+        found = self._streams.get(check_feed(feed))
+        return None if found is None else StreamState(found.identity, found.first_seq, found.last_seq)
+
     async def publisher(self, feed: str) -> Publisher:
         publisher = _MemoryPublisher(self, feed)
         self._publishers.append(publisher)

@@ -1,17 +1,13 @@
 """NATS JetStream as a Transport: nats-py for streams, consumers and requests; raw connections for the data path."""
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-import nats
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ssmd.market.events import EVENT_TYPES
@@ -24,22 +20,17 @@ from ssmd.middleware.transport.interface import (
     Subscription,
     TransportUnavailable,
 )
+from ssmd.middleware.transport.nats_client import STREAM_NOT_FOUND, NatsControl, nanoseconds
 from ssmd.middleware.transport.nats_consume import NatsConsumer, NatsSubscription, stream_state
 from ssmd.middleware.transport.nats_publish import NatsPublisher
 
-_API_TIMEOUT_S = 5.0
 _MAX_AGE = timedelta(hours=24)
 _DUPLICATE_WINDOW = timedelta(minutes=2)
 _MAX_BYTES = 10 * 1024**3
 _MIN_BYTES = 64 * 1024**2
-_NOT_FOUND = 10059
 _NO_ROOM = 10047
 
 log = structlog.get_logger(component="transport")
-
-
-def _ns(span: timedelta) -> int:
-    return round(span.total_seconds()) * 1_000_000_000
 
 
 def stream_config(feed: str, max_bytes: int) -> dict[str, Any]:
@@ -53,9 +44,9 @@ def stream_config(feed: str, max_bytes: int) -> dict[str, Any]:
         "storage": "file",
         "retention": "limits",
         "discard": "old",
-        "max_age": _ns(_MAX_AGE),
+        "max_age": nanoseconds(_MAX_AGE),
         "max_bytes": max_bytes,
-        "duplicate_window": _ns(_DUPLICATE_WINDOW),
+        "duplicate_window": nanoseconds(_DUPLICATE_WINDOW),
         "num_replicas": 1,
         "allow_direct": True,
         "republish": {"src": f"{feed}.*.*", "dest": f"{feed}.normalized.{{{{wildcard(1)}}}}"},
@@ -67,86 +58,33 @@ class NatsTransport:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: Client | None = None
-        self._connecting = asyncio.Lock()
+        self._control = NatsControl(url, "ssmd-control")
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
     # -- control plane ------------------------------------------------------------------------------------------
 
-    async def _connected(self) -> Client:
-        async with self._connecting:
-            if self._client is not None and not self._client.is_closed:
-                if not self._client.is_connected:
-                    raise TransportUnavailable(f"no NATS server answers at {self._where}", _HINT)
-                return self._client
-            # nats-py sleeps two seconds after a refused first connect: look first
-            await self._look()
-            connecting = asyncio.ensure_future(self._connect())
-            try:
-                # shielded: nats-py swallows a cancellation while it connects, and the canceller would wait for ever
-                self._client = await asyncio.shield(connecting)
-            except asyncio.CancelledError:
-                connecting.add_done_callback(_close_late)
-                raise
-            return self._client
-
-    async def _connect(self) -> Client:
-        try:
-            return await nats.connect(
-                self._url.split(","),
-                name="ssmd-control",
-                connect_timeout=3,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.5,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                error_cb=_log_error,
-            )
-        except (nats.errors.Error, OSError) as error:
-            raise TransportUnavailable(f"cannot connect to NATS at {self._where}: {error}", _HINT) from error
-
-    async def _look(self) -> None:
-        for one in self._url.split(","):
-            parts = urlsplit(one.strip())
-            with contextlib.suppress(OSError):
-                async with asyncio.timeout(3):
-                    _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
-                    writer.close()
-                    await writer.wait_closed()
-                    return
-        raise TransportUnavailable(f"no NATS server answers at {self._where}", _HINT)
-
-    @property
-    def _where(self) -> str:
-        return ", ".join(f"{urlsplit(u).hostname}:{urlsplit(u).port or 4222}" for u in self._url.split(","))
-
-    async def _api(self, subject: str, body: dict[str, Any]) -> bytes:
-        client = await self._connected()
-        try:
-            answer = await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=_API_TIMEOUT_S)
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise TransportUnavailable(
-                f"JetStream at {self._where} did not answer {subject}: {str(error) or 'time-out'}",
-                "is JetStream enabled (`jetstream {}` in the server's configuration)? try `ssmd doctor`",
-            ) from error
-        return answer.data
-
     async def ensure_stream(self, feed: str) -> StreamState:
         name = stream_name(feed)
-        info = await self._api(f"STREAM.INFO.{name}", {})
-        if json.loads(info).get("error", {}).get("err_code") != _NOT_FOUND:
+        info = await self._control.api(f"STREAM.INFO.{name}", {})
+        if json.loads(info).get("error", {}).get("err_code") != STREAM_NOT_FOUND:
             state = stream_state(info)
             await self._mend(feed, json.loads(info)["config"])
             return state
         size = _MAX_BYTES
         while True:
-            made = await self._api(f"STREAM.CREATE.{name}", stream_config(feed, size))
+            made = await self._control.api(f"STREAM.CREATE.{name}", stream_config(feed, size))
             code = json.loads(made).get("error", {}).get("err_code")
             if code != _NO_ROOM or size < _MIN_BYTES:
                 break
             size //= 2  # a small disk: JetStream reserves the whole of max_bytes
         log.info("stream created", stream=name, max_bytes=size)
         return stream_state(made)
+
+    async def find_stream(self, feed: str) -> StreamState | None:
+        info = await self._control.api(f"STREAM.INFO.{stream_name(feed)}", {})
+        if json.loads(info).get("error", {}).get("err_code") == STREAM_NOT_FOUND:
+            return None
+        return stream_state(info)
 
     async def _mend(self, feed: str, config: dict[str, Any]) -> None:
         """Let a stream that somebody else made, or an older version, take all of the feed's subjects.
@@ -160,7 +98,7 @@ class NatsTransport:
         name = stream_name(feed)
         config |= {"subjects": [*config.get("subjects", ()), *missing]}
         config["republish"] = config.get("republish") or ours["republish"]
-        changed = json.loads(await self._api(f"STREAM.UPDATE.{name}", config))
+        changed = json.loads(await self._control.api(f"STREAM.UPDATE.{name}", config))
         if "error" in changed:
             raise TransportUnavailable(
                 f"the stream {name} lacks settings and cannot be changed: {changed['error'].get('description')}",
@@ -196,11 +134,11 @@ class NatsTransport:
         """
         state = await self.ensure_stream(feed)
         name = stream_name(feed)
-        info = json.loads(await self._api(f"CONSUMER.INFO.{name}.{durable}", {}))
+        info = json.loads(await self._control.api(f"CONSUMER.INFO.{name}.{durable}", {}))
         config: dict[str, Any] = {
             "durable_name": durable,
             "ack_policy": "all",
-            "ack_wait": _ns(timedelta(minutes=30)),
+            "ack_wait": nanoseconds(timedelta(minutes=30)),
             "max_deliver": -1,
             "max_ack_pending": -1,
             "replay_policy": "instant",
@@ -208,11 +146,11 @@ class NatsTransport:
         }
         floor = info.get("ack_floor", {}).get("stream_seq", 0)
         if "error" not in info:
-            await self._api(f"CONSUMER.DELETE.{name}.{durable}", {})
+            await self._control.api(f"CONSUMER.DELETE.{name}.{durable}", {})
             if floor:
                 config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
         made = json.loads(
-            await self._api(
+            await self._control.api(
                 f"CONSUMER.DURABLE.CREATE.{name}.{durable}", {"stream_name": name, "config": config, "action": ""}
             )
         )
@@ -233,14 +171,14 @@ class NatsTransport:
         return subscription
 
     async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
-        client = await self._connected()
+        client = await self._control.connected()
         try:
             return (await client.request(subject, payload, timeout=timeout_s)).data
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise TransportUnavailable(f"no answer on {subject} within {timeout_s} s") from error
 
     async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
-        client = await self._connected()
+        client = await self._control.connected()
 
         async def answer(message: Msg) -> None:
             await message.respond(await handler(message.data))
@@ -249,22 +187,13 @@ class NatsTransport:
         return _Served(served)
 
     async def ping(self) -> None:
-        client = await self._connected()
-        try:
-            await client.flush(timeout=3)
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise TransportUnavailable(f"NATS at {self._where} does not answer: {error}", _HINT) from error
+        await self._control.ping()
 
     async def close(self) -> None:
         for closer in reversed(self._closers):
             await closer()
         self._closers.clear()
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-
-_HINT = "start it (`ssmd up` does) or correct spec.middleware.transport.url; `ssmd doctor` says more"
+        await self._control.close()
 
 
 class _Served:
@@ -274,17 +203,3 @@ class _Served:
     async def close(self) -> None:
         with contextlib.suppress(nats.errors.Error):
             await self._served.unsubscribe()
-
-
-async def _log_error(error: Exception) -> None:
-    log.warning("nats client", error=str(error) or type(error).__name__)
-
-
-def _close_late(connecting: "asyncio.Future[Client]") -> None:
-    """A connection that nobody waits for any more is closed when it is there."""
-    if not connecting.cancelled() and connecting.exception() is None:
-        _closing.add(closing := asyncio.ensure_future(connecting.result().close()))
-        closing.add_done_callback(_closing.discard)
-
-
-_closing: set["asyncio.Future[None]"] = set()
