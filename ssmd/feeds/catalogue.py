@@ -6,15 +6,16 @@ from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-from rapidfuzz import process
-
 from ssmd.errors import ConfigError
 from ssmd.feeds.interface import Decoder, Mapper, Session
 from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.legacy import LegacyKalshiDecoder
 from ssmd.feeds.kalshi.mapper import KalshiMapper
+from ssmd.feeds.kalshi.market_fields import VOLATILE, settlement_millionths, status_of
 from ssmd.feeds.kalshi.session import DEFAULT_CHANNELS, KalshiSession
 from ssmd.feeds.kalshi.signing import sign_headers
+from ssmd.market.events import Status
+from ssmd.nearest import did_you_mean
 
 if TYPE_CHECKING:
     import aiohttp
@@ -44,7 +45,8 @@ class FeedParts:
 
     `new_mapper(connection)` and `new_session(mapper, ...)` make the state of one connection. `sign(key_id,
     private_key_pem, method, path, now_ms)` gives the headers of an authenticated request. `new_rest(base_url, ...)`
-    opens the REST client.
+    opens the REST client. `volatile` names the fields of a listed market that trading changes, `status_of(word)` is
+    the state that the exchange's word for it means, `settlement_millionths(text)` a settlement value in millionths.
     """
 
     feed: str
@@ -54,6 +56,9 @@ class FeedParts:
     new_session: OpenSession
     sign: Callable[[str, str, str, str, int], dict[str, str]]
     new_rest: Callable[..., "KalshiRest"]
+    volatile: frozenset[str]
+    status_of: Callable[[str], Status]
+    settlement_millionths: Callable[[str], int | None]
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,8 @@ def open_feed(name: str, on: date) -> FeedParts:
     """
     versions = FEEDS.get(name)
     if versions is None:
-        near = process.extractOne(name, FEEDS.keys(), score_cutoff=60)
-        hint = f"did you mean `{near[0]}`?" if near else f"known feeds: {', '.join(sorted(FEEDS))}"
-        raise ConfigError(f"feed {name!r} is unknown", hint)
+        otherwise = f"Known feeds: {', '.join(sorted(FEEDS))}."
+        raise ConfigError(f"feed {name[:80]!r} is unknown", did_you_mean(name, FEEDS, otherwise))
     for version in versions:
         if version.first <= on and (version.last is None or on <= version.last):
             return _parts(name, version)
@@ -109,7 +113,10 @@ def _parts(feed: str, version: Version) -> FeedParts:
     def new_mapper(connection: str) -> Mapper:
         return KalshiMapper(feed, connection)
 
-    return FeedParts(feed, version.name, version.decoder(), new_mapper, _new_session, sign_headers, _new_rest)
+    return FeedParts(
+        feed, version.name, version.decoder(), new_mapper, _new_session, sign_headers, _new_rest,
+        VOLATILE, status_of, settlement_millionths,
+    )  # fmt: skip
 
 
 def _new_session(

@@ -9,15 +9,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
 import structlog
 
 from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, TransientError, Unavailable
+from ssmd.feeds.kalshi.market_fields import to_event, to_market, to_series
 from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
-from ssmd.registry.interface import Market
+from ssmd.registry.interface import ListedEvent, Market, Series
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_TICKERS_BYTES = 6_000
@@ -29,7 +30,12 @@ BURST = 60
 MAX_TEXT = 300
 
 Query = str | int | bool | None
+T = TypeVar("T")
 log = structlog.get_logger(component="kalshi_rest")
+
+
+class NotListed(DataError):
+    """The exchange has no such page or object (404)."""
 
 
 class KalshiRest:
@@ -59,7 +65,7 @@ class KalshiRest:
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
         self.malformed = 0
-        """Markets left out since the client was made, because they lacked a ticker or were no objects."""
+        """Markets, events and series left out since the client was made: they lacked a ticker or were no objects."""
 
     async def __aenter__(self) -> "KalshiRest":
         return self
@@ -78,37 +84,57 @@ class KalshiRest:
     async def markets(
         self, status: str | None = None, tickers: Sequence[str] | None = None, **filters: Query
     ) -> AsyncIterator[Market]:
+        """Markets, one by one; see `market_pages`."""
+        async for page in self.market_pages(status, tickers, **filters):
+            for market in page:
+                yield market
+
+    async def market_pages(
+        self, status: str | None = None, tickers: Sequence[str] | None = None, **filters: Query
+    ) -> AsyncIterator[list[Market]]:
         """Markets, page by page. `status` is the filter's word (unopened, open, paused, closed, settled).
 
         `filters` go into the query as they are (series_ticker, mve_filter, min_updated_ts, ...: Unix seconds).
         """
         for part in [None] if tickers is None else list(_comma_lists(tickers)):
             query = {"status": status, "tickers": part, "limit": PAGE, **filters}
-            async for item in self._pages("/markets", "markets", query):
-                market = to_market(item)
-                if market is None:
-                    self.malformed += 1
-                    log.warning("market malformed", object=repr(item)[:MAX_TEXT])
-                else:
+            async for items in self._pages("/markets", "markets", query):
+                yield self._understood(items, to_market, "market")
+
+    async def historical_markets(self, tickers: Sequence[str]) -> AsyncIterator[Market]:
+        """Those of `tickers` that settled so long ago that `markets` no longer gives them."""
+        for part in _comma_lists(tickers):
+            query: dict[str, Query] = {"tickers": part, "limit": PAGE}
+            async for items in self._pages("/historical/markets", "markets", query):
+                for market in self._understood(items, to_market, "market"):
                     yield market
 
-    async def events(self, **filters: Query) -> AsyncIterator[dict[str, Any]]:
-        """Events as the exchange gives them, multivariate ones excluded."""
-        async for item in self._pages("/events", "events", {"limit": EVENT_PAGE, **filters}):
-            yield item
+    async def event_pages(
+        self, tickers: Sequence[str] | None = None, *, multivariate: bool = False, **filters: Query
+    ) -> AsyncIterator[list[ListedEvent]]:
+        """Events, page by page: multivariate ones (combos), or all others."""
+        path = "/events/multivariate" if multivariate else "/events"
+        for part in [None] if tickers is None else list(_comma_lists(tickers)):
+            query: dict[str, Query] = {"limit": EVENT_PAGE, "tickers": part, **filters}
+            async for items in self._pages(path, "events", query):
+                yield self._understood(items, to_event, "event")
 
-    async def series(self, **filters: Query) -> AsyncIterator[dict[str, Any]]:
-        """Series as the exchange gives them."""
-        async for item in self._pages("/series", "series", filters):
-            yield item
+    async def series(self, **filters: Query) -> list[Series]:
+        """All series: the exchange gives them in one answer."""
+        return [
+            each
+            async for items in self._pages("/series", "series", filters)
+            for each in self._understood(items, to_series, "series")
+        ]
 
     async def trades(
         self, ticker: str | None = None, min_ts: int | None = None, max_ts: int | None = None, **filters: Query
     ) -> AsyncIterator[dict[str, Any]]:
         """Public trades, newest first; times in Unix seconds."""
         query = {"ticker": ticker, "min_ts": min_ts, "max_ts": max_ts, "limit": PAGE, **filters}
-        async for item in self._pages("/markets/trades", "trades", query):
-            yield item
+        async for items in self._pages("/markets/trades", "trades", query):
+            for item in items:
+                yield item
 
     async def exchange_status(self) -> dict[str, Any]:
         """`exchange_active`, `trading_active`, ...: the exchange says so with status 503 and 504 too."""
@@ -117,7 +143,17 @@ class KalshiRest:
             raise Unavailable(f"GET {self._base_url}/exchange/status: {_error_text(body)}")
         return body
 
-    async def _pages(self, path: str, name: str, query: Mapping[str, Query]) -> AsyncIterator[Any]:
+    def _understood(self, items: list[Any], read: Callable[[object], T | None], what: str) -> list[T]:
+        """`items` as the registry's values; what is none is counted and logged, and the rest goes on."""
+        values = [read(item) for item in items]
+        found = [value for value in values if value is not None]
+        if len(found) < len(items):
+            self.malformed += len(items) - len(found)
+            first = items[values.index(None)]
+            log.warning("malformed", what=what, objects=len(items) - len(found), first=repr(first)[:MAX_TEXT])
+        return found
+
+    async def _pages(self, path: str, name: str, query: Mapping[str, Query]) -> AsyncIterator[list[Any]]:
         seen: set[str] = set()
         cursor = ""
         while True:
@@ -127,8 +163,7 @@ class KalshiRest:
                 items = []  # an empty list of this exchange may be null
             if not isinstance(items, list):
                 raise DataError(f"GET {self._base_url}{path}: the answer has no list `{name}`")
-            for item in items:
-                yield item
+            yield items
             following = body.get("cursor") or ""
             if not following:
                 return
@@ -194,40 +229,6 @@ class KalshiRest:
         return bytes(chunks)
 
 
-def to_market(item: object) -> Market | None:
-    """The registry's market from one of the exchange's objects, which is kept whole; None without a ticker.
-
-    NUL characters, which PostgreSQL cannot store, become U+FFFD.
-    """
-    if not isinstance(item, dict):
-        return None
-    raw = _without_nul(item)
-    ticker = raw.get("ticker")
-    if not isinstance(ticker, str) or not ticker:
-        return None
-    title = raw.get("title") or raw.get("yes_sub_title") or raw.get("subtitle")
-    return Market(
-        ticker=ticker,
-        event_ticker=_string(raw.get("event_ticker")),
-        title=_string(title),
-        status=_string(raw.get("status")),
-        open_time=_string(raw.get("open_time")) or None,
-        close_time=_string(raw.get("close_time")) or None,
-        result=_string(raw.get("result")),
-        raw=raw,
-    )
-
-
-def _without_nul(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, list):
-        return [_without_nul(each) for each in value]
-    if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(each) for key, each in value.items()}
-    return value
-
-
 def _comma_lists(tickers: Sequence[str]) -> list[str]:
     """`tickers` joined by commas, in pieces that fit into a URL. DataError for a ticker with a comma."""
     pieces: list[list[str]] = [[]]
@@ -257,7 +258,7 @@ def _error(status: int, message: str, retry_after: str) -> SsmdError:
         return RateLimited(message, retry_after_s=float(retry_after) if retry_after.isdecimal() else None)
     if status >= 500 or 300 <= status < 400 or status == 408:
         return Unavailable(message)
-    return DataError(message)
+    return (NotListed if status == 404 else DataError)(message)
 
 
 def _error_text(body: object, raw: bytes = b"") -> str:
@@ -280,7 +281,3 @@ def _path_of(url: str) -> str:
 
 def _text(value: Query) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -20,7 +20,7 @@ def test_the_decoder_changes_on_the_day_the_integers_went() -> None:
 
 
 def test_a_misspelt_feed_gets_the_near_miss() -> None:
-    with pytest.raises(ConfigError, match="did you mean `kalshi`") as caught:
+    with pytest.raises(ConfigError, match="Did you mean 'kalshi'") as caught:
         open_feed("kalhsi", DAY)
     assert caught.value.exit_code == 2
     with pytest.raises(ConfigError, match="known feeds: kalshi"):

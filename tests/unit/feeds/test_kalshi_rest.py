@@ -11,8 +11,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, Unavailable
-from ssmd.feeds.kalshi.rest import KalshiRest, to_market
+from ssmd.feeds.kalshi.rest import KalshiRest, NotListed
 from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
+from ssmd.registry.interface import ListedEvent
 from tests.tapes import tape
 
 Answer = Callable[[web.Request], web.StreamResponse]
@@ -122,20 +123,42 @@ async def test_a_cursor_that_comes_twice_ends_the_loop_with_an_error(rest: Kalsh
         _ = [each async for each in rest.markets()]
 
 
-async def test_events_series_and_trades_come_as_the_exchange_gives_them(rest: KalshiRest, exchange: Exchange) -> None:
-    exchange.says({"events": [{"event_ticker": "E"}], "cursor": ""})
-    assert [each async for each in rest.events(with_nested_markets=True)] == [{"event_ticker": "E"}]
+async def test_events_come_in_pages_without_their_markets(rest: KalshiRest, exchange: Exchange) -> None:
+    event = {"event_ticker": "E", "series_ticker": "S", "title": "t", "last_updated_ts": "2026-11-21T15:00:00Z"}
+    exchange.says({"events": [{**event, "markets": [market("A")]}, {"title": "no ticker"}], "cursor": ""})
+    pages = [page async for page in rest.event_pages(status="open")]
+    assert pages == [[ListedEvent("E", "S", "t", "", "2026-11-21T15:00:00Z", event)]]
+    assert rest.malformed == 1
     exchange.answers.clear()
+    exchange.says({"events": [], "cursor": ""})
+    assert [page async for page in rest.event_pages(["E", "F"], multivariate=True)] == [[]]
+    assert [(request.path, dict(request.query)) for request in exchange.requests] == [
+        ("/trade-api/v2/events", {"limit": "200", "status": "open"}),
+        ("/trade-api/v2/events/multivariate", {"limit": "200", "tickers": "E,F"}),
+    ]
+
+
+async def test_series_and_trades_are_read(rest: KalshiRest, exchange: Exchange) -> None:
     exchange.says({"series": None})
-    assert [each async for each in rest.series(min_updated_ts=5)] == []
+    assert await rest.series(min_updated_ts=5) == []
+    exchange.answers.clear()
+    exchange.says({"series": [{"ticker": "S", "category": "Crypto"}, 7]})
+    assert [(each.ticker, each.category) for each in await rest.series()] == [("S", "Crypto")]
     exchange.answers.clear()
     exchange.says({"trades": [{"trade_id": "1"}, {"trade_id": "0"}], "cursor": ""})
     assert [each["trade_id"] async for each in rest.trades("A", 1, 2)] == ["1", "0"]
     assert exchange.queries() == [
-        {"limit": "200", "with_nested_markets": "true"},
         {"min_updated_ts": "5"},
+        {},
         {"ticker": "A", "min_ts": "1", "max_ts": "2", "limit": "1000"},
     ]
+
+
+async def test_markets_that_settled_long_ago_are_asked_for_elsewhere(rest: KalshiRest, exchange: Exchange) -> None:
+    exchange.says({"markets": [market("A", status="finalized")], "cursor": ""})
+    assert [each.status async for each in rest.historical_markets(["A"])] == ["finalized"]
+    assert exchange.requests[0].path == "/trade-api/v2/historical/markets"
+    assert exchange.queries() == [{"limit": "1000", "tickers": "A"}]
 
 
 async def test_a_malformed_market_is_left_out_and_counted(rest: KalshiRest, exchange: Exchange) -> None:
@@ -144,11 +167,14 @@ async def test_a_malformed_market_is_left_out_and_counted(rest: KalshiRest, exch
     assert rest.malformed == 4
 
 
-def test_nul_characters_which_a_database_cannot_store_are_replaced() -> None:
-    found = to_market(market("A\0B", title="x\0", custom_strike={"k\0": ["\0"]}, result=None))
-    assert found is not None
-    assert (found.ticker, found.title, found.result) == ("A\ufffdB", "x\ufffd", "")
-    assert found.raw["custom_strike"] == {"k\ufffd": ["\ufffd"]}
+async def test_a_flood_of_malformed_objects_is_one_line_in_the_log(
+    rest: KalshiRest, exchange: Exchange, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exchange.says({"markets": [None, *([{}] * 999)], "cursor": ""})
+    assert [each async for each in rest.markets()] == []
+    lines = [line for line in capsys.readouterr().out.splitlines() if "malformed" in line]
+    assert len(lines) == 1
+    assert "objects=1000" in lines[0]
 
 
 ERROR_BODIES = [
@@ -166,7 +192,7 @@ ERROR_BODIES = [
 @pytest.mark.parametrize(
     ("status", "kind", "attempts"),
     [(429, RateLimited, 4), (500, Unavailable, 4), (503, Unavailable, 4), (302, Unavailable, 4),
-     (400, DataError, 1), (404, DataError, 1), (401, ConfigError, 1), (403, ConfigError, 1)],
+     (400, DataError, 1), (404, NotListed, 1), (401, ConfigError, 1), (403, ConfigError, 1)],
 )  # fmt: skip
 async def test_every_error_body_gives_the_error_of_its_status(
     rest: KalshiRest, exchange: Exchange, body: Any, says: str, status: int, kind: type[SsmdError], attempts: int
