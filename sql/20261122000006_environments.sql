@@ -32,9 +32,11 @@ CREATE TABLE environment_versions (
 CREATE UNIQUE INDEX environment_versions_current_key ON environment_versions (environment_id)
   WHERE valid_from IS NOT NULL AND valid_to IS NULL;
 
+-- A deployment that failed made no version, so it has none to name.
 CREATE TABLE deployment_log (
   id                      BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  environment_version_id  INTEGER NOT NULL REFERENCES environment_versions (id),
+  environment_id          INTEGER NOT NULL REFERENCES environments (id),
+  environment_version_id  INTEGER REFERENCES environment_versions (id),
   action                  VARCHAR(32) NOT NULL
                           CONSTRAINT deployment_log_action_check
                           CHECK (action IN ('deploy', 'startup', 'teardown', 'rollback')),
@@ -45,8 +47,10 @@ CREATE TABLE deployment_log (
   error_message           TEXT,
   trigger                 VARCHAR(32) NOT NULL DEFAULT 'manual'
                           CONSTRAINT deployment_log_trigger_check CHECK (trigger IN ('scheduled', 'manual', 'gitops')),
-  triggered_by            VARCHAR(128)
+  triggered_by            VARCHAR(128),
+  CONSTRAINT deployment_log_version_check CHECK (environment_version_id IS NOT NULL OR status = 'failed')
 );
+CREATE INDEX idx_deployment_log_environment ON deployment_log (environment_id, started_at);
 CREATE INDEX idx_deployment_log_version ON deployment_log (environment_version_id, started_at);
 
 CREATE TABLE keys (
@@ -78,8 +82,10 @@ CREATE TABLE key_audit_log (
               CONSTRAINT key_audit_log_action_check
               CHECK (action IN ('created', 'rotated', 'accessed', 'deleted', 'sealed', 'exported')),
   actor       VARCHAR(128) NOT NULL,
-  details     JSONB,
-  created_at  TIMESTAMPTZ NOT NULL DEFAULT now()
+  details     JSONB,  -- names of fields and stores; never a value
+  created_at  TIMESTAMPTZ NOT NULL DEFAULT now(),
+  event_id    UUID NOT NULL DEFAULT gen_random_uuid()  -- a row that is written twice is there once
+              CONSTRAINT key_audit_log_event_id_key UNIQUE
 );
 CREATE INDEX idx_key_audit_key_id ON key_audit_log (key_id);
 CREATE INDEX idx_key_audit_created ON key_audit_log (created_at);

@@ -21,6 +21,7 @@ from ssmd.config.values import (
     TimeOfDay,
     TimeZone,
     WebSocketUrl,
+    masked_within,
 )
 
 KeyName = Annotated[str, StringConstraints(pattern=rf"^{KEY_NAME}$")]
@@ -250,6 +251,9 @@ class Environment(Section):
 
 
 def environment_hash(environment: Environment) -> str:
-    """sha256 of what the file says: the same for any order, comment or spelled-out default; 64 hex digits."""
-    said = environment.model_dump(mode="json", exclude_defaults=True)
+    """sha256 of what the file says: the same for any order, comment or spelled-out default; 64 hex digits.
+
+    Passwords in URLs are left out, so that the hash can be known without giving them away.
+    """
+    said = masked_within(environment.model_dump(mode="json", exclude_defaults=True))
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -12,13 +12,25 @@ KEY_NAME = r"[a-z][a-z0-9_-]{0,62}"
 KEY_FIELD = r"[a-z][a-z0-9_]{0,62}"
 _REFERENCE = re.compile(rf"\$key:({KEY_NAME})(?:\.({KEY_FIELD}))?")
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")
+# NATS reads a lone user as a token, and web servers may; PostgreSQL's lone user is a name.
+_TOKEN = re.compile(r"\b((?:nats|tls|https?|wss?)://)[^/@\s:]+@")
+_PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key|signature)[^=&\s]*=)[^&\s#]+", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def masked(text: str) -> str:
-    """`text` with the password of every URL in it replaced by `***`."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    """`text` with the secrets of every URL in it (password, token, `?password=…`) replaced by `***`."""
+    return _PARAMETER.sub(r"\1***", _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text)))
+
+
+def masked_within(value: Any) -> Any:
+    """`value` with every text in it masked: of mappings the values, of lists the items."""
+    if isinstance(value, dict):
+        return {name: masked_within(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [masked_within(inner) for inner in value]
+    return masked(value) if isinstance(value, str) else value
 
 
 class Section(BaseModel):

@@ -404,7 +404,8 @@ deployment_log = sa.Table(
     "deployment_log",
     metadata,
     _id(),
-    sa.Column("environment_version_id", sa.Integer, sa.ForeignKey("environment_versions.id"), nullable=False),
+    sa.Column("environment_id", sa.Integer, sa.ForeignKey("environments.id"), nullable=False),
+    sa.Column("environment_version_id", sa.Integer, sa.ForeignKey("environment_versions.id")),
     sa.Column("action", sa.String(32), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     _time("started_at"),
@@ -412,6 +413,7 @@ deployment_log = sa.Table(
     sa.Column("error_message", sa.Text),
     sa.Column("trigger", sa.String(32), nullable=False, server_default="manual"),
     sa.Column("triggered_by", sa.String(128)),
+    sa.Index("idx_deployment_log_environment", "environment_id", "started_at"),
     sa.Index("idx_deployment_log_version", "environment_version_id", "started_at"),
 )
 
@@ -445,6 +447,7 @@ key_audit_log = sa.Table(
     sa.Column("actor", sa.String(128), nullable=False),
     sa.Column("details", JSONB(none_as_null=True)),
     _time("created_at"),
+    sa.Column("event_id", sa.Uuid, nullable=False, unique=True, server_default=sa.func.gen_random_uuid()),
     sa.Index("idx_key_audit_key_id", "key_id"),
     sa.Index("idx_key_audit_created", "created_at"),
 )
