@@ -23,7 +23,7 @@ def test_a_misspelt_feed_gets_the_near_miss() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'kalshi'") as caught:
         open_feed("kalhsi", DAY)
     assert caught.value.exit_code == 2
-    with pytest.raises(ConfigError, match="known feeds: kalshi"):
+    with pytest.raises(ConfigError, match="Known feeds: kalshi"):
         open_feed("nasdaq-totalview", DAY)
 
 
