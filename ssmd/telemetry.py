@@ -53,6 +53,24 @@ CONNECTOR_SUBSCRIBED = Gauge(
 CONNECTOR_HEARD = Gauge(
     "ssmd_connector_tickers_heard", "Tickers from which a frame came on this connection.", ["feed"], registry=METRICS
 )
+CONNECTOR_NEVER_HEARD = Gauge(
+    "ssmd_connector_tickers_never_heard",
+    "Tickers asked for since more than 60 s from which no frame ever came.",
+    ["feed"],
+    registry=METRICS,
+)
+CONNECTOR_DROPPED = Counter(
+    "ssmd_connector_tickers_dropped", "Tickers given up because their market is over or no longer listed.", ["feed"],
+    registry=METRICS,
+)  # fmt: skip
+CONNECTOR_KEY_REFUSED = Counter(
+    "ssmd_connector_key_refused", "Times that the exchange refused the credentials, or they could not be used.",
+    ["feed"], registry=METRICS,
+)  # fmt: skip
+CONNECTOR_KEY_CHANGES = Counter(
+    "ssmd_connector_key_changes", "Times that changed credentials were taken into use without a restart.", ["feed"],
+    registry=METRICS,
+)  # fmt: skip
 CONNECTOR_STALE = Gauge(
     "ssmd_connector_books_stale", "Books that wait for a snapshot after a gap.", ["feed"], registry=METRICS
 )
@@ -113,6 +131,14 @@ GATEWAY_SUBSCRIPTIONS = Gauge(
     ["kind"],
     registry=METRICS,
 )
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+KEY_EXPIRES_IN_DAYS = Gauge(
+    "ssmd_key_expires_in_days", "Days until a key should have been rotated; negative when it has expired.",
+    ["environment", "key_name"], registry=METRICS,
+)  # fmt: skip
+KEY_AUDIT_LOST = Counter("ssmd_key_audit_rows_lost", "Audit rows of keys that could not be kept.", registry=METRICS)
 
 # ---------------------------------------------------------------------------------------------------------------------
 

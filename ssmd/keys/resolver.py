@@ -1,5 +1,6 @@
 """From `$key:name` to its value: the first store that has it, looked at again after a minute or when a file changes."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -31,18 +32,28 @@ class _Known(NamedTuple):
 
 
 class Resolver:
-    """Resolves the keys of one environment; `keys` are its `spec.keys`."""
+    """Resolves the keys of one environment; `keys` are its `spec.keys`.
+
+    `on_access(key, field, store)` is called for each value that is new here: once when it is first read, and again when
+    it has changed. It may be called by several threads.
+    """
 
     def __init__(
         self,
         stores: Sequence[Store],
         keys: Mapping[str, KeyDefinition] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        environment: str = "ENV",
+        on_access: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._stores = tuple(stores)
         self._keys = dict(keys or {})
         self._clock = clock
         self._known: dict[tuple[str, str], _Known] = {}
+        self._lock = threading.Lock()  # services read keys in threads, too
+        self._environment = environment
+        self._on_access = on_access
 
     def resolve(self, name: str, field: str) -> SecretValue:
         """The value of a key's field; ConfigError says where it was looked for and how to set it."""
@@ -51,12 +62,17 @@ class Resolver:
             spelled = variable(name, field)
             raise ConfigError(
                 f"the key {name!r} has no value for {field!r}",
-                f"Run: export {spelled}=<value>, or {spelled}_FILE=<path of a file that holds it>",
+                f"Run: ssmd key set {self._environment} {name}"
+                f" (or: export {spelled}=<value>, or {spelled}_FILE=<path of a file that holds it>)",
             )
         return value
 
     def find(self, name: str, field: str) -> SecretValue | None:
         """The value of a key's field, or None when no store has it. ConfigError when one has it and it is unusable."""
+        with self._lock:
+            return self._find(name, field)
+
+    def _find(self, name: str, field: str) -> SecretValue | None:
         known = self._known.get((name, field))
         now = self._clock()
         if known and now < known.until and known.store.stamp(name, field) == known.stamp:
@@ -67,6 +83,8 @@ class Resolver:
             if value is not None:
                 if known is None or known.value != value:
                     _log.info("key read", key=name, field=field, store=store.name, changed=known is not None)
+                    if self._on_access is not None:
+                        self._on_access(name, field, store.name)
                 self._known[name, field] = _Known(value, store, stamp, now + REREAD_S)
                 return value
         self._known.pop((name, field), None)

@@ -1,6 +1,6 @@
 """One connection pool to the metadata database, shared by the registry's catalogues; a block is one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -12,9 +12,12 @@ from ssmd.registry.values import storable
 
 
 class Database:
-    """The metadata database at a `postgresql+psycopg2://` URL; connects when it is first used, safe between threads."""
+    """The metadata database at a `postgresql+psycopg2://` URL; connects when it is first used, safe between threads.
 
-    def __init__(self, url: str) -> None:
+    A callable is asked for the URL at every new connection: a rotated password is used without a restart.
+    """
+
+    def __init__(self, url: str | Callable[[], str]) -> None:
         self._engine = db.open_engine(url)
 
     @contextmanager

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,10 +43,13 @@ def parse(url: str) -> sa.URL:
     return parts
 
 
-def open_engine(url: str) -> sa.Engine:
-    """A pool of connections: dead ones are noticed and replaced, no call waits for ever. Connects on first use."""
-    return sa.create_engine(
-        parse(url),
+def open_engine(url: str | Callable[[], str]) -> sa.Engine:
+    """A pool of connections: dead ones are noticed and replaced, no call waits for ever. Connects on first use.
+
+    A callable is asked again for every new connection, so that a rotated password or a moved server is followed.
+    """
+    engine = sa.create_engine(
+        parse(url if isinstance(url, str) else url()),
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=4,
@@ -62,6 +65,21 @@ def open_engine(url: str) -> sa.Engine:
             "tcp_user_timeout": 30_000,
         },
     )
+    if not isinstance(url, str):
+        _follow(engine, url)
+    return engine
+
+
+def _follow(engine: sa.Engine, url: Callable[[], str]) -> None:
+    """Connect to where `url` says now, not to where it said when the engine was made."""
+
+    def connect_to(dialect: sa.Dialect, _record: object, _args: list[object], parameters: dict[str, object]) -> None:
+        _, now = dialect.create_connect_args(parse(url()))
+        for name in ("host", "port", "user", "password", "dbname"):
+            parameters.pop(name, None)
+        parameters.update(now)
+
+    sa.event.listen(engine, "do_connect", connect_to)
 
 
 def server(engine_url: sa.URL) -> str:

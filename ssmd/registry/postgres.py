@@ -1,7 +1,7 @@
 """The registry in PostgreSQL: a method is one transaction; writers of one feed's inventory queue on its `feeds` row."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
@@ -46,7 +46,9 @@ from ssmd.registry.values import (
     day_bounds,
     gap_days,
     gap_identity,
+    issue_order,
     merged_gap,
+    score_value,
     storable,
     storage_path,
     stored_gap,
@@ -76,7 +78,7 @@ def prepare_database(url: str, wait_s: int = 30) -> None:
 class PostgresRegistry:
     """A Registry in PostgreSQL; connects when it is first used, and is safe to use from several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | Callable[[], str]) -> None:
         self._database = Database(url)
         self._transaction = self._database.transaction
 
@@ -186,15 +188,21 @@ class PostgresRegistry:
             rows = [inventory_of(feed, row) for row in connection.execute(query)]
         return sorted(rows, key=lambda row: (row.day, row.data_type, row.schema_version or ""))
 
-    def set_day_status(self, feed: str, day: date, data_type: str, status: str) -> None:
-        """See `Registry.set_day_status`."""
+    def set_day_condition(
+        self, feed: str, day: date, data_type: str, status: str, quality_score: float | None = None
+    ) -> None:
+        """See `Registry.set_day_condition`."""
         choice("status", status, STATUSES)
+        values = {
+            "status": status,
+            "quality_score": score_value(quality_score),
+            "processed_at": None if status == "processing" else sa.func.now(),
+        }
         i = data_inventory.c
         with self._transaction(f"mark a day of feed {feed!r}") as connection:
             feed_id = find_feed(connection, feed, lock=True)
             day_rows = sa.update(data_inventory).where(i.feed_id == feed_id, i.date == day, i.data_type == data_type)
-            done = connection.execute(day_rows.values(status=status, processed_at=sa.func.now()))
-            if done.rowcount == 0:
+            if connection.execute(day_rows.values(values)).rowcount == 0:
                 raise ConfigError(f"there is no {data_type} data of {feed} on {day}", "See: ssmd data inventory")
 
     def gaps(self, feed: str, day: date) -> list[Gap]:
@@ -214,7 +222,7 @@ class PostgresRegistry:
         with self._transaction(f"list issues of feed {feed!r}") as connection:
             query = sa.select(data_quality_issues).where(q.feed_id == find_feed(connection, feed), q.day == day)
             rows = [issue_of(feed, row) for row in connection.execute(query)]
-        return sorted(rows, key=lambda issue: (issue.data_type, issue.issue_type, issue.connection))
+        return sorted(rows, key=issue_order)
 
     def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
         """See `Registry.upsert_markets`."""
@@ -266,7 +274,7 @@ class PostgresRegistry:
 
 
 def _issue_order(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["feed_id"], row["day"], row["data_type"], row["issue_type"], row["connection"]
+    return row["feed_id"], row["day"], row["data_type"], row["issue_type"], row["detail"], row["connection"]
 
 
 def _delete_objects(connection: sa.Connection, feed_id: int, keys: Sequence[tuple[str, str]]) -> set[int]:
