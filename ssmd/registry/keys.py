@@ -60,8 +60,7 @@ class KeyLedger:
     def declare(self, environment: str, definitions: Mapping[str, KeyDefinition]) -> None:
         """Make the environment and its keys known, or their definitions current; how they stand is not touched."""
         with self._database.transaction(f"record the keys of {environment!r}") as connection:
-            place = self._environment_id(connection, environment, add=True)
-            declare_keys(connection, place, definitions)
+            declare_keys(connection, add_environment(connection, environment), definitions)
 
     def record(self, environment: str, events: Sequence[KeyEvent]) -> list[KeyEvent]:
         """Add to the audit log what is not there yet, and bring the keys to what it says; the events of unknown keys.
@@ -136,16 +135,9 @@ class KeyLedger:
             ]
 
     @staticmethod
-    def _environment_id(connection: sa.Connection, environment: str, *, add: bool = False) -> int | None:
-        name = storable(environment)
-        if add:
-            connection.execute(insert(environments).values(name=name).on_conflict_do_nothing())
-        found = connection.execute(sa.select(environments.c.id).where(environments.c.name == name))
-        return found.scalar_one_or_none()
-
-    def _key_ids(self, connection: sa.Connection, environment: str) -> dict[str, int]:
-        place = self._environment_id(connection, environment)
-        rows = connection.execute(sa.select(keys.c.name, keys.c.id).where(keys.c.environment_id == place))
+    def _key_ids(connection: sa.Connection, environment: str) -> dict[str, int]:
+        known = sa.select(keys.c.name, keys.c.id).join(environments)
+        rows = connection.execute(known.where(environments.c.name == storable(environment)))
         return {row.name: row.id for row in rows}
 
     @staticmethod
@@ -172,6 +164,14 @@ class KeyLedger:
                 "sealed_secret_ref": (last.details or {}).get("sealed_secret_ref"),
             }
         connection.execute(sa.update(keys).where(keys.c.id == key_id).values(**values, updated_at=sa.func.now()))
+
+
+def add_environment(connection: sa.Connection, name: str) -> int:
+    """The id of an environment, made known when it is not; others who add it wait until this transaction ends."""
+    stored = storable(name)
+    connection.execute(insert(environments).values(name=stored).on_conflict_do_nothing())
+    query = sa.select(environments.c.id).where(environments.c.name == stored).with_for_update(key_share=True)
+    return int(connection.execute(query).scalar_one())
 
 
 def declare_keys(connection: sa.Connection, environment_id: int, definitions: Mapping[str, KeyDefinition]) -> None:
