@@ -131,7 +131,7 @@ def _fetch(url: str) -> bytes:
     try:
         return asyncio.run(fetch())
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise Unavailable(f"cannot fetch the certificate {url[:200]!r}: {error or 'time-out'}", _HOW) from error
+        raise Unavailable(f"cannot fetch the certificate {url[:200]!r}: {str(error) or 'time-out'}", _HOW) from error
 
 
 def _padding(label: bytes) -> padding.OAEP:

@@ -1,7 +1,7 @@
 """The tables that `sql/` creates, as SQLAlchemy knows them; a test compares them with a migrated database."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = sa.MetaData()
 
@@ -192,8 +192,15 @@ data_quality_issues = sa.Table(
     sa.Column("count", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     sa.Column("sample_data", JSONB(none_as_null=True)),
     sa.Column("detected_at", _TIMESTAMP, nullable=False, server_default=_NOW),
+    sa.Column("detail", sa.String(64), nullable=False, server_default=""),
     sa.UniqueConstraint(
-        "feed_id", "day", "data_type", "issue_type", "connection", name="data_quality_issues_identity_key"
+        "feed_id",
+        "day",
+        "data_type",
+        "issue_type",
+        "detail",
+        "connection",
+        name="data_quality_issues_identity_key",
     ),
 )
 
@@ -447,7 +454,7 @@ key_audit_log = sa.Table(
     sa.Column("actor", sa.String(128), nullable=False),
     sa.Column("details", JSONB(none_as_null=True)),
     _time("created_at"),
-    sa.Column("event_id", sa.Uuid, nullable=False, unique=True, server_default=sa.func.gen_random_uuid()),
+    sa.Column("event_id", UUID, nullable=False, unique=True, server_default=sa.func.gen_random_uuid()),
     sa.Index("idx_key_audit_key_id", "key_id"),
     sa.Index("idx_key_audit_created", "created_at"),
 )
