@@ -36,6 +36,7 @@ ALTER TABLE markets
                                 CONSTRAINT markets_result_evidence_check
                                 CHECK (result_evidence IN ('determined', 'amended', 'finalized')),
   ADD COLUMN settlement_value   VARCHAR(32),  -- the exchange's decimal text
+  ADD COLUMN settlement_kept    JSONB,  -- settlement fields, as text, held against a weaker answer in raw_metadata
   ADD COLUMN source_updated_at  TIMESTAMPTZ,
   ADD COLUMN metadata_hash      CHAR(32),  -- md5 over what history follows; tells cheaply that nothing changed
   ADD COLUMN observed_at        TIMESTAMPTZ NOT NULL DEFAULT now(),  -- when a sync last saw it
@@ -80,9 +81,17 @@ CREATE TABLE market_syncs (
   inserted      INTEGER NOT NULL DEFAULT 0,
   changed       INTEGER NOT NULL DEFAULT 0,
   accepted      BOOLEAN NOT NULL DEFAULT false,  -- a person accepted a collapsed count
+  updated_until TIMESTAMPTZ,  -- the exchange's changes up to here are in: where the next incremental sync begins
+  settled_until TIMESTAMPTZ,
   error         TEXT
 );
 CREATE INDEX market_syncs_feed_idx ON market_syncs (feed_id, started_at);
+
+-- Fields of the exchange's market objects that trading changes: part of raw_metadata, but no history.
+CREATE TABLE market_volatile (
+  feed_id  INTEGER PRIMARY KEY REFERENCES feeds (id),
+  fields   TEXT[] NOT NULL
+);
 
 -- How far the changes have been published to the journal; what lies beyond is published by the next sync.
 CREATE TABLE market_journal (

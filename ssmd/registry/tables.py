@@ -223,6 +223,7 @@ markets = sa.Table(
     sa.Column("result", sa.String(32)),
     sa.Column("result_evidence", sa.String(16)),
     sa.Column("settlement_value", sa.String(32)),
+    sa.Column("settlement_kept", JSONB(none_as_null=True)),
     sa.Column("settled_at", _TIMESTAMP),
     sa.Column("source_updated_at", _TIMESTAMP),
     sa.Column("metadata_hash", sa.CHAR(32)),
@@ -301,8 +302,17 @@ market_syncs = sa.Table(
         for name in ("series", "events", "markets", "open_markets", "inserted", "changed")
     ),
     sa.Column("accepted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("updated_until", _TIMESTAMP),
+    sa.Column("settled_until", _TIMESTAMP),
     sa.Column("error", sa.Text),
     sa.Index("market_syncs_feed_idx", "feed_id", "started_at"),
+)
+
+market_volatile = sa.Table(
+    "market_volatile",
+    metadata,
+    sa.Column("feed_id", sa.Integer, sa.ForeignKey("feeds.id"), primary_key=True, autoincrement=False),
+    sa.Column("fields", ARRAY(sa.Text), nullable=False),
 )
 
 market_journal = sa.Table(
