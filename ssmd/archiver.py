@@ -28,7 +28,8 @@ from ssmd.errors import FatalError, TransientError
 from ssmd.market.subjects import check_feed
 from ssmd.middleware.storage.interface import ObjectMissing, Storage, StorageUnavailable
 from ssmd.middleware.transport.interface import Consumer, Delivered, StreamState, Transport, TransportUnavailable
-from ssmd.registry.interface import Issue, Registry
+from ssmd.registry.interface import Registry
+from ssmd.registry.values import counted_issue
 from ssmd.telemetry import (
     ARCHIVER_BACKLOG,
     ARCHIVER_BYTES,
@@ -298,6 +299,9 @@ class Archiver:
             ARCHIVER_MALFORMED.labels(self._feed).inc(count)
             self._report("malformed_message", count, kind)
         self._sorter.malformed.clear()
+        if self._sorter.repeated:
+            self._report("redelivered", self._sorter.repeated, f"{self._stream}: skipped")
+            self._sorter.repeated = 0
         ARCHIVER_HELD_BYTES.labels(self._feed).set(0)
 
     async def _store(self, segment: OpenSegment) -> None:
@@ -356,9 +360,9 @@ class Archiver:
         ARCHIVER_MISSING.labels(self._feed).inc(last - first + 1)
         self._report("stream_gap", last - first + 1, f"{self._stream}: {first} to {last}; run: ssmd data compact")
 
-    def _report(self, issue_type: str, count: int, sample: str) -> None:
+    def _report(self, problem: str, count: int, sample: str) -> None:
         day = day_of(self._clock_ns())
-        self._inventory.report(Issue(self._feed, day, "normalized", issue_type, "warning", count, sample))
+        self._inventory.report(counted_issue(self._feed, day, "normalized", problem, count, sample))
 
     def _trouble(self, what: str, error: TransientError) -> None:
         if what not in self._problems:

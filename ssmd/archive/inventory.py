@@ -15,10 +15,12 @@ from ssmd.errors import DataError, TransientError
 from ssmd.market.events import EVENT_TYPES
 from ssmd.middleware.storage.interface import Storage
 from ssmd.registry.interface import Issue, ObjectRecord, Registry
+from ssmd.registry.values import issue_identity, merged_issue
 
 RECONCILE_S = 3600.0
 RETRY_S = 10.0
 MAX_ISSUES = 1_000
+"""Kinds and days of problems that wait for the database; further ones are logged and forgotten."""
 
 log = structlog.get_logger(component="archive")
 
@@ -76,7 +78,7 @@ class Inventory:
         self._data_type = data_type
         self._clock_ns = clock_ns
         self._waiting: list[ObjectRecord] = []
-        self._issues: list[Issue] = []
+        self._issues: dict[tuple[object, ...], Issue] = {}
         self._unsure: set[date] = set()
         self._changed = asyncio.Event()
         self._closing = False
@@ -88,8 +90,12 @@ class Inventory:
         self._changed.set()
 
     def report(self, issue: Issue) -> None:
-        """A problem of the data that reviewers should see; the oldest are forgotten when the database stays away."""
-        self._issues = [*self._issues, issue][-MAX_ISSUES:]
+        """A problem of the data that reviewers should see; counted with what waits of its kind and day."""
+        known = self._issues.get(issue_identity(issue))
+        if known is None and len(self._issues) >= MAX_ISSUES:
+            log.error("issue forgotten, too many wait", feed=self._feed, issue=issue.detail, count=issue.count)
+            return
+        self._issues[issue_identity(issue)] = merged_issue(known, issue) if known else issue
         self._changed.set()
 
     def close(self) -> None:
@@ -112,6 +118,18 @@ class Inventory:
                     await self._changed.wait()
         await self._write()
 
+    async def _write_issues(self) -> None:
+        issues, self._issues = list(self._issues.values()), {}
+        if not issues:
+            return
+        try:
+            await asyncio.to_thread(self._registry.record_issues, issues)
+        except TransientError:
+            later, self._issues = self._issues, {}
+            for issue in (*issues, *later.values()):
+                self.report(issue)
+            raise
+
     async def _write(self) -> None:
         """Write what waits and reconcile the days that may lack rows; trouble is kept in `problem` and tried again."""
         records, self._waiting = self._waiting, []
@@ -119,9 +137,7 @@ class Inventory:
         try:
             if records:
                 await asyncio.to_thread(self._registry.record_objects, self._feed, records)
-            if issues := self._issues:
-                await asyncio.to_thread(self._registry.record_issues, issues)
-                self._issues = self._issues[len(issues) :]
+            await self._write_issues()
             for day in sorted(self._unsure):
                 await reconcile(self._storage, self._bucket, self._registry, self._feed, day, self._data_type)
                 self._unsure.discard(day)

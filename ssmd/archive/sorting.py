@@ -37,7 +37,7 @@ class Sorter:
     """Messages in stream order in, open segments out.
 
     `last` is the last sequence number taken, `held` the bytes in open segments, `holes` the (first, last) sequence
-    numbers that never came, `malformed` the messages that are no events, by kind.
+    numbers that never came, `malformed` the messages that are no events, by kind, `repeated` those that came again.
     """
 
     def __init__(self, feed: str) -> None:
@@ -51,6 +51,7 @@ class Sorter:
         self.held = 0
         self.holes: list[tuple[int, int]] = []
         self.malformed: Counter[str] = Counter()
+        self.repeated = 0
 
     def begin(self, last: int) -> None:
         """Another stream, archived up to `last`."""
@@ -88,6 +89,7 @@ class Sorter:
         for index, (seq, subject, payload) in enumerate(islice(batch, start, None), start):
             if seq != expected:
                 if seq < expected:
+                    self.repeated += 1
                     continue
                 self.holes.append((expected, seq - 1))
                 expected = seq
@@ -102,6 +104,7 @@ class Sorter:
                 segment = found
             expected += 1
             if seq <= segment.covered:
+                self.repeated += segment is not self._sink
                 continue
             # One Cap'n Proto segment and as long as it says: garbage would make the whole object unreadable.
             if number(payload[:_WORD], "little") != (len(payload) - _WORD) << 29:

@@ -1,7 +1,7 @@
 """What the connector says about its work: metrics each second, counted problems to the registry."""
 
 import asyncio
-from collections import deque
+from collections.abc import Iterable
 
 import structlog
 
@@ -14,18 +14,19 @@ from ssmd.connector.spool import Spool
 from ssmd.errors import TransientError
 from ssmd.market.events import Gap
 from ssmd.registry.interface import Issue, Registry
+from ssmd.registry.values import counted_issue, issue_identity, merged_issue
 
 _KNOWN_TYPES = frozenset(
     ("trade", "orderbook_snapshot", "orderbook_delta", "ticker", "market_lifecycle_v2", "event_lifecycle")
 )
-_ERRORS = frozenset(("invalid", "invalid_json"))
-_MAX_WAITING = 10_000
+_NOT_RAW = frozenset(("not_published_spool_full",))
+"""Problems of the live stream: the raw archive has the frames."""
 
 log = structlog.get_logger(component="connector")
 
 
 class Report:
-    """Counters as they were at the last report; issues wait here while the registry is away."""
+    """Counters as they were at the last report; issues wait here while the registry is away, one of a kind and day."""
 
     def __init__(self, feed: str, registry: Registry) -> None:
         self._feed = feed
@@ -34,7 +35,7 @@ class Report:
         self._published = 0
         self._stored = (0, 0)
         self._problems: dict[str, int] = {}
-        self._waiting: deque[Issue] = deque(maxlen=_MAX_WAITING)
+        self._waiting: dict[tuple[object, ...], Issue] = {}
         self._flushing = asyncio.Lock()
         self.gap_count = 0
 
@@ -85,16 +86,24 @@ class Report:
                 self._problems[kind] = count
                 metrics.CONNECTOR_ERRORS.labels(self._feed, kind).inc(new)
                 sample = pipeline.samples.pop(kind, b"").decode("utf-8", "backslashreplace")
-                severity = "error" if kind in _ERRORS else "warning"
-                self._waiting.append(Issue(self._feed, today, "raw", kind, severity, new, sample))
-        self._waiting.extend(sealer.issues)
+                data_type = "normalized" if kind in _NOT_RAW else "raw"
+                self._wait([counted_issue(self._feed, today, data_type, kind, new, sample)])
+        self._wait(sealer.issues)
         sealer.issues.clear()
         if not self._waiting:
             return
-        issues = list(self._waiting)
+        issues = list(self._waiting.values())
         self._waiting.clear()
         try:
             await asyncio.to_thread(self._registry.record_issues, issues)
         except TransientError as error:
             log.warning("issues not written down yet", error=error.message, waiting=len(issues))
-            self._waiting.extendleft(reversed(issues))
+            later = list(self._waiting.values())
+            self._waiting.clear()
+            self._wait([*issues, *later])
+
+    def _wait(self, issues: Iterable[Issue]) -> None:
+        """Count them together with what waits already, so that however long it takes they stay few."""
+        for issue in issues:
+            known = self._waiting.get(issue_identity(issue))
+            self._waiting[issue_identity(issue)] = merged_issue(known, issue) if known else issue

@@ -20,6 +20,7 @@ from ssmd.feeds.interface import GROUPS
 from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import Storage
 from ssmd.registry.interface import Issue, ObjectRecord, Registry
+from ssmd.registry.values import counted_issue
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _MAX_CONFLICTS = 100
@@ -143,7 +144,7 @@ class Sealer:
         if contents.torn_bytes:
             log.warning("segment ends in a torn entry", segment=segment.number, bytes=contents.torn_bytes)
             self.issues.append(
-                Issue(self._feed, segment.day, "raw", "spool_torn", "warning", 1, f"{contents.torn_bytes} bytes")
+                counted_issue(self._feed, segment.day, "raw", "spool_torn", 1, f"{contents.torn_bytes} bytes")
             )
         stored = Stored(objects, contents.gaps)
         await asyncio.to_thread(self._spool.note, segment, "stored", msgspec.json.encode(stored))

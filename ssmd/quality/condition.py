@@ -21,5 +21,5 @@ def record_condition(report: VerifyReport, registry: Registry, today: date) -> s
     else:
         status = "complete"
     for row in registry.inventory(report.feed, report.day, report.day):
-        registry.set_day_status(report.feed, report.day, row.data_type, status)
+        registry.set_day_condition(report.feed, report.day, row.data_type, status)
     return status

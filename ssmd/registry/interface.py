@@ -36,16 +36,20 @@ class ObjectRecord(msgspec.Struct, frozen=True):
 
 
 class Issue(msgspec.Struct, frozen=True):
-    """A counted kind of problem on one day; `sample` is at most 1 KiB of the offending bytes, made printable."""
+    """A counted kind of problem on one day; `sample` is at most 1 KiB of the offending bytes, made printable.
+
+    `issue_type` is one of `values.ISSUE_TYPES`, `detail` the finer word of who found it (see `values.issue_type_of`).
+    """
 
     feed: str
     day: date
     data_type: str
     issue_type: str
-    severity: str  # 'error', 'warning', 'info'
+    severity: str  # 'error', 'warning', 'info': what is for information does not lower a day's score
     count: int
     sample: str = ""
     connection: str = ""
+    detail: str = ""
 
 
 class InventoryRow(msgspec.Struct, frozen=True):
@@ -63,6 +67,8 @@ class InventoryRow(msgspec.Struct, frozen=True):
     last_ns: int
     status: str  # 'processing', 'complete', 'partial', 'failed'
     gap_count: int
+    quality_score: float | None = None  # 0.00 to 1.00 as last stored; None: the day has changed since, or never was
+    verified_at: str | None = None  # when the status was given; None while the day is processing
 
 
 class Market(msgspec.Struct, frozen=True):
@@ -125,7 +131,7 @@ class Registry(Protocol):
     def record_objects(self, feed: str, objects: Sequence[ObjectRecord]) -> None:
         """Add objects and recount their days' inventory rows, in one transaction.
 
-        An object already known is left as it is. A day that changes is 'processing' again.
+        An object already known is left as it is. A day that changes is 'processing' again, without a score.
         """
         ...
 
@@ -134,11 +140,14 @@ class Registry(Protocol):
         ...
 
     def record_gaps(self, gaps: Sequence[Gap]) -> None:
-        """Add gaps (idempotent: feed, connection, sid, from, reason identify one)."""
+        """Add gaps (idempotent: feed, connection, sid, from, reason identify one).
+
+        A day that gains a gap loses its score, and is no longer 'complete' but 'partial'.
+        """
         ...
 
     def record_issues(self, issues: Sequence[Issue]) -> None:
-        """Add to the counts of (feed, day, data type, issue type, connection)."""
+        """Add to the counts of (feed, day, data type, issue type, detail, connection)."""
         ...
 
     def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
@@ -149,8 +158,10 @@ class Registry(Protocol):
         """The day rows, sorted by day and data type."""
         ...
 
-    def set_day_status(self, feed: str, day: date, data_type: str, status: str) -> None:
-        """Mark a day 'complete', 'partial', 'failed' or 'processing'."""
+    def set_day_condition(
+        self, feed: str, day: date, data_type: str, status: str, quality_score: float | None = None
+    ) -> None:
+        """Store the verdict on a day: 'complete', 'partial', 'failed' (or 'processing': none yet), and its score."""
         ...
 
     def gaps(self, feed: str, day: date) -> list[Gap]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 import msgspec
 import structlog
@@ -17,13 +17,18 @@ from ssmd.registry.values import (
     choice,
     day_bounds,
     gap_identity,
+    issue_identity,
+    issue_order,
     merged_gap,
+    merged_issue,
+    score_value,
     storage_path,
     stored_gap,
     stored_issue,
     stored_market,
     symbol_count,
     touches,
+    written,
 )
 
 _DayKey = tuple[date, str, str | None]
@@ -107,22 +112,25 @@ class MemoryRegistry:
             for gap in [stored_gap(gap) for gap in gaps]:
                 known = self._feed(gap.feed).gaps
                 identity = gap_identity(gap)
+                if identity not in known:
+                    self._unsettle(gap)
                 known[identity] = merged_gap(known[identity], gap) if identity in known else gap
+
+    def _unsettle(self, gap: Gap) -> None:
+        """A gap is new: what was said of the days that it touches is void."""
+        days = self._feed(gap.feed).days
+        for key, row in days.items():
+            if touches(gap, *day_bounds(key[0])):
+                status = "partial" if row.status == "complete" else row.status
+                days[key] = msgspec.structs.replace(row, status=status, quality_score=None)
 
     def record_issues(self, issues: Sequence[Issue]) -> None:
         """See `Registry.record_issues`."""
         with self._lock:
             for issue in [stored_issue(issue) for issue in issues]:
                 known = self._feed(issue.feed).issues
-                identity = (issue.day, issue.data_type, issue.issue_type, issue.connection)
-                before = known.get(identity)
-                known[identity] = (
-                    msgspec.structs.replace(
-                        before, count=before.count + issue.count, sample=before.sample or issue.sample
-                    )
-                    if before
-                    else issue
-                )
+                before = known.get(issue_identity(issue))
+                known[issue_identity(issue)] = merged_issue(before, issue) if before else issue
 
     def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
         """See `Registry.objects`."""
@@ -147,16 +155,20 @@ class MemoryRegistry:
             ]
         return sorted(rows, key=lambda row: (row.day, row.data_type, row.schema_version or ""))
 
-    def set_day_status(self, feed: str, day: date, data_type: str, status: str) -> None:
-        """See `Registry.set_day_status`."""
+    def set_day_condition(
+        self, feed: str, day: date, data_type: str, status: str, quality_score: float | None = None
+    ) -> None:
+        """See `Registry.set_day_condition`."""
         choice("status", status, STATUSES)
+        score = score_value(quality_score)
+        at = None if status == "processing" else written(datetime.now(UTC))
         with self._lock:
             days = self._feed(feed).days
             keys = [key for key in days if key[:2] == (day, data_type)]
             if not keys:
                 raise ConfigError(f"there is no {data_type} data of {feed} on {day}", "See: ssmd data inventory")
             for key in keys:
-                days[key] = msgspec.structs.replace(days[key], status=status)
+                days[key] = msgspec.structs.replace(days[key], status=status, quality_score=score, verified_at=at)
 
     def gaps(self, feed: str, day: date) -> list[Gap]:
         """See `Registry.gaps`."""
@@ -170,7 +182,7 @@ class MemoryRegistry:
         """See `Registry.issues`."""
         with self._lock:
             found = [issue for issue in self._feed(feed).issues.values() if issue.day == day]
-        return sorted(found, key=lambda issue: (issue.data_type, issue.issue_type, issue.connection))
+        return sorted(found, key=issue_order)
 
     def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
         """See `Registry.upsert_markets`."""

@@ -64,6 +64,8 @@ def inventory_of(feed: str, row: Any) -> InventoryRow:
         last_ns=row.last_ns,
         status=row.status,
         gap_count=row.gap_count,
+        quality_score=None if row.quality_score is None else float(row.quality_score),
+        verified_at=written(row.processed_at),
     )
 
 
@@ -104,6 +106,7 @@ def issue_row(feed_id: int, issue: Issue) -> dict[str, Any]:
         "day": issue.day,
         "data_type": issue.data_type,
         "issue_type": issue.issue_type,
+        "detail": issue.detail,
         "severity": issue.severity,
         "connection": issue.connection,
         "count": issue.count,
@@ -122,6 +125,7 @@ def issue_of(feed: str, row: Any) -> Issue:
         count=row._mapping["count"],
         sample=(row.sample_data or {}).get("sample", ""),
         connection=row.connection,
+        detail=row.detail,
     )
 
 
@@ -187,14 +191,21 @@ def recount_objects(inventory_ids: Collection[int]) -> sa.Update:
             last_ns=total(sa.func.coalesce(sa.func.max(o.last_ns), 0)),
             symbol_count=total(sa.func.nullif(sa.func.greatest(compacted, sa.func.max(o.symbols)), 0)),
             status="processing",
+            quality_score=None,
+            processed_at=None,
         )
     )
 
 
 def recount_gaps() -> sa.Update:
-    """Count the gaps that touch each day row (narrow it with `where`)."""
+    """Count the gaps that touch each day row (narrow it with `where`); a day that gains one has no score any more."""
     g, i = data_gaps.c, data_inventory.c
     start = sa.cast(i.date - sa.literal(date(1970, 1, 1)), sa.BigInteger) * NS_PER_DAY
     count = sa.select(sa.func.count()).select_from(data_gaps)
     count = count.where(g.feed_id == i.feed_id, touching(start, start + NS_PER_DAY))
-    return sa.update(data_inventory).values(gap_count=count.scalar_subquery())
+    counted = count.scalar_subquery()
+    return sa.update(data_inventory).values(
+        gap_count=counted,
+        quality_score=sa.case((i.gap_count == counted, i.quality_score)),
+        status=sa.case((sa.and_(i.status == "complete", counted > 0), "partial"), else_=i.status),
+    )

@@ -9,6 +9,8 @@ import re
 from datetime import UTC, date, datetime
 from typing import Any
 
+import msgspec
+
 from ssmd.clock import NS_PER_DAY, day_of, day_start_ns
 from ssmd.errors import DataError
 from ssmd.market.events import REASONS, Gap
@@ -19,6 +21,38 @@ MAX_SAMPLE_BYTES = 1_024
 DATA_TYPES = ("raw", "normalized")
 STATUSES = ("complete", "partial", "failed", "processing")
 SEVERITIES = ("error", "warning", "info")
+ISSUE_TYPES = (
+    "duplicate",  # came twice; kept once
+    "out_of_order",  # a number lower than one before it
+    "missing_field",  # a frame without something that its kind always has
+    "parse_error",  # a frame or value that could not be understood
+    "missing_data",  # known to be lost, or not yet in the normalized archive
+    "inconsistent",  # contradicts what came before it
+    "refused",  # the exchange said no to one of our commands
+    "internal_error",  # a bug of ours
+)
+_TYPE_OF_PROBLEM = {
+    "sequence_repeat": "duplicate",
+    "duplicate_trade": "duplicate",
+    "redelivered": "duplicate",
+    "sequence_reset": "out_of_order",
+    "sequence_late": "out_of_order",
+    "sequence_restart": "out_of_order",
+    "no_type": "missing_field",
+    "missing_field": "missing_field",
+    "stream_gap": "missing_data",
+    "stream_rewound": "missing_data",
+    "not_published_spool_full": "missing_data",
+    "spool_torn": "missing_data",
+    "stale_delta": "inconsistent",
+    "wrong_sid": "inconsistent",
+    "negative_size": "inconsistent",
+    "crossed_book": "inconsistent",
+    "exchange_error": "refused",
+    "unknown_market": "refused",
+    "decoder_failed": "internal_error",
+    "mapper_failed": "internal_error",
+}
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -126,18 +160,49 @@ def gap_days(gap: Gap) -> tuple[date, date]:
     return day_of(gap.from_ns), day_of(max(gap.from_ns, gap.to_ns - 1))
 
 
+def issue_type_of(problem: str) -> str:
+    """The word of `ISSUE_TYPES` for a problem as feeds and services name it: `parse_error` when it has no other."""
+    return problem if problem in ISSUE_TYPES else _TYPE_OF_PROBLEM.get(problem, "parse_error")
+
+
+def counted_issue(feed: str, day: date, data_type: str, problem: str, count: int, sample: str = "") -> Issue:
+    """`count` of a problem, by its finer name. Refusals and repeats of our own transport are for information only."""
+    issue_type = issue_type_of(problem)
+    if issue_type == "refused" or problem == "redelivered":
+        severity = "info"
+    else:
+        severity = "error" if issue_type in ("parse_error", "missing_field", "internal_error") else "warning"
+    return Issue(feed, day, data_type, issue_type, severity, count, sample, detail=problem)
+
+
+def issue_identity(issue: Issue) -> tuple[object, ...]:
+    """What is counted together."""
+    return issue.feed, issue.day, issue.data_type, issue.issue_type, issue.detail, issue.connection
+
+
+def issue_order(issue: Issue) -> tuple[str, str, str, str]:
+    """How the issues of a day are listed."""
+    return issue.data_type, issue.issue_type, issue.detail, issue.connection
+
+
+def merged_issue(known: Issue, more: Issue) -> Issue:
+    """Both counted together, with the earlier sample."""
+    return msgspec.structs.replace(known, count=known.count + more.count, sample=known.sample or more.sample)
+
+
 def stored_issue(issue: Issue) -> Issue:
-    """The issue as it can be stored; DataError for an unknown data type or severity."""
+    """The issue as it can be stored; DataError for an unknown data type, issue type or severity."""
     sample = printable(issue.sample).encode()[:MAX_SAMPLE_BYTES].decode(errors="ignore")
     return Issue(
         feed=issue.feed,
         day=issue.day,
         data_type=choice("data type", issue.data_type, DATA_TYPES),
-        issue_type=printable(issue.issue_type, 64),
+        issue_type=choice("issue type", issue.issue_type, ISSUE_TYPES),
         severity=choice("severity", issue.severity, SEVERITIES),
         count=max(0, min(issue.count, MAX_BIGINT)),
         sample=sample,
         connection=storable(issue.connection, 128),
+        detail=printable(issue.detail, 64),
     )
 
 
@@ -156,6 +221,15 @@ def stored_market(market: Market) -> Market:
         result=printable(market.result, 32),
         raw=json_value(market.raw),
     )
+
+
+def score_value(score: float | None) -> float | None:
+    """A score as it is stored: two digits; DataError when it is not between 0 and 1."""
+    if score is None:
+        return None
+    if not 0 <= score <= 1:
+        raise DataError(f"quality score {score} is not between 0 and 1")
+    return round(score, 2)
 
 
 def storage_path(feed: str, record: ObjectRecord) -> str:

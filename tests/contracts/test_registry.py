@@ -118,7 +118,7 @@ def test_a_day_row_is_the_sum_of_its_objects(registry: Registry) -> None:
 
 def test_recording_an_object_twice_changes_nothing(registry: Registry) -> None:
     registry.record_objects("kalshi", [raw(0)])
-    registry.set_day_status("kalshi", DAY, "raw", "complete")
+    registry.set_day_condition("kalshi", DAY, "raw", "complete")
     registry.record_objects("kalshi", [raw(0), raw(0)])
     registry.record_objects("kalshi", [raw(0, sha256="f" * 64, records=99)])
     assert registry.objects("kalshi", DAY) == [raw(0)]
@@ -128,10 +128,10 @@ def test_recording_an_object_twice_changes_nothing(registry: Registry) -> None:
 
 def test_a_complete_day_that_gains_or_loses_an_object_is_unfinished_again(registry: Registry) -> None:
     registry.record_objects("kalshi", [raw(0)])
-    registry.set_day_status("kalshi", DAY, "raw", "complete")
+    registry.set_day_condition("kalshi", DAY, "raw", "complete")
     registry.record_objects("kalshi", [raw(1)])
     assert registry.inventory("kalshi", DAY, DAY)[0].status == "processing"
-    registry.set_day_status("kalshi", DAY, "raw", "complete")
+    registry.set_day_condition("kalshi", DAY, "raw", "complete")
     registry.replace_objects("kalshi", [("ssmd-raw", raw(1).key)], [])
     assert registry.inventory("kalshi", DAY, DAY)[0].status == "processing"
 
@@ -173,11 +173,56 @@ def test_inventory_is_sorted_by_day_and_kind(registry: Registry) -> None:
 
 def test_a_status_is_one_of_four_and_of_a_day_that_exists(registry: Registry) -> None:
     with pytest.raises(DataError, match="finished"):
-        registry.set_day_status("kalshi", DAY, "raw", "finished")
+        registry.set_day_condition("kalshi", DAY, "raw", "finished")
     with pytest.raises(ConfigError, match="no raw data"):
-        registry.set_day_status("kalshi", DAY, "raw", "complete")
+        registry.set_day_condition("kalshi", DAY, "raw", "complete")
     with pytest.raises(DataError, match="cooked"):
         registry.record_objects("kalshi", [raw(0, data_type="cooked")])
+
+
+def test_a_verdict_is_kept_with_its_score_until_the_day_changes(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0), raw(1, data_type="normalized", schema_version="v1", key="n")])
+    assert [row.quality_score for row in registry.inventory("kalshi", DAY, DAY)] == [None, None]
+
+    registry.set_day_condition("kalshi", DAY, "raw", "complete", 0.99)
+    normalized_row, raw_row = registry.inventory("kalshi", DAY, DAY)
+    assert (raw_row.status, raw_row.quality_score) == ("complete", 0.99)
+    assert raw_row.verified_at is not None
+    assert (normalized_row.status, normalized_row.quality_score, normalized_row.verified_at) == (
+        "processing",
+        None,
+        None,
+    )
+
+    registry.record_objects("kalshi", [raw(2)])
+    row = registry.inventory("kalshi", DAY, DAY)[1]
+    assert (row.status, row.quality_score, row.verified_at) == ("processing", None, None)
+
+
+def test_a_running_day_may_have_a_score_and_a_score_is_between_0_and_1(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0)])
+    for score, kept in ((0.954, 0.95), (0.0, 0.0), (1.0, 1.0), (None, None)):
+        registry.set_day_condition("kalshi", DAY, "raw", "processing", score)
+        (row,) = registry.inventory("kalshi", DAY, DAY)
+        assert (row.status, row.quality_score, row.verified_at) == ("processing", kept, None)
+    for score in (-0.01, 1.01, float("nan")):
+        with pytest.raises(DataError, match="not between 0 and 1"):
+            registry.set_day_condition("kalshi", DAY, "raw", "processing", score)
+
+
+def test_a_day_that_gains_a_gap_later_is_not_complete_any_more(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0), raw(1, day=NEXT_DAY)])
+    registry.record_gaps([gap(10, 20)])
+    for day in (DAY, NEXT_DAY):
+        registry.set_day_condition("kalshi", day, "raw", "complete", 1.0)
+    registry.record_gaps([gap(10, 20)])
+    assert [row.quality_score for row in registry.inventory("kalshi", DAY, NEXT_DAY)] == [1.0, 1.0]
+
+    registry.record_gaps([gap(30, 40)])
+
+    first, second = registry.inventory("kalshi", DAY, NEXT_DAY)
+    assert (first.status, first.quality_score, first.gap_count) == ("partial", None, 2)
+    assert (second.status, second.quality_score) == ("complete", 1.0)
 
 
 def test_a_gap_reported_twice_is_one_gap_with_the_later_end(registry: Registry) -> None:
@@ -245,12 +290,21 @@ def test_issues_are_counted_and_keep_their_first_sample(registry: Registry) -> N
     assert registry.issues("kalshi", NEXT_DAY) == []
 
 
+def test_kinds_of_one_issue_type_are_counted_apart(registry: Registry) -> None:
+    finer = [issue(2, detail="bad_price"), issue(3, detail="invalid_json"), issue(1, detail="bad_price")]
+    registry.record_issues(finer)
+    found = [(one.issue_type, one.detail, one.count) for one in registry.issues("kalshi", DAY)]
+    assert found == [("parse_error", "bad_price", 3), ("parse_error", "invalid_json", 3)]
+
+
 def test_a_hostile_sample_becomes_printable_and_short(registry: Registry) -> None:
-    registry.record_issues([issue(1, sample="\x00\x1b[2J\ud800 ok " + "é" * 2_000, issue_type="x" * 200)])
+    registry.record_issues([issue(1, sample="\x00\x1b[2J\ud800 ok " + "é" * 2_000, detail="x\x1b" * 100)])
     (kept,) = registry.issues("kalshi", DAY)
     assert kept.sample.startswith("\ufffd\ufffd[2J\ufffd ok é")
     assert len(kept.sample.encode()) <= 1_024
-    assert kept.issue_type == "x" * 64
+    assert kept.detail == "x\ufffd" * 32
+    with pytest.raises(DataError, match="invalid_json"):
+        registry.record_issues([issue(1, issue_type="invalid_json")])
     with pytest.raises(DataError, match="catastrophe"):
         registry.record_issues([issue(1, severity="catastrophe")])
 

@@ -292,7 +292,8 @@ async def test_a_hole_in_the_stream_is_counted_and_reported_and_the_rest_archive
 
     assert await world.archived() == Counter(encode(trade(n)) for n in [*range(10), *range(17, 30)])
     [issue] = world.registry.issues(FEED, DAY)
-    assert (issue.issue_type, issue.count, issue.data_type) == ("stream_gap", 7, "normalized")
+    assert (issue.issue_type, issue.detail, issue.count) == ("missing_data", "stream_gap", 7)
+    assert issue.data_type == "normalized"
 
 
 async def test_messages_that_are_no_events_are_counted_and_left_out(world: World) -> None:
@@ -315,7 +316,7 @@ async def test_messages_that_are_no_events_are_counted_and_left_out(world: World
     assert await world.archived() == Counter([good.payload])
     assert world.floor == 9
     [issue] = world.registry.issues(FEED, DAY)
-    assert (issue.issue_type, issue.count) == ("malformed_message", 7)
+    assert (issue.issue_type, issue.detail, issue.count) == ("parse_error", "malformed_message", 7)
 
 
 async def test_while_the_storage_is_away_it_takes_no_more_and_goes_on_when_it_is_back(world: World) -> None:
@@ -451,7 +452,7 @@ async def test_numbers_that_a_broker_gave_twice_do_not_hide_messages(world: Worl
     await world.run_once()
 
     assert await world.archived() == Counter(encode(trade(n)) for n in range(13))
-    assert "stream_rewound" in {issue.issue_type for issue in world.registry.issues(FEED, DAY)}
+    assert "stream_rewound" in {issue.detail for issue in world.registry.issues(FEED, DAY)}
 
 
 async def test_a_segment_left_without_manifest_is_described_by_the_next_run(world: World) -> None:

@@ -74,7 +74,8 @@ async def test_rows_and_issues_wait_for_the_database_and_none_is_lost(
         tasks.create_task(keeper.run())
         records = await stored(storage, tmp_path)
         keeper.add(records)
-        keeper.report(Issue(FEED, DAY, "raw", "odd", "warning", 3))
+        for count in (3, 4):
+            keeper.report(Issue(FEED, DAY, "raw", "parse_error", "warning", count))
         while not keeper.problem:  # noqa: ASYNC110  polled
             await asyncio.sleep(0.001)
         assert rows(registry) == []
@@ -84,7 +85,7 @@ async def test_rows_and_issues_wait_for_the_database_and_none_is_lost(
         keeper.close()
 
     assert rows(registry) == records
-    assert [issue.count for issue in registry.issues(FEED, DAY)] == [3]
+    assert [issue.count for issue in registry.issues(FEED, DAY)] == [7]
 
 
 async def test_closing_writes_what_waits(tmp_path: Path) -> None:
