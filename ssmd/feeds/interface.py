@@ -113,6 +113,10 @@ class Session(Protocol):
         """Give up the books of tickers."""
         ...
 
+    def take_ended(self) -> list[str]:
+        """The markets that the exchange said are over since the last call; their books were given up."""
+        ...
+
     def request_snapshots(self, sid: int, tickers: Sequence[str], now_ns: int) -> list[Command]:
         """Ask for fresh books after a sequence gap on `sid`: of `tickers`, and of those on it that never sent one."""
         ...

@@ -20,7 +20,7 @@ class StackRecord(msgspec.Struct, frozen=True):
     """`run/stack.json`: what `ssmd up` started, for `ssmd down` and `ssmd status`.
 
     `mark` stands in the environment of every process of the stack; `up` is the `ssmd up` that watches it (None after
-    `--detach`).
+    `--detach`); `rest` is the exchange's REST address that its connector was given (None: the registry's).
     """
 
     mark: str
@@ -32,6 +32,7 @@ class StackRecord(msgspec.Struct, frozen=True):
     programs: list[str]
     urls: dict[str, str]
     up: ProcessId | None = None
+    rest: str | None = None
 
 
 class Home:

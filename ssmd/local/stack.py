@@ -258,6 +258,7 @@ class Stack:
                 programs=self._names,
                 urls=self._plan.urls,
                 up=up,
+                rest=self._plan.endpoints[1] if self._plan.endpoints else None,
             )
         )
 

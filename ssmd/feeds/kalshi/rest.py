@@ -7,7 +7,7 @@ DataError (anything else that is not what it should be). Bodies are bounded; a c
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -91,7 +91,7 @@ class KalshiRest:
 
     async def market_pages(
         self, status: str | None = None, tickers: Sequence[str] | None = None, **filters: Query
-    ) -> AsyncIterator[list[Market]]:
+    ) -> AsyncGenerator[list[Market], None]:
         """Markets, page by page. `status` is the filter's word (unopened, open, paused, closed, settled).
 
         `filters` go into the query as they are (series_ticker, mve_filter, min_updated_ts, ...: Unix seconds).
@@ -111,7 +111,7 @@ class KalshiRest:
 
     async def event_pages(
         self, tickers: Sequence[str] | None = None, *, multivariate: bool = False, **filters: Query
-    ) -> AsyncIterator[list[ListedEvent]]:
+    ) -> AsyncGenerator[list[ListedEvent], None]:
         """Events, page by page: multivariate ones (combos), or all others."""
         path = "/events/multivariate" if multivariate else "/events"
         for part in [None] if tickers is None else list(_comma_lists(tickers)):

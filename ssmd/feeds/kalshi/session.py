@@ -3,7 +3,7 @@
 All-market channels (trade, ticker, lifecycle) are subscribed one command each; books in commands of at most 256
 tickers. The exchange keeps one sid per channel and connection and merges further subscribes into it (`ok`), an older
 or other exchange may give a new sid (`subscribed`): both answers are right. Markets that appear while the connection
-lives are added from lifecycle frames, trades and quotes; settled ones are dropped.
+lives are added from lifecycle frames, trades and quotes; determined and settled ones are dropped.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -125,6 +125,10 @@ class KalshiSession:
             self._recovery.arrived(ticker)
         return self._delete(dropped)
 
+    def take_ended(self) -> list[str]:
+        """The markets whose lifecycle said since the last call that they are determined or settled."""
+        return self._discovery.take_ended()
+
     def request_snapshots(self, sid: int, tickers: Sequence[str], now_ns: int) -> list[Command]:
         """Ask for fresh books after a gap on `sid`: `tickers`, and those of `sid` that never sent one."""
         silent = [ticker for ticker in self._books.of_sid(sid) or () if ticker not in self._books.heard]
@@ -132,7 +136,7 @@ class KalshiSession:
         return self._recovery.ask(asked, now_ns)
 
     def tick(self, now_ns: int) -> list[Command]:
-        """Call about once a second: new and settled markets, retries, what was not answered, stale books."""
+        """Call about once a second: new and ended markets, retries, what was not answered, stale books."""
         commands = self._commands.due(now_ns)
         for pending in self._commands.overdue(now_ns):
             commands += self._unanswered(pending, now_ns)
@@ -197,10 +201,12 @@ class KalshiSession:
 
     def _lifecycle(self, message: Lifecycle, _now_ns: int) -> list[Command]:
         body = message.msg
-        if body.event_type in ("created", "activated"):
+        if body.event_type == "activated":
+            self._discovery.activated(body.market_ticker)
+        elif body.event_type == "created":
             self._discovery.heard(body.market_ticker)
-        elif body.event_type == "settled":
-            self._discovery.settled(body.market_ticker)
+        elif body.event_type in ("determined", "settled"):
+            self._discovery.ended(body.market_ticker)
         return []
 
     def _snapshot(self, message: Snapshot, _now_ns: int) -> list[Command]:

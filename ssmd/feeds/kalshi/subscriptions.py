@@ -100,6 +100,7 @@ class Discovery:
         self._passed: set[str] = set()
         self._to_add: dict[str, None] = {}
         self._to_drop: dict[str, None] = {}
+        self._ended: dict[str, None] = {}
         self.left_out = 0
         """How many were wanted beyond `max_tickers`."""
 
@@ -115,13 +116,25 @@ class Discovery:
         else:
             self._to_add[ticker] = None
 
-    def settled(self, ticker: str) -> None:
+    def activated(self, ticker: str) -> None:
+        """A market trades (again): it is considered anew, whatever was thought of it before."""
+        self._passed.discard(ticker)
+        self.heard(ticker)
+
+    def ended(self, ticker: str) -> None:
         """A market is over."""
         self._to_add.pop(ticker, None)
         if ticker in self._books.requested:
             self._to_drop[ticker] = None
         else:
             self.give_up((ticker,))
+        if len(self._ended) < MAX_PASSED:
+            self._ended[ticker] = None
+
+    def take_ended(self) -> list[str]:
+        """The markets that ended since the last call."""
+        taken, self._ended = list(self._ended), {}
+        return taken
 
     def give_up(self, tickers: Iterable[str]) -> None:
         """Do not consider these again on this connection."""
@@ -143,6 +156,6 @@ class Discovery:
         return taken
 
     def take_drops(self) -> list[str]:
-        """The settled markets that were subscribed."""
+        """The ended markets that were subscribed."""
         taken, self._to_drop = list(self._to_drop), {}
         return taken

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ssmd.errors import ConfigError, RefusedError
@@ -25,6 +26,22 @@ def test_a_record_comes_back_and_is_the_owners_only(tmp_path: Path) -> None:
     assert home.record.stat().st_mode & 0o077 == 0
     home.forget()
     assert home.read_record() is None
+
+
+def test_the_record_says_where_the_exchange_is_and_older_records_say_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.prepare()
+    home.write_record(msgspec.structs.replace(record(home.socket_path()), rest="http://127.0.0.1:1/trade-api/v2"))
+    written = home.read_record()
+    assert written is not None
+    assert written.rest == "http://127.0.0.1:1/trade-api/v2"
+
+    fields = msgspec.json.decode(home.record.read_bytes())
+    del fields["rest"]
+    home.record.write_bytes(msgspec.json.encode(fields))
+    older = home.read_record()
+    assert older is not None
+    assert older.rest is None
 
 
 def test_a_half_written_record_is_none(tmp_path: Path) -> None:

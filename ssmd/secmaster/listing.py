@@ -1,0 +1,182 @@
+"""What a sync asks of the exchange, handed to the registry page by page while the next page is on its way."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Protocol, TypeVar
+
+import structlog
+
+from ssmd.errors import RefusedError
+from ssmd.feeds.kalshi.rest import PAGE, KalshiRest, NotListed
+from ssmd.registry.interface import ListedEvent, Market, Series
+from ssmd.secmaster.parents import Parents
+
+MAX_TICKER = 128
+"""The registry's longest ticker, in characters."""
+NO_COMBOS = "exclude"
+EVENT_STATUSES = ("unopened", "open", "closed")
+MARKET_STATUSES = ("unopened", "open", "closed")
+"""What a full sync lists; settled markets come by the time of their settlement, paused ones when they are asked for."""
+
+T = TypeVar("T", Series, ListedEvent, Market)
+Progress = Callable[[str, int], None]
+"""Called with `series`, `events` or `markets` and how many of them came so far."""
+
+log = structlog.get_logger(component="secmaster")
+
+
+class Sink(Protocol):
+    """Where pages go (a sync of `registry.security_master`); called in a thread, one call at a time."""
+
+    def add_series(self, listed: Sequence[Series]) -> None:
+        """Take series."""
+        ...
+
+    def add_events(self, listed: Sequence[ListedEvent]) -> None:
+        """Take events."""
+        ...
+
+    def add_markets(self, listed: Sequence[Market]) -> None:
+        """Take markets; of two answers about one market the later one holds."""
+        ...
+
+
+class Listing:
+    """One sync's questions. `combos`: multivariate markets (tickers `KXMVE…`) are wanted, too."""
+
+    def __init__(self, rest: KalshiRest, parents: Parents, sink: Sink, progress: Progress, *, combos: bool) -> None:
+        self._rest = rest
+        self._parents = parents
+        self._sink = sink
+        self._progress = progress
+        self._filter = None if combos else NO_COMBOS
+        self._combos = combos
+        self._counts = {"series": 0, "events": 0, "markets": 0}
+        self.left_out = 0
+        """Objects whose ticker is too long for the registry."""
+
+    async def everything(self, settled_since_s: int) -> None:
+        """All series; events and markets that are not settled; what settled after `settled_since_s` (Unix seconds)."""
+        await self._series(await self._rest.series(include_product_metadata=True))
+        for status in EVENT_STATUSES:
+            await self._events(self._rest.event_pages(status=status))
+        for status in MARKET_STATUSES:
+            await self._markets(self._rest.market_pages(status, mve_filter=self._filter))
+        await self._settled(settled_since_s)
+
+    async def changes(self, updated_since_s: int, settled_since_s: int) -> None:
+        """What was updated, created or settled after these times (Unix seconds)."""
+        since = updated_since_s
+        await self._series(await self._rest.series(include_product_metadata=True, min_updated_ts=since))
+        await self._events(self._rest.event_pages(min_updated_ts=since))
+        # This filter goes with no other one, and only without combos: those come by the time of their creation.
+        await self._markets(self._rest.market_pages(mve_filter=NO_COMBOS, min_updated_ts=since))
+        if self._combos:
+            await self._markets(self._rest.market_pages(mve_filter="only", min_created_ts=since))
+        await self._settled(settled_since_s)
+
+    async def probe(self, known_open: int, *, accept: bool) -> None:
+        """Take the first page of open markets; RefusedError when it holds far fewer than the registry expects."""
+        async with aclosing(self._rest.market_pages("open", mve_filter=self._filter)) as pages:
+            page: list[Market] = await anext(pages, [])
+        expected = min(PAGE, known_open)
+        if len(page) * 2 < expected and not accept:
+            raise RefusedError(
+                f"the exchange lists {len(page):,} open markets on a page where {expected:,} were expected "
+                f"({known_open:,} in the last full sync)",
+                "Nothing was changed. When that is right, run: ssmd market sync --full --accept",
+            )
+        await self._add_markets(page)
+
+    async def named(self, tickers: Sequence[str]) -> set[str]:
+        """Ask for these markets; those of them that the exchange no longer knows, not even as long settled."""
+        asked = [ticker for ticker in tickers if "," not in ticker]  # the exchange separates them by commas
+        left = set(asked)
+        async with aclosing(self._rest.market_pages(tickers=asked)) as pages:
+            async for page in pages:
+                left -= {market.ticker for market in page}
+                await self._add_markets(page)
+        if left:
+            try:
+                older = [market async for market in self._rest.historical_markets(sorted(left))]
+            except NotListed as error:  # an exchange without that page has forgotten nothing on it
+                log.info("no historical markets", error=error.message)
+                older = []
+            left -= {market.ticker for market in older}
+            await self._add_markets(older)
+        return left
+
+    async def _settled(self, since_s: int) -> None:
+        await self._markets(self._rest.market_pages("settled", mve_filter=self._filter, min_settled_ts=since_s))
+
+    async def _series(self, listed: Sequence[Series]) -> None:
+        usable = self._usable(listed)
+        self._parents.learn_series(usable)
+        await asyncio.to_thread(self._sink.add_series, usable)
+        self._count("series", usable)
+
+    async def _events(self, pages: AsyncGenerator[list[ListedEvent], None]) -> None:
+        async with aclosing(_one_ahead(pages)) as ahead:
+            async for page in ahead:
+                usable = self._usable(page)
+                await asyncio.to_thread(self._take_events, usable)
+                self._count("events", usable)
+
+    async def _markets(self, pages: AsyncGenerator[list[Market], None]) -> None:
+        async with aclosing(_one_ahead(pages)) as ahead:
+            async for page in ahead:
+                await self._add_markets(page)
+
+    async def _add_markets(self, page: Sequence[Market]) -> None:
+        usable = self._usable(page)
+        missing = await asyncio.to_thread(self._parents.missing, usable)
+        await self._ask_events([ticker for ticker in missing if "," not in ticker and len(ticker) <= MAX_TICKER])
+        await asyncio.to_thread(lambda: self._sink.add_markets(self._parents.adopted(usable)))
+        self._count("markets", usable)
+
+    async def _ask_events(self, tickers: Sequence[str]) -> None:
+        """Events that no list has named: those of settled markets, of combos, and of markets listed this minute."""
+        combos = [ticker for ticker in tickers if ticker.startswith("KXMVE")]
+        others = [ticker for ticker in tickers if not ticker.startswith("KXMVE")]
+        if others:
+            await self._events(self._rest.event_pages(others))
+        if combos:
+            await self._events(self._rest.event_pages(combos, multivariate=True))
+
+    def _take_events(self, listed: Sequence[ListedEvent]) -> None:
+        self._parents.learn_events(listed)
+        self._sink.add_events(listed)
+
+    def _usable(self, listed: Sequence[T]) -> list[T]:
+        usable = [each for each in listed if len(each.ticker) <= MAX_TICKER]
+        if len(usable) < len(listed):
+            self.left_out += len(listed) - len(usable)
+            log.warning("ticker too long, left out", objects=len(listed) - len(usable))
+        return usable
+
+    def _count(self, what: str, listed: Sequence[object]) -> None:
+        self._counts[what] += len(listed)
+        self._progress(what, self._counts[what])
+
+
+Page = TypeVar("Page")
+
+
+async def _one_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
+    """The same pages; each is asked for while the one before it is worked on."""
+
+    async def following() -> Page | None:
+        return await anext(pages, None)
+
+    coming = asyncio.create_task(following())
+    try:
+        while (page := await coming) is not None:
+            coming = asyncio.create_task(following())
+            yield page
+    finally:
+        coming.cancel()
+        await asyncio.wait({coming})
+        if not coming.cancelled():
+            coming.exception()  # told already, or of no interest to one who has stopped reading
+        await pages.aclose()
