@@ -1,4 +1,4 @@
-"""The feeds that ssmd knows from the start: where Kalshi is reached on which date, and when it pauses.
+"""What the registry knows from the start: where Kalshi is reached on which date, when it pauses, and what is shipped.
 
 Hosts and dates are facts about the exchange: the recommended hosts changed on 2026-05-07 (the old ones still answer);
 trading pauses each Thursday from 03:00 to 05:00 Eastern Time.
@@ -40,6 +40,7 @@ class KnownFeed(msgspec.Struct, frozen=True):
 
     name: str
     display_name: str
+    description: str
     versions: tuple[KnownVersion, ...]
     timezone: str
     pauses: tuple[Pause, ...]
@@ -50,6 +51,7 @@ class KnownFeed(msgspec.Struct, frozen=True):
 KALSHI = KnownFeed(
     name="kalshi",
     display_name="Kalshi",
+    description="Prediction market",
     versions=(
         KnownVersion(
             version="v1",
@@ -76,23 +78,37 @@ KNOWN_FEEDS = (KALSHI,)
 
 
 def bootstrap(connection: sa.Connection) -> None:
-    """Add the known feeds that are missing; what an operator has changed stays as it is. Safe to repeat."""
+    """Add what ssmd comes with and the registry does not have; what an operator has changed stays. Safe to repeat."""
+    from ssmd.registry.shipped import add_environments, add_schemas  # loads what reads environment files
+
     for feed in KNOWN_FEEDS:
-        row = {"name": feed.name, "display_name": feed.display_name, "feed_type": "websocket", "status": "active"}
-        connection.execute(insert(tables.feeds).values(row).on_conflict_do_nothing())
-        query = sa.select(tables.feeds.c.id).where(tables.feeds.c.name == feed.name)
-        feed_id = connection.execute(query).scalar_one()
-        for version in feed.versions:
+        _add_feed(connection, feed)
+    # Normalized data in today's schemas can be made for every day that a feed has.
+    add_schemas(connection, min(version.effective_from for feed in KNOWN_FEEDS for version in feed.versions))
+    add_environments(connection)
+
+
+def _add_feed(connection: sa.Connection, feed: KnownFeed) -> None:
+    row = {"name": feed.name, "display_name": feed.display_name, "feed_type": "websocket", "status": "active"}
+    connection.execute(insert(tables.feeds).values(row).on_conflict_do_nothing())
+    f, v = tables.feeds.c, tables.feed_versions.c
+    describe = sa.update(tables.feeds).where(f.name == feed.name, f.description.is_(None))
+    connection.execute(describe.values(description=feed.description))
+    feed_id = connection.execute(sa.select(f.id).where(f.name == feed.name)).scalar_one()
+    # A version that was corrected has rows of the same name; it must not come back beside its correction.
+    known = set(connection.execute(sa.select(v.version).where(v.feed_id == feed_id)).scalars())
+    for version in feed.versions:
+        if version.version not in known:
             row = _version_row(feed_id, feed, version)
             connection.execute(insert(tables.feed_versions).values(row).on_conflict_do_nothing())
-        calendar = {
-            "feed_id": feed_id,
-            "effective_from": min(version.effective_from for version in feed.versions),
-            "timezone": feed.timezone,
-            "holiday_calendar": f"{feed.name}_weekly",
-            "pauses": [{"weekday": p.weekday, "from": p.begins, "to": p.ends} for p in feed.pauses],
-        }
-        connection.execute(insert(tables.feed_calendars).values(calendar).on_conflict_do_nothing())
+    calendar = {
+        "feed_id": feed_id,
+        "effective_from": min(version.effective_from for version in feed.versions),
+        "timezone": feed.timezone,
+        "holiday_calendar": f"{feed.name}_weekly",
+        "pauses": [{"weekday": p.weekday, "from": p.begins, "to": p.ends} for p in feed.pauses],
+    }
+    connection.execute(insert(tables.feed_calendars).values(calendar).on_conflict_do_nothing())
 
 
 def _version_row(feed_id: int, feed: KnownFeed, version: KnownVersion) -> dict[str, Any]:

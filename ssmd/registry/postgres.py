@@ -15,6 +15,7 @@ from ssmd.registry import db
 from ssmd.registry.bootstrap import bootstrap, version_on
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
+from ssmd.registry.market_values import stored_market
 from ssmd.registry.rows import (
     gap_of,
     gap_row,
@@ -53,7 +54,6 @@ from ssmd.registry.values import (
     storage_path,
     stored_gap,
     stored_issue,
-    stored_market,
 )
 
 _CHUNK = 1_000
@@ -88,7 +88,7 @@ class PostgresRegistry:
         with self._transaction(f"read the versions of feed {feed!r}") as connection:
             feed_id = find_feed(connection, feed)
             rows = connection.execute(
-                sa.select(feed_versions).where(v.feed_id == feed_id).order_by(v.effective_from)
+                sa.select(feed_versions).where(v.feed_id == feed_id, v.known_to.is_(None)).order_by(v.effective_from)
             ).all()
         versions = [
             (r.effective_from, r.effective_to, FeedVersion(feed, r.version, r.endpoint_template, r.rest_endpoint or ""))
