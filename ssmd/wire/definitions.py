@@ -29,7 +29,7 @@ _ADVICE = "Give the text of one Cap'n Proto file, as those in schemas/."
 class Field(msgspec.Struct, frozen=True):
     """A field of a struct; those of a group have the path `group.field`.
 
-    `slot` is its place, in multiples of its own size; `cases` the cases of the unions in which it lies, outermost first.
+    `slot` is its place, in multiples of its own size; `cases` are the cases of the unions it lies in, outermost first.
     """
 
     path: str
