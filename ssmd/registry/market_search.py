@@ -1,0 +1,72 @@
+"""Looking for markets: by what they belong to, and by a name that was mistyped."""
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from ssmd.nearest import nearest
+from ssmd.registry.database import Database, find_feed
+from ssmd.registry.interface import Market
+from ssmd.registry.rows import market_of
+from ssmd.registry.tables import markets
+from ssmd.registry.values import storable
+
+_NEIGHBOURS = 500
+_ALIKE, _VERY_ALIKE = 70.0, 85.0
+_LONGEST = 256
+_BATCH = 5_000
+
+
+class MarketSearch:
+    """Reads the markets of a `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(
+        self,
+        feed: str,
+        *,
+        status: str | None = None,
+        category: str | None = None,
+        series: str | None = None,
+        event: str | None = None,
+        limit: int | None = None,
+    ) -> list[Market]:
+        """Markets that belong to all that is given, sorted by ticker; at most `limit` (None: all)."""
+        m = markets.c
+        wanted = {m.status: status, m.category: category, m.series_ticker: series, m.event_ticker: event}
+        with self._database.transaction(f"list markets of feed {feed!r}") as connection:
+            query = sa.select(markets).where(m.feed_id == find_feed(connection, feed))
+            for column, value in wanted.items():
+                if value is not None:
+                    query = query.where(column == storable(value))
+            query = query.order_by(m.ticker).limit(limit)
+            return [market_of(row) for row in connection.execute(query)]
+
+    def near(self, feed: str, ticker: str) -> str:
+        """The known ticker that a mistyped one was probably meant to be; "" when none is alike.
+
+        A slip after the first letters is found among the neighbours in the index; only one at the very beginning
+        costs a look at all tickers.
+        """
+        word = storable(ticker, _LONGEST)
+        m = markets.c
+        with self._database.transaction(f"look for a market of feed {feed!r}") as connection:
+            query = sa.select(m.ticker).where(m.feed_id == find_feed(connection, feed))
+            around: list[str] = []
+            for typed in {word, word.upper()}:
+                below = query.where(m.ticker <= typed).order_by(m.ticker.desc()).limit(_NEIGHBOURS)
+                above = query.where(m.ticker > typed).order_by(m.ticker).limit(_NEIGHBOURS)
+                around += [*connection.execute(below).scalars(), *connection.execute(above).scalars()]
+            return nearest(word, around, _VERY_ALIKE) or self._nearest_of_all(connection, query, word)
+
+    def _nearest_of_all(self, connection: sa.Connection, query: sa.Select[tuple[str]], word: str) -> str:
+        """The best of each batch, and of these the best: memory stays bounded."""
+        found = connection.execution_options(yield_per=_BATCH).execute(query)
+        return nearest(word, self._best(found, word), _ALIKE)
+
+    def _best(self, found: sa.CursorResult[tuple[str]], word: str) -> Iterator[str]:
+        for batch in found.partitions():
+            if best := nearest(word, (row.ticker for row in batch), _ALIKE):
+                yield best
