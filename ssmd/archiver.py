@@ -38,6 +38,7 @@ from ssmd.telemetry import (
     ARCHIVER_MALFORMED,
     ARCHIVER_MISSING,
     ARCHIVER_RECEIVED,
+    ARCHIVER_UNARCHIVED,
 )
 
 DURABLE = "archiver"
@@ -251,6 +252,8 @@ class Archiver:
             self._missing(first, last)
         sorter.holes.clear()
         ARCHIVER_RECEIVED.labels(self._feed).inc(sorter.last - before)
+        ARCHIVER_UNARCHIVED.labels(self._feed).inc(sorter.unarchived)
+        sorter.unarchived = 0
         ARCHIVER_HELD_BYTES.labels(self._feed).set(sorter.held)
 
     async def _open_segment(self, message: Delivered) -> None:

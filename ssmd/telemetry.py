@@ -104,6 +104,12 @@ ARCHIVER_MALFORMED = Counter(
     "ssmd_archiver_messages_malformed", "Messages that are no event; the raw archive has their frames.", ["feed"],
     registry=METRICS,
 )  # fmt: skip
+ARCHIVER_UNARCHIVED = Counter(
+    "ssmd_archiver_messages_unarchived",
+    "Status events of the security master, acknowledged and not archived: they come from no frame.",
+    ["feed"],
+    registry=METRICS,
+)
 ARCHIVER_HELD_BYTES = Gauge(
     "ssmd_archiver_held_bytes", "Bytes taken from the stream and not yet in an object.", ["feed"], registry=METRICS
 )

@@ -7,24 +7,27 @@ from itertools import islice
 
 from ssmd.archive.segments import OpenSegment
 from ssmd.clock import day_of, day_start_ns
-from ssmd.market.events import EVENT_TYPES
+from ssmd.errors import DataError
+from ssmd.market.events import EVENT_TYPES, SECMASTER, MarketStatus
 from ssmd.middleware.transport.interface import Delivered
-from ssmd.wire.normalized import RECEIVED_AT, received_ns
+from ssmd.wire.normalized import RECEIVED_AT, decode, received_ns
 
 MAX_SUBJECTS = 200_000
 _EARLIEST_NS = day_start_ns(date(2015, 1, 1))
 _LATEST_NS = day_start_ns(date(2200, 1, 1))
 _WORD = 8
+_SIGNED = SECMASTER.encode() + b"\x00"
 
 
 class _Lane:
     """Where the messages of one event type go now."""
 
-    __slots__ = ("segment", "type")
+    __slots__ = ("screened", "segment", "type")
 
     def __init__(self, event_type: str, segment: OpenSegment) -> None:
         self.type = event_type
         self.segment = segment
+        self.screened = event_type == "status"  # may hold messages that are not archived
 
 
 def _endless(start_ns: int, end_ns: int, covered: int) -> OpenSegment:
@@ -38,6 +41,8 @@ class Sorter:
 
     `last` is the last sequence number taken, `held` the bytes in open segments, `holes` the (first, last) sequence
     numbers that never came, `malformed` the messages that are no events, by kind, `repeated` those that came again.
+    `unarchived` counts the security master's status events: they come from no frame, so the archive, which is a
+    function of raw, does not hold them.
     """
 
     def __init__(self, feed: str) -> None:
@@ -51,6 +56,7 @@ class Sorter:
         self.held = 0
         self.holes: list[tuple[int, int]] = []
         self.malformed: Counter[str] = Counter()
+        self.unarchived = 0
         self.repeated = 0
 
     def begin(self, last: int) -> None:
@@ -110,6 +116,9 @@ class Sorter:
             if number(payload[:_WORD], "little") != (len(payload) - _WORD) << 29:
                 self.malformed["not one message"] += 1
                 continue
+            if lane.screened and _SIGNED in payload and _is_from_secmaster(payload):
+                self.unarchived += 1
+                continue
             if not segment.messages:
                 segment.first_seq = seq
             segment.last_seq = seq
@@ -145,3 +154,11 @@ class Sorter:
         if found is not None:
             lane.segment = found
         return found
+
+
+def _is_from_secmaster(payload: bytes) -> bool:
+    try:
+        event = decode("status", payload)
+    except DataError:
+        return False
+    return isinstance(event, MarketStatus) and event.connection == SECMASTER

@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import msgspec
 
+SECMASTER = "secmaster"
+"""The `connection` of the status events that the security master publishes: they come from no frame."""
 EXPONENT = -6
 SCALE = 1_000_000
 

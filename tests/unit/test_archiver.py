@@ -20,7 +20,7 @@ from ssmd.archive.segments import symbol_of
 from ssmd.archiver import Archiver
 from ssmd.clock import NS_PER_S, day_of, day_start_ns
 from ssmd.errors import FatalError
-from ssmd.market.events import EVENT_TYPES, Event
+from ssmd.market.events import EVENT_TYPES, SECMASTER, Event, MarketStatus, Status
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.middleware.transport.interface import Outgoing
@@ -163,6 +163,32 @@ async def test_each_segment_has_a_manifest_and_a_row_that_say_the_same(world: Wo
         assert (manifest.records, manifest.first_ns, manifest.last_ns) == (len(times), min(times), max(times))
         assert manifest.raw_bytes == sum(map(len, messages))
         assert manifest.symbols == len({symbol_of(one) for one in events if event_type_of(one) == its.type})
+
+
+async def test_status_events_of_the_security_master_are_acknowledged_and_not_archived(world: World) -> None:
+    ours = [MarketStatus(0, NOON + n, "KX-1", SECMASTER, 0, 0, Status.OPEN) for n in range(5)]
+    lookalikes: list[Event] = [
+        MarketStatus(0, NOON, "secmaster", "c-1", 4, 1, Status.OPEN),
+        MarketStatus(0, NOON, "KX-1", "c-1", 4, 2, Status.DETERMINED, "secmaster"),
+        MarketStatus(0, NOON, "KX-1", "c-secmaster", 4, 3, Status.OPEN),
+        trade(1, connection=SECMASTER),
+    ]
+    await world.publish([*ours[:2], *lookalikes, *ours[2:]])
+
+    await world.run_once()
+    await world.run_once()
+
+    assert await world.archived() == Counter(encode(one) for one in lookalikes)
+    assert world.floor == 9
+    assert world.registry.issues(FEED, DAY) == []
+
+
+async def test_a_stream_of_only_such_events_is_acknowledged_and_leaves_no_object(world: World) -> None:
+    await world.publish([MarketStatus(0, NOON + n, "KX-1", SECMASTER, 0, 0, Status.OPEN) for n in range(5)])
+
+    await world.run_once()
+
+    assert (await world.archived(), world.floor) == (Counter(), 5)
 
 
 async def test_nothing_is_acknowledged_before_it_is_stored(world: World) -> None:
