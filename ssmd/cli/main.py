@@ -22,10 +22,15 @@ COMMANDS = (
     ("doctor", "ssmd.cli.doctor:doctor", "Check this machine and the environment; each problem with its fix."),
     ("run", "ssmd.cli.run:app", "Run one service in the foreground."),
     ("simulate", "ssmd.cli.simulate:simulate", "Run a simulated exchange that speaks Kalshi's protocol."),
+    ("connector", "ssmd.cli.connector:app", "Start a connector for chosen symbols, checked against the registry first."),
+    ("key", "ssmd.cli.key:app", "The secrets of an environment: set, rotate, verify; values are never shown."),
     ("env", "ssmd.cli.env:app", "Environment files."),
+    ("feed", "ssmd.cli.feed:app", "Exchanges the registry knows, and how each is reached on a day."),
+    ("schema", "ssmd.cli.schema:app", "Layouts of normalized data, compared before a new one is registered."),
     ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, verification, compaction."),
     ("market", "ssmd.cli.market:app", "Markets the registry knows."),
     ("db", "ssmd.cli.db:app", "The metadata database."),
+    ("completion", "ssmd.cli.completion:completion", "Print the completion script of a shell."),
 )
 """Name, where it is (imported only when it is called), and its one sentence."""
 

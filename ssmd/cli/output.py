@@ -34,6 +34,13 @@ def show_rows(rows: Sequence[Row], columns: Mapping[str, str], *, as_json: bool,
             print("\t".join(line))
 
 
+def show_fields(fields: Mapping[str, object]) -> None:
+    """`Name: value` lines; what has no value is left out."""
+    for name, value in fields.items():
+        if value not in (None, ""):
+            print(f"{name}: {cell(value)}")
+
+
 def cell(value: object) -> str:
     """One value for people: nothing for None, digits grouped, no control characters (market text is not ours)."""
     if value is None:

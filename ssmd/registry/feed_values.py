@@ -90,6 +90,11 @@ def check_facts(feed_type: str, facts: FeedFacts) -> None:
         check_choice("transport", transport, TRANSPORTS)
 
 
+def scheme_of(url: str) -> str:
+    """What a URL begins with; "" when it has no scheme, or is none at all."""
+    return url.partition("://")[0] if "://" in url else ""
+
+
 def _check_url(option: str, url: str, schemes: tuple[str, ...]) -> None:
     hint = f"Write {schemes[0]}://host/path."
     if not url or len(url) > _MAX_URL or not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):

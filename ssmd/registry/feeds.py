@@ -5,7 +5,7 @@ Nothing is deleted. A version that is corrected keeps its row, with an end to it
 
 from datetime import date, datetime, time
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import sqlalchemy as sa
@@ -91,8 +91,7 @@ class FeedCatalogue:
             statement = insert(feeds).values(row).on_conflict_do_nothing()
             feed_id = connection.execute(statement.returning(feeds.c.id)).scalar_one_or_none()
             if feed_id is None:
-                hint = "Add a later version: --version, --effective-from DAY. Correct one: --replace."
-                raise RefusedError(f"feed {name!r} exists already", hint)
+                self.refuse_existing(name)
             connection.execute(sa.insert(feed_versions).values(_row_of(feed_id, facts, None)))
 
     def add_version(self, name: str, description: FeedDescription, facts: FeedFacts) -> None:
@@ -141,26 +140,44 @@ class FeedCatalogue:
         by_feed = {row.feed_id: row for row in versions}  # of several that hold, the latest to begin
         return [_listed(row, by_feed.get(row.id)) for row in rows]
 
+    def refuse_existing(self, name: str) -> NoReturn:
+        """Raise what `create` raises for a feed that exists."""
+        hint = "Add a later version: --version V or --effective-from DAY. Correct one: --replace."
+        raise RefusedError(f"feed {name!r} exists already", hint)
+
+    def find(self, name: str, valid_on: date, known_at: datetime | None = None) -> FeedView | None:
+        """As `show`; None when there is no such feed."""
+        with self._database.transaction(f"show feed {name[:80]!r}") as connection:
+            return _view(connection, name, valid_on, known_at)
+
     def show(self, name: str, valid_on: date, known_at: datetime | None = None) -> FeedView:
         """One feed as it was on a day, as it was known at a time (None: now).
 
         ConfigError, with near misses, when it is unknown, and when it was not known yet at that time.
         """
         with self._database.transaction(f"show feed {name[:80]!r}") as connection:
-            feed = connection.execute(sa.select(feeds).where(feeds.c.name == storable(name))).one_or_none()
-            if feed is None:
+            view = _view(connection, name, valid_on, known_at)
+            if view is None:
                 raise unknown_feed(name, list(connection.execute(sa.select(feeds.c.name)).scalars()))
-            versions = _versions(connection, feed.id, known_at)
-            calendar = connection.execute(_calendar(feed.id, valid_on)).first()
-            since = connection.execute(_first_known(feed.id)).scalar_one_or_none()
-        if not versions and known_at is not None and since is not None and known_at < since:
+        return view
+
+
+def _view(connection: sa.Connection, name: str, valid_on: date, known_at: datetime | None) -> FeedView | None:
+    feed = connection.execute(sa.select(feeds).where(feeds.c.name == storable(name))).one_or_none()
+    if feed is None:
+        return None
+    versions = _versions(connection, feed.id, known_at)
+    calendar = connection.execute(_calendar(feed.id, valid_on)).first()
+    if not versions and known_at is not None:
+        since = connection.execute(_first_known(feed.id)).scalar_one_or_none()
+        if since is not None and known_at < since:
             message = f"feed {name!r} was not known at {known_at:%Y-%m-%dT%H:%M:%SZ}"
             raise ConfigError(message, f"It is known since {since:%Y-%m-%dT%H:%M:%S.%fZ}.")
-        holding = [row for row in versions if _covers(row, valid_on)]
-        return FeedView(
-            feed.name, feed.display_name, feed.description, feed.feed_type, feed.status,
-            holding[-1] if holding else None, versions, _calendar_of(calendar),
-        )  # fmt: skip
+    holding = [row for row in versions if _covers(row, valid_on)]
+    return FeedView(
+        feed.name, feed.display_name, feed.description, feed.feed_type, feed.status,
+        holding[-1] if holding else None, versions, _calendar_of(calendar),
+    )  # fmt: skip
 
 
 def _check(description: FeedDescription, kind: str, facts: FeedFacts) -> None:

@@ -1,0 +1,26 @@
+"""Which tickers the registry knows, without anything else about their markets."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from ssmd.registry.database import Database, find_feed
+from ssmd.registry.tables import markets
+from ssmd.registry.values import storable
+
+
+def unknown_tickers(database: Database, feed: str, tickers: Sequence[str]) -> list[str]:
+    """Those of `tickers` that are no market of the feed, in their order. ConfigError when the feed is unknown."""
+    wanted = [storable(ticker) for ticker in tickers]
+    with database.transaction(f"look for markets of feed {feed[:80]!r}") as connection:
+        feed_id = find_feed(connection, feed)
+        query = sa.select(markets.c.ticker).where(markets.c.feed_id == feed_id, markets.c.ticker.in_(wanted))
+        known = set(connection.execute(query).scalars())
+    return [ticker for ticker, asked in zip(tickers, wanted, strict=True) if asked not in known]
+
+
+def known_tickers(database: Database, feed: str) -> list[str]:
+    """Every ticker of the feed; some megabytes for a large exchange. ConfigError when the feed is unknown."""
+    with database.transaction(f"list the markets of feed {feed[:80]!r}") as connection:
+        feed_id = find_feed(connection, feed)
+        return list(connection.execute(sa.select(markets.c.ticker).where(markets.c.feed_id == feed_id)).scalars())
