@@ -1,5 +1,6 @@
 """An Environment back to text: the same for any order and comment of its file, and without the passwords in it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -35,6 +36,13 @@ def to_yaml(environment: Environment) -> str:
     said = masked_within(environment.model_dump(mode="json", exclude_unset=True))
     said["spec"]["keys"] = dict(sorted(said["spec"]["keys"].items()))
     return yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False)
+
+
+def plain_yaml(value: Mapping[str, object]) -> str:
+    """A document of another kind (a manifest) in the same style, its keys in their own order."""
+    return yaml.dump(
+        dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False
+    )
 
 
 def settings(environment: Environment) -> dict[str, Any]:

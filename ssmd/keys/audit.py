@@ -61,12 +61,12 @@ class PendingAudit:
             # Their keys were taken out of the environment file before the database heard of them.
             _log.warning("audit rows of undefined keys wait", file=str(self._path), rows=len(left))
 
-    def waiting(self) -> int:
-        """How many events wait."""
+    def waiting(self) -> list[KeyEvent]:
+        """The events that wait, in the order in which they were kept."""
         if not self._path.exists():
-            return 0
+            return []
         with self._locked() as file:
-            return len(self._events(file))
+            return self._events(file)
 
     def _append(self, file: BinaryIO, events: Sequence[KeyEvent]) -> None:
         size = file.seek(0, os.SEEK_END)

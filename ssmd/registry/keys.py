@@ -154,14 +154,15 @@ class KeyLedger:
         values: dict[str, object] = {
             "status": "not_set", "last_rotated": None, "expires_at": None, "sealed_secret_ref": None
         }  # fmt: skip
-        if last.action != "deleted":
+        details = last.details or {}
+        if last.action != "deleted" and not details.get("missing"):
             expires = last.created_at + key.rotation_days * _DAY if key.rotation_days else None
             over = expires is not None and expires <= datetime.now(UTC)
             values = {
                 "status": "expired" if over else "set",
                 "last_rotated": last.created_at,
                 "expires_at": expires,
-                "sealed_secret_ref": (last.details or {}).get("sealed_secret_ref"),
+                "sealed_secret_ref": details.get("sealed_secret_ref"),
             }
         connection.execute(sa.update(keys).where(keys.c.id == key_id).values(**values, updated_at=sa.func.now()))
 
@@ -190,6 +191,4 @@ def declare_keys(connection: sa.Connection, environment_id: int, definitions: Ma
     defined = ("key_type", "description", "required", "fields", "rotation_days")
     changed = sa.or_(*(keys.c[name].is_distinct_from(new.excluded[name]) for name in defined))
     values = {name: new.excluded[name] for name in defined} | {"updated_at": sa.func.now()}
-    connection.execute(
-        new.on_conflict_do_update(constraint="keys_environment_id_name_key", set_=values, where=changed)
-    )
+    connection.execute(new.on_conflict_do_update(constraint="keys_environment_id_name_key", set_=values, where=changed))

@@ -1,0 +1,217 @@
+"""The keys of one environment as commands handle them: their state, their stores, and the ledger that may be away."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+from ssmd.cli.key_input import chosen_key
+from ssmd.cli.opening import database_of
+from ssmd.cli.options import Chosen, actor
+from ssmd.cli.output import talk
+from ssmd.config.environment import KeyDefinition, KubernetesRuntime
+from ssmd.config.references import variable
+from ssmd.config.writing import plain_yaml
+from ssmd.errors import ConfigError, SsmdError
+from ssmd.keys.audit import PendingAudit
+from ssmd.keys.sealing import CERTIFICATE_VARIABLE, Scope, manifest, public_key, read_certificate
+from ssmd.keys.secret import SecretValue
+from ssmd.keys.state import KeyState, key_states, needed_fields, secret_name
+from ssmd.keys.stores import LocalStore, standard_stores
+from ssmd.keys.values import checked
+from ssmd.registry.keys import Action, AuditRow, KeyEvent, KeyLedger, RecordedKey
+
+StoreKind: TypeAlias = Literal["local", "kubernetes"]
+NAMESPACE = "ssmd"
+MANIFESTS = Path("sealed-secrets")
+STDOUT = "-"
+
+_Answer = TypeVar("_Answer")
+
+
+class Sealing(NamedTuple):
+    """How a SealedSecret is made, and where it goes."""
+
+    certificate: str | None
+    scope: Scope
+    output: str | None
+
+
+class Kept(NamedTuple):
+    """What became of values that were given: the key's state, and the manifest or "" for the local store."""
+
+    state: KeyState
+    manifest: str
+
+
+class KeyDesk:
+    """One environment's keys."""
+
+    def __init__(self, chosen: Chosen, kind: StoreKind | None = None) -> None:
+        self.name = chosen.environment.name
+        self.definitions: Mapping[str, KeyDefinition] = chosen.environment.spec.keys
+        self.stores = standard_stores(os.environ, chosen.home, self.name)
+        self.local = LocalStore(chosen.home, self.name)
+        self._chosen = chosen
+        self._pending = PendingAudit(chosen.home, self.name)
+        self._away = self._told = False
+        runtime = chosen.environment.spec.runtime
+        self.namespace = runtime.namespace if isinstance(runtime, KubernetesRuntime) else NAMESPACE
+        self.kind: StoreKind = kind or ("kubernetes" if isinstance(runtime, KubernetesRuntime) else "local")
+
+    def key(self, name: str) -> str:
+        """The key of that name; ConfigError with near misses."""
+        return chosen_key(self.name, name, self.definitions)
+
+    def states(self) -> list[KeyState]:
+        """How every key stands; says on stderr when the database cannot be asked."""
+        nothing: dict[str, RecordedKey] = {}
+        return self._states(self._with_ledger(lambda ledger: ledger.recorded(self.name), nothing))
+
+    def state(self, key: str) -> KeyState:
+        """How one key stands."""
+        return next(state for state in self.states() if state.name == key)
+
+    def audit(self, key: str | None, limit: int) -> list[AuditRow]:
+        """The latest audit rows, newest first, those that wait for the database included."""
+        nothing: list[AuditRow] = []
+        rows = self._with_ledger(lambda ledger: ledger.audit(self.name, key, limit), nothing)
+        waiting = [
+            AuditRow(key=e.key, action=e.action, actor=e.actor, details=e.details, at=e.at)
+            for e in self._pending.waiting()
+            if key in (None, e.key)
+        ]
+        return sorted([*rows, *waiting], key=lambda row: row.at, reverse=True)[:limit]
+
+    def keep(self, key: str, given: Mapping[str, SecretValue], ways: Sequence[str], sealing: Sealing) -> Kept:
+        """Check and keep the values, and write the audit row; the old ones stay when anything is wrong."""
+        values = checked(given)
+        self._pending.reserve()
+        before = self.state(key)
+        was_set = before.status != "not_set"
+        details: dict[str, str | list[str]] = {"fields": sorted(values), "given_by": list(ways)}
+        written = ""
+        if self.kind == "kubernetes":
+            written = self._seal(key, values, sealing)
+            details |= {
+                "store": "sealed secret",
+                "sealed_secret_ref": f"{self.namespace}/{secret_name(self.name, key)}",
+            }
+            action: Action = "rotated" if was_set else "sealed"
+        else:
+            self.local.write(key, values)
+            details["store"] = self.local.name
+            after = self._states({})
+            missing = next(state.missing_fields for state in after if state.name == key)
+            if missing:
+                details["missing"] = list(missing)
+            action = "rotated" if was_set else "created"
+        self.record(key, action, details)
+        return Kept(self.state(key), written)
+
+    def forget(self, key: str, before: KeyState) -> tuple[list[str], list[str]]:
+        """Delete what this machine keeps of a key: from where it went, and what still provides it elsewhere."""
+        self._pending.reserve()
+        gone, notes = [], []
+        fields = self.local.delete(key)
+        if fields:
+            gone.append(self.local.name)
+        if before.sealed_secret_ref is not None:
+            gone.append("ledger")
+            namespace, _, name = before.sealed_secret_ref.partition("/")
+            notes.append(f"the cluster still has it; run: kubectl -n {namespace} delete sealedsecret {name}")
+            if self.manifest_file(key).exists():
+                notes.append(f"its manifest is still there: {self.manifest_file(key)}")
+        notes += [f"{source} still provides it" for source in self.shadowing(key)]
+        if gone:
+            self.record(key, "deleted", {"fields": fields} if fields else {})
+        return gone, notes
+
+    def record(self, key: str, action: Action, details: dict[str, str | list[str]]) -> None:
+        """Write an audit row; it waits in a file when the database is away."""
+        event = KeyEvent(key=key, action=action, actor=actor(), at=datetime.now(UTC), details=details)
+        self._pending.append([event])
+        self._away = False  # the key that was set may be the one that opens the database
+        self._with_ledger(lambda _ledger: None, None)
+
+    def shadowing(self, key: str) -> list[str]:
+        """What provides values of this key and is asked before, or beside, the local store; for people."""
+        definition = self.definitions[key]
+        found = []
+        for field in definition.fields:
+            name = variable(key, field)
+            found += [
+                f"the environment variable {spelled}" for spelled in (name, f"{name}_FILE") if spelled in os.environ
+            ]
+        mounted = [store for store in self.stores if store.name == "mounted secrets"]
+        if any(store.stamp(key, field) is not None for store in mounted for field in definition.fields):
+            found.append("a mounted secret")
+        return found
+
+    def manifest_file(self, key: str) -> Path:
+        """Where the key's SealedSecret is written unless another place is named."""
+        return MANIFESTS / f"{secret_name(self.name, key)}.yaml"
+
+    def check_complete(self, key: str, given: Mapping[str, SecretValue]) -> None:
+        """ConfigError when the values cannot be kept without the others: sealed ones cannot be read back."""
+        missing = [field for field in needed_fields(self.definitions[key]) if field not in given]
+        if self.kind == "kubernetes" and missing:
+            raise ConfigError(
+                f"the key {key!r} is sealed for Kubernetes: values sealed before cannot be read back, so all fields are"
+                f" needed; missing: {', '.join(missing)}",
+                "Give them all. Nothing was changed.",
+            )
+
+    def _seal(self, key: str, values: Mapping[str, SecretValue], sealing: Sealing) -> str:
+        self.check_complete(key, values)
+        place = sealing.certificate or os.environ.get(CERTIFICATE_VARIABLE)
+        sealer = public_key(read_certificate(place), repr((place or "")[:200]), datetime.now(UTC))
+        text = plain_yaml(manifest(secret_name(self.name, key), self.namespace, values, sealer, sealing.scope))
+        if sealing.output == STDOUT:
+            print(text, end="")
+            return STDOUT
+        path = Path(sealing.output) if sealing.output else self.manifest_file(key)
+        aside = path.with_name(path.name + ".new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(text)
+            os.replace(aside, path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            raise ConfigError(f"cannot write {str(path)[:200]!r}: {reason}", "Name another --output FILE.") from error
+        return str(path)
+
+    def _states(self, recorded: Mapping[str, RecordedKey]) -> list[KeyState]:
+        rotated = {name: key.last_rotated for name, key in recorded.items() if key.last_rotated is not None}
+        sealed = {name: key.sealed_secret_ref for name, key in recorded.items() if key.sealed_secret_ref is not None}
+        waiting: dict[str, KeyEvent] = {}
+        for event in self._pending.waiting():
+            if event.action != "accessed" and event.action != "exported":
+                waiting[event.key] = event
+        for name, event in waiting.items():  # younger than what the database knows
+            rotated.pop(name, None)
+            sealed.pop(name, None)
+            if event.action != "deleted":
+                rotated[name] = event.at
+            if isinstance(reference := event.details.get("sealed_secret_ref"), str):
+                sealed[name] = reference
+        return key_states(self._chosen.environment, self.stores, rotated, datetime.now(UTC), sealed)
+
+    def _with_ledger(self, ask: Callable[[KeyLedger], _Answer], otherwise: _Answer) -> _Answer:
+        """Ask the ledger, after all that waits was written; `otherwise` when there is none or it is away."""
+        if self._away or self._chosen.environment.spec.database_url is None:
+            return otherwise
+        try:
+            with database_of(self._chosen) as database:
+                ledger = KeyLedger(database)
+                if self._pending.waiting():
+                    ledger.declare(self.name, self.definitions)
+                    self._pending.flush(ledger)
+                ledger.expire(self.name, datetime.now(UTC))
+                return ask(ledger)
+        except SsmdError as error:  # a key may be what is needed to reach the database
+            if not self._told:
+                talk(f"warning: the database was not asked ({error.message}); audit rows wait for it")
+            self._told = self._away = True
+            return otherwise
