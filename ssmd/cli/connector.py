@@ -7,11 +7,10 @@ from cyclopts import App, Parameter
 
 from ssmd.cli.opening import Opener, database_of
 from ssmd.cli.options import Chosen, EnvFile, choose
-from ssmd.cli.validation import validation_failed
+from ssmd.cli.validation import available_feeds, feed_not_found, quoted, validation_failed
 
 if TYPE_CHECKING:
     from ssmd.registry.database import Database
-    from ssmd.registry.feeds import ListedFeed
     from ssmd.runtime import Service
 
 app = App(name="connector", help="Start a connector for chosen symbols, checked against the registry first.")
@@ -62,12 +61,7 @@ def check(database: "Database", feed: str, tickers: tuple[str, ...]) -> None:
     feeds = FeedCatalogue(database).list()
     found = next((listed for listed in feeds if listed.name == feed), None)
     if found is None:
-        names = [listed.name for listed in feeds]
-        problems = [f"Feed {_quoted(feed)} not found in feed registry"]
-        # The only feed there is is the one to name, however unlike it is.
-        if guess := nearest(feed, names) or (names[0] if len(names) == 1 else ""):
-            problems.append(f"Did you mean '{guess}'?")
-        raise validation_failed(problems, _available(feeds))
+        raise feed_not_found(feed, feeds)
     problems = []
     if found.status != "active":
         problems.append(f"Feed '{feed}' is {found.status}")
@@ -77,29 +71,19 @@ def check(database: "Database", feed: str, tickers: tuple[str, ...]) -> None:
         problems.append(f"Feed '{feed}' is registered, but this version of ssmd cannot speak its protocol")
     if not tickers:
         problems.append("No symbol is given")
-    footer = []
+    there = available_feeds(feeds)
     if missing := unknown_tickers(database, feed, tickers):
         known = known_tickers(database, feed)
-        for ticker in missing:
-            problems.append(f"Symbol {_quoted(ticker)} not found among the markets of feed '{feed}'")
+        for ticker in missing[:_MAX_LISTED]:
+            problems.append(f"Symbol {quoted(ticker)} not found among the markets of feed '{feed}'")
             if guess := nearest(ticker, known):
                 problems.append(f"Did you mean '{guess}'?")
-        counted = f"{len(known):,} known (run: ssmd market list)" if known else "none known (run: ssmd market sync)"
-        footer = [f"Markets of {feed}: {counted}"]
+        if len(missing) > _MAX_LISTED:
+            problems.append(f"{len(missing) - _MAX_LISTED:,} more symbols not found")
+        counted = f"{len(known):,} known. Run: ssmd market list" if known else "none known. Run: ssmd market sync"
+        there = f"\n\nMarkets of {feed}: {counted}"
     if problems:
-        raise validation_failed(problems, footer or _available(feeds))
-
-
-def _quoted(text: str) -> str:
-    """A name as the design prints it, in quotes; short, and printable."""
-    return "'" + "".join(letter if letter.isprintable() else "·" for letter in text[:80]) + "'"
-
-
-def _available(feeds: "list[ListedFeed]") -> list[str]:
-    if not feeds:
-        return ["No feed is registered (run: ssmd db migrate)"]
-    lines = [f"  {f.name} ({f.status})" + (f" - {f.description}" if f.description else "") for f in feeds]
-    return ["Available feeds:", *lines[:_MAX_LISTED]]
+        raise validation_failed(problems, there)
 
 
 def _only(chosen: Chosen, feed: str, tickers: tuple[str, ...]) -> Chosen:

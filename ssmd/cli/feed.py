@@ -167,7 +167,7 @@ def show(name: str, *, as_of: AsOf = None, known_at: KnownAt = None, env: EnvFil
         return EXIT_DONE
     show_fields(_fields(view, day))
     print("\nVersions:")
-    rows = [_version(row) for row in view.versions]
+    rows = [_version(row) | {"known_from": f"{row.known_from:%Y-%m-%dT%H:%M:%SZ}"} for row in view.versions]
     show_rows(rows, _VERSION_COLUMNS, as_json=False, empty="none was known then")
     return EXIT_DONE
 

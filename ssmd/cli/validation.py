@@ -1,15 +1,70 @@
-"""The error of a command that asked the registry before it acted, and got no for an answer."""
+"""What is asked before a command acts on the archive: does the registry know the feed, and is there such a day?"""
 
 from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING
 
+from ssmd.cli.opening import database_of
+from ssmd.cli.options import Chosen
 from ssmd.errors import ConfigError
+from ssmd.nearest import nearest
+from ssmd.registry.interface import InventoryRow, Registry
+from ssmd.registry.values import printable
 
-MAX_PROBLEMS = 20
+if TYPE_CHECKING:
+    from ssmd.registry.feeds import ListedFeed
+
+_SHOWN = 80
+_MAX_LISTED = 20
 
 
-def validation_failed(problems: Sequence[str], footer: Sequence[str] = ()) -> ConfigError:
-    """`Error: Validation failed`, each problem on its line (at most 20), then what there is instead."""
-    shown = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS]]
-    if len(problems) > MAX_PROBLEMS:
-        shown.append(f"  - and {len(problems) - MAX_PROBLEMS} more")
-    return ConfigError("\n".join(["Error: Validation failed", *shown, *(["", *footer] if footer else [])]))
+def validation_failed(problems: Sequence[str], afterwards: str = "") -> ConfigError:
+    """The one form of a refused request: what is wrong, line by line, then what there is."""
+    lines = "".join(f"\n  - {problem}" for problem in problems)
+    return ConfigError(f"Error: Validation failed{lines}{afterwards}")
+
+
+def require_feed(chosen: Chosen, registry: Registry, feed: str) -> None:
+    """ConfigError, with the nearest name and all that there are, when the registry does not know the feed."""
+    if chosen.environment.spec.database_url is None:
+        registry.inventory(feed, date.min, date.min)
+        return
+    from ssmd.registry.feeds import FeedCatalogue
+
+    with database_of(chosen) as database:
+        known = {listed.name: listed for listed in FeedCatalogue(database).list()}
+    if feed in known:
+        return
+    raise feed_not_found(feed, list(known.values()))
+
+
+def feed_not_found(feed: str, known: Sequence["ListedFeed"]) -> ConfigError:
+    """The error for a feed that the registry does not have: the one that was probably meant, and all that there are."""
+    problems = [f"Feed {quoted(feed)} not found in feed registry"]
+    names = [listed.name for listed in known]
+    # The only feed there is is the one to name, however unlike it is.
+    if guess := nearest(feed, names) or (names[0] if len(names) == 1 else ""):
+        problems.append(f"Did you mean '{guess}'?")
+    return validation_failed(problems, available_feeds(known))
+
+
+def available_feeds(known: Sequence["ListedFeed"]) -> str:
+    """What follows the problems: every feed with its status and what it is."""
+    lines = [f"\n  {listed.name} ({listed.status}) - {_what(listed)}" for listed in known[:_MAX_LISTED]]
+    return f"\n\nAvailable feeds:{''.join(lines)}" if lines else "\n\nNo feed is registered. Run: ssmd db migrate"
+
+
+def _what(listed: "ListedFeed") -> str:
+    return printable(listed.description or listed.display_name or listed.feed_type)
+
+
+def quoted(name: str) -> str:
+    """A name from outside as the messages print it: in quotes, short, on one line."""
+    return "'" + "".join(letter if letter.isprintable() else "·" for letter in name[:_SHOWN]) + "'"
+
+
+def no_data(feed: str, day: date, rows: Sequence[InventoryRow]) -> ConfigError:
+    """The error for a day of which there is nothing; `rows` are the feed's whole inventory."""
+    days = [row.day for row in rows if row.record_count]
+    latest = f"Latest available: {max(days).isoformat()}" if days else "Latest available: none"
+    return validation_failed([f"No data inventory for {printable(feed, _SHOWN)} on {day.isoformat()}", latest])
