@@ -27,7 +27,7 @@ COMMANDS = (
     ("env", "ssmd.cli.env:app", "Environment files."),
     ("feed", "ssmd.cli.feed:app", "Exchanges the registry knows, and how each is reached on a day."),
     ("schema", "ssmd.cli.schema:app", "Layouts of normalized data, compared before a new one is registered."),
-    ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, verification, compaction."),
+    ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, quality, verification, compaction."),
     ("market", "ssmd.cli.market:app", "Markets the registry knows."),
     ("db", "ssmd.cli.db:app", "The metadata database."),
     ("completion", "ssmd.cli.completion:completion", "Print the completion script of a shell."),
@@ -97,8 +97,21 @@ def _usage(error: CycloptsError, arguments: Sequence[str]) -> int:
     words = [word for word in arguments if not word.startswith("-")][:2]
     known = {name for name, *_ in COMMANDS}
     command = " ".join(["ssmd", *(words if words and words[0] in known else [])])
-    sys.stderr.write(f"{str(error).strip()}\n  Run: {command} --help\n")
+    sys.stderr.write(f"{without_secrets(str(error).strip(), arguments)}\n  Run: {command} --help\n")
     return EXIT_CONFIG
+
+
+def without_secrets(text: str, arguments: Sequence[str]) -> str:
+    """`text` without what may be values of a key in the arguments of `ssmd key …`, where a slip puts them anywhere."""
+    words = [word for word in arguments if not word.startswith("-")]
+    if not words or words[0] != "key":
+        return text
+    given = [word.partition("=")[2] for word in arguments if word.startswith("-")]
+    given += [word for word in arguments if word.startswith("-----")] + words[4:]
+    given += [word for word, before in zip(arguments[1:], arguments, strict=False) if before.startswith("--")]
+    for value in sorted({value for value in given if len(value) > 2}, key=len, reverse=True):
+        text = text.replace(value, "***").replace(repr(value)[1:-1], "***")
+    return text
 
 
 def _say(error: BaseException, text: str, code: int) -> int:
@@ -109,16 +122,18 @@ def _say(error: BaseException, text: str, code: int) -> int:
 
 def _bug(error: BaseException) -> int:
     """One line for the user, the whole story in a file they can send."""
-    story = "".join(traceback.format_exception(error))
+    arguments = sys.argv[1:]
+    story = without_secrets("".join(traceback.format_exception(error)), arguments)
     path = Path(os.environ.get("SSMD_HOME") or ".ssmd").absolute() / "log" / "bug.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            file.write(f"{iso(now_ns())} ssmd {__version__} {' '.join(sys.argv[1:])}\n{story}\n")
+            file.write(f"{iso(now_ns())} ssmd {__version__} {without_secrets(' '.join(arguments), arguments)}\n{story}\n")
         where = f"the traceback is in {path}"
     except OSError:
         where = "run it again with SSMD_DEBUG=1 for the traceback"
-    sys.stderr.write(f"This is a bug in ssmd: {type(error).__name__}: {error}; {where}\n")
+    said = without_secrets(f"{type(error).__name__}: {error}", arguments)
+    sys.stderr.write(f"This is a bug in ssmd: {said}; {where}\n")
     _debug(error)
     return EXIT_BUG
 
