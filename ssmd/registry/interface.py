@@ -4,7 +4,7 @@ Two implementations: `postgres.PostgresRegistry` and, for tests and a stack with
 """
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -172,8 +172,12 @@ class Registry(Protocol):
         """Counted problems of a day."""
         ...
 
-    def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
-        """Insert or update markets by (feed, ticker); how many rows changed."""
+    def upsert_markets(self, feed: str, markets: Sequence[Market], volatile: frozenset[str] = frozenset()) -> int:
+        """Insert or update markets by (feed, ticker), with their history; how many were new or changed.
+
+        Fields of the raw objects that are `volatile` change with trading: alone, they change nothing here. Empty
+        series, category and updated time leave what is known. A settlement changes by better evidence only.
+        """
         ...
 
     def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
@@ -182,6 +186,17 @@ class Registry(Protocol):
 
     def market(self, feed: str, ticker: str) -> Market | None:
         """One market."""
+        ...
+
+    def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:
+        """A connector received frames of these markets; unknown ones are passed over. `at` is aware.
+
+        Cheap to repeat: a market heard less than 60 s before is not written again.
+        """
+        ...
+
+    def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
+        """Active, listed markets from which no frame was ever received, sorted by ticker."""
         ...
 
     def ping(self) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -11,6 +12,14 @@ from ssmd.errors import ConfigError
 from ssmd.market.events import Gap
 from ssmd.registry.bootstrap import KNOWN_FEEDS, KnownFeed, unknown_feed, version_on
 from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
+from ssmd.registry.market_values import (
+    ACTIVE,
+    SETTLEMENT_FIELDS,
+    evidence_of,
+    fingerprint,
+    stored_market,
+    updated_market,
+)
 from ssmd.registry.values import (
     DATA_TYPES,
     STATUSES,
@@ -22,10 +31,10 @@ from ssmd.registry.values import (
     merged_gap,
     merged_issue,
     score_value,
+    storable,
     storage_path,
     stored_gap,
     stored_issue,
-    stored_market,
     symbol_count,
     touches,
     written,
@@ -34,6 +43,14 @@ from ssmd.registry.values import (
 _DayKey = tuple[date, str, str | None]
 
 _log = structlog.get_logger()
+
+
+class _Known(NamedTuple):
+    """A market, the fingerprint of the last answer about it, and how good the evidence for its result is."""
+
+    market: Market
+    fingerprint: str
+    evidence: str | None
 
 
 class _Feed:
@@ -45,7 +62,8 @@ class _Feed:
         self.days: dict[_DayKey, InventoryRow] = {}
         self.gaps: dict[tuple[object, ...], Gap] = {}
         self.issues: dict[tuple[object, ...], Issue] = {}
-        self.markets: dict[str, Market] = {}
+        self.markets: dict[str, _Known] = {}
+        self.heard: dict[str, datetime] = {}
 
 
 class MemoryRegistry:
@@ -184,26 +202,41 @@ class MemoryRegistry:
             found = [issue for issue in self._feed(feed).issues.values() if issue.day == day]
         return sorted(found, key=issue_order)
 
-    def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
+    def upsert_markets(self, feed: str, markets: Sequence[Market], volatile: frozenset[str] = frozenset()) -> int:
         """See `Registry.upsert_markets`."""
         latest = {market.ticker: market for market in map(stored_market, markets)}
         with self._lock:
             known = self._feed(feed).markets
-            changed = {ticker: market for ticker, market in latest.items() if known.get(ticker) != market}
-            known.update(changed)
-        return len(changed)
+            return sum(_learn(known, market, volatile) for market in latest.values())
 
     def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
         """See `Registry.markets`."""
         with self._lock:
             known = self._feed(feed).markets
-            tickers = sorted(t for t, market in known.items() if t > after and status in (None, market.status))
-            return [known[ticker] for ticker in tickers[: max(0, limit)]]
+            tickers = sorted(t for t, found in known.items() if t > after and status in (None, found.market.status))
+            return [known[ticker].market for ticker in tickers[: max(0, limit)]]
 
     def market(self, feed: str, ticker: str) -> Market | None:
         """See `Registry.market`."""
         with self._lock:
-            return self._feed(feed).markets.get(ticker)
+            found = self._feed(feed).markets.get(ticker)
+        return found.market if found else None
+
+    def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:
+        """See `Registry.record_heard`."""
+        with self._lock:
+            state = self._feed(feed)
+            for ticker in map(storable, tickers):
+                if ticker in state.markets:
+                    state.heard[ticker] = max(at, state.heard.get(ticker, at))
+
+    def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
+        """See `Registry.never_heard`."""
+        with self._lock:
+            state = self._feed(feed)
+            silent = [found.market for ticker, found in state.markets.items() if ticker not in state.heard]
+        active = sorted((market for market in silent if market.status == ACTIVE), key=lambda market: market.ticker)
+        return active[: max(0, limit)]
 
     def ping(self) -> None:
         """Memory is always there."""
@@ -219,3 +252,26 @@ class MemoryRegistry:
 
 def _day_key(record: ObjectRecord) -> _DayKey:
     return record.day, record.data_type, record.schema_version
+
+
+def _learn(known: dict[str, _Known], market: Market, volatile: frozenset[str]) -> bool:
+    """Take a market over; was it new or changed?"""
+    told = fingerprint(market, market.raw, volatile)
+    before = known.get(market.ticker)
+    if before is None:
+        known[market.ticker] = _Known(market, told, evidence_of(market))
+        return True
+    after, evidence = updated_market(before.market, before.evidence, market)
+    parents = (before.market.series_ticker, before.market.category) != (after.series_ticker, after.category)
+    if told == before.fingerprint and not parents:
+        after = msgspec.structs.replace(before.market, updated_time=after.updated_time)
+        known[market.ticker] = before._replace(market=after)
+        return False
+    known[market.ticker] = _Known(after, told, evidence)
+    return msgspec.structs.replace(after, raw=None, updated_time=None) != msgspec.structs.replace(
+        before.market, raw=None, updated_time=None
+    ) or _followed(after, volatile) != _followed(before.market, volatile)
+
+
+def _followed(market: Market, volatile: frozenset[str]) -> dict[str, object]:
+    return {name: value for name, value in market.raw.items() if name not in volatile and name not in SETTLEMENT_FIELDS}

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,30 +15,26 @@ from ssmd.registry import db
 from ssmd.registry.bootstrap import bootstrap, version_on
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
-from ssmd.registry.market_values import stored_market
+from ssmd.registry.market_listing import markets_page, never_heard_page, one_market, record_coverage
 from ssmd.registry.rows import (
     gap_of,
     gap_row,
     inventory_of,
     issue_of,
     issue_row,
-    market_of,
-    market_row,
     object_of,
     object_row,
     recount_gaps,
     recount_objects,
     touching,
 )
+from ssmd.registry.security_master import store_markets
 from ssmd.registry.tables import (
     data_gaps,
     data_inventory,
     data_objects,
     data_quality_issues,
     feed_versions,
-)
-from ssmd.registry.tables import (
-    markets as market_table,
 )
 from ssmd.registry.values import (
     DATA_TYPES,
@@ -50,7 +46,6 @@ from ssmd.registry.values import (
     issue_order,
     merged_gap,
     score_value,
-    storable,
     storage_path,
     stored_gap,
     stored_issue,
@@ -224,45 +219,29 @@ class PostgresRegistry:
             rows = [issue_of(feed, row) for row in connection.execute(query)]
         return sorted(rows, key=issue_order)
 
-    def upsert_markets(self, feed: str, markets: Sequence[Market]) -> int:
+    def upsert_markets(self, feed: str, markets: Sequence[Market], volatile: frozenset[str] = frozenset()) -> int:
         """See `Registry.upsert_markets`."""
-        latest = {market.ticker: market for market in map(stored_market, markets)}
-        ordered = [latest[ticker] for ticker in sorted(latest)]  # one order for all: no deadlock between two syncs
-        statement = insert(market_table)
-        new = statement.excluded
-        unset = ("id", "feed_id", "ticker", "created_at", "updated_at")
-        names = [name for name in market_row(0, ordered[0]) if name not in unset] if ordered else []
-        upsert = statement.on_conflict_do_update(
-            constraint="markets_feed_id_ticker_key",
-            set_={**{name: new[name] for name in names}, "updated_at": sa.func.now()},
-            where=sa.or_(*(market_table.c[name].is_distinct_from(new[name]) for name in names)),
-        ).returning(market_table.c.id)
-        changed = 0
-        with self._transaction(f"store markets of feed {feed!r}") as connection:
-            feed_id = find_feed(connection, feed)
-            for start in range(0, len(ordered), _CHUNK):
-                rows = [market_row(feed_id, market) for market in ordered[start : start + _CHUNK]]
-                changed += len(connection.execute(upsert, rows).all())
-        return changed
+        return store_markets(self._database, feed, markets, volatile)
 
     def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
         """See `Registry.markets`."""
-        m = market_table.c
         with self._transaction(f"list markets of feed {feed!r}") as connection:
-            query = sa.select(market_table).where(m.feed_id == find_feed(connection, feed), m.ticker > storable(after))
-            if status is not None:
-                query = query.where(m.status == storable(status))
-            return [market_of(row) for row in connection.execute(query.order_by(m.ticker).limit(max(0, limit)))]
+            return markets_page(connection, find_feed(connection, feed), status, limit, after)
 
     def market(self, feed: str, ticker: str) -> Market | None:
         """See `Registry.market`."""
-        m = market_table.c
         with self._transaction(f"read a market of feed {feed!r}") as connection:
-            query = sa.select(market_table).where(
-                m.feed_id == find_feed(connection, feed), m.ticker == storable(ticker)
-            )
-            row = connection.execute(query).one_or_none()
-        return market_of(row) if row else None
+            return one_market(connection, find_feed(connection, feed), ticker)
+
+    def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:
+        """See `Registry.record_heard`."""
+        with self._transaction(f"record heard markets of feed {feed!r}") as connection:
+            record_coverage(connection, find_feed(connection, feed), tickers, at)
+
+    def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
+        """See `Registry.never_heard`."""
+        with self._transaction(f"list unheard markets of feed {feed!r}") as connection:
+            return never_heard_page(connection, find_feed(connection, feed), limit)
 
     def ping(self) -> None:
         """See `Registry.ping`."""

@@ -10,7 +10,7 @@ from ssmd.clock import NS_PER_DAY
 from ssmd.market.events import Gap
 from ssmd.registry.interface import InventoryRow, Issue, Market, ObjectRecord
 from ssmd.registry.tables import data_gaps, data_inventory, data_objects
-from ssmd.registry.values import moment, written
+from ssmd.registry.values import written
 
 
 def object_row(inventory_id: int, record: ObjectRecord) -> dict[str, Any]:
@@ -129,27 +129,6 @@ def issue_of(feed: str, row: Any) -> Issue:
     )
 
 
-def market_row(feed_id: int, market: Market) -> dict[str, Any]:
-    """A row of `markets`; what the Market does not name is taken from the exchange's own object."""
-    raw = market.raw
-    category = raw.get("category")
-    return {
-        "feed_id": feed_id,
-        "ticker": market.ticker,
-        "event_ticker": market.event_ticker,
-        "title": market.title,
-        "category": category[:128] if isinstance(category, str) else None,
-        "status": market.status,
-        "open_time": moment(market.open_time),
-        "close_time": moment(market.close_time),
-        "expiration_time": moment(raw.get("expiration_time")),
-        "settlement_time": moment(raw.get("expected_expiration_time")),
-        "result": market.result or None,
-        "settled_at": moment(raw.get("settlement_ts")),
-        "raw_metadata": raw,
-    }
-
-
 def market_of(row: Any) -> Market:
     """A market from its row."""
     return Market(
@@ -161,6 +140,13 @@ def market_of(row: Any) -> Market:
         close_time=written(row.close_time),
         result=row.result or "",
         raw=row.raw_metadata,
+        series_ticker=row.series_ticker,
+        category=row.category or "",
+        expiration_time=written(row.expiration_time),
+        settlement_time=written(row.settlement_time),
+        settled_at=written(row.settled_at),
+        settlement_value=row.settlement_value or "",
+        updated_time=written(row.source_updated_at),
     )
 
 

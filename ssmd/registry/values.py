@@ -14,7 +14,7 @@ import msgspec
 from ssmd.clock import NS_PER_DAY, day_of, day_start_ns
 from ssmd.errors import DataError
 from ssmd.market.events import REASONS, Gap
-from ssmd.registry.interface import Issue, Market, ObjectRecord
+from ssmd.registry.interface import Issue, ObjectRecord
 
 MAX_BIGINT = 2**63 - 1
 MAX_SAMPLE_BYTES = 1_024
@@ -56,7 +56,8 @@ _TYPE_OF_PROBLEM = {
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
+_MAX_BITS = 14_000
 _REPLACEMENT = "\ufffd"
 
 
@@ -76,15 +77,24 @@ def json_value(value: Any, depth: int = 0) -> Any:
         return storable(value)
     if isinstance(value, float):
         return value if value - value == 0 else None
-    if depth >= _MAX_DEPTH and isinstance(value, dict | list | tuple):
-        return storable(repr(value), 200)
+    if depth >= MAX_DEPTH and isinstance(value, dict | list | tuple):
+        return _shown(value)
     if isinstance(value, dict):
         return {storable(str(key)): json_value(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [json_value(inner, depth + 1) for inner in value]
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return f"an integer of {value.bit_length()} bits"
     if value is None or isinstance(value, bool | int):
         return value
     return storable(str(value))
+
+
+def _shown(value: object) -> str:
+    try:
+        return storable(repr(value), 200)
+    except (RecursionError, ValueError):
+        return "nested too deep to show"
 
 
 def bigint(number: int | None) -> int | None:
@@ -203,23 +213,6 @@ def stored_issue(issue: Issue) -> Issue:
         sample=sample,
         connection=storable(issue.connection, 128),
         detail=printable(issue.detail, 64),
-    )
-
-
-def stored_market(market: Market) -> Market:
-    """The market as it can be stored; DataError when the ticker is empty or longer than 128 characters."""
-    ticker = storable(market.ticker)
-    if not 1 <= len(ticker) <= 128:
-        raise DataError(f"ticker {ticker[:140]!r} is empty or longer than 128 characters")
-    return Market(
-        ticker=ticker,
-        event_ticker=storable(market.event_ticker, 128),
-        title=printable(market.title),
-        status=printable(market.status, 32),
-        open_time=written(moment(market.open_time)),
-        close_time=written(moment(market.close_time)),
-        result=printable(market.result, 32),
-        raw=json_value(market.raw),
     )
 
 

@@ -1,0 +1,192 @@
+"""Markets in two times: what they were on a date (valid), and what was known of it on a date (known)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from ssmd.errors import ConfigError
+from ssmd.registry.market_merge import CURRENT
+from ssmd.registry.market_values import LISTED
+from ssmd.registry.tables import market_history, market_volatile, markets
+from ssmd.registry.values import moment, printable, storable, written
+
+
+class MarketChange(msgspec.Struct, frozen=True):
+    """One field's change: `changed_at` is when it happened as far as the exchange tells, `known_from` when we learnt it.
+
+    `known_to` is set when better evidence took the row's place. `evidence` is there for settlement fields.
+    """
+
+    id: int
+    ticker: str
+    field: str
+    old: str | None
+    new: str | None
+    changed_at: datetime
+    known_from: datetime
+    known_to: datetime | None
+    evidence: str | None
+
+
+class MarketState(msgspec.Struct, frozen=True):
+    """The fields of a market, as text, at one moment as known at another; a field without a value is not there.
+
+    `listed_at` is when the exchange listed it, as far as it tells; `listed` whether it was known to be listed.
+    """
+
+    ticker: str
+    fields: dict[str, str | None]
+    known_from: datetime
+    listed_at: datetime | None
+    listed: bool = True
+
+
+def find_market(connection: sa.Connection, feed_id: int, feed: str, ticker: str) -> Any:
+    """The row of a market, without its raw object; ConfigError when there is none."""
+    m = markets.c
+    query = sa.select(m.id, m.ticker, m.known_from, m.known_to).where(
+        m.feed_id == feed_id, m.ticker == storable(ticker)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        shown = printable(ticker, 80)
+        raise ConfigError(f"the registry knows no market {shown!r} of {feed}", f"See: ssmd market list --feed {feed}")
+    return row
+
+
+def changes_of(connection: sa.Connection, market_id: int, ticker: str, known_at: datetime | None) -> list[MarketChange]:
+    """The market's history in order of `changed_at`: as known at a moment, or all that was ever recorded."""
+    h = market_history.c
+    query = sa.select(market_history).where(h.market_id == market_id).order_by(h.changed_at, h.id)
+    if known_at is not None:
+        query = query.where(h.known_from <= known_at, sa.or_(h.known_to.is_(None), h.known_to > known_at))
+    return [_change(ticker, row) for row in connection.execute(query)]
+
+
+def _change(ticker: str, row: Any) -> MarketChange:
+    return MarketChange(
+        id=row.id,
+        ticker=ticker,
+        field=row.field_name,
+        old=row.old_value,
+        new=row.new_value,
+        changed_at=row.changed_at,
+        known_from=row.known_from,
+        known_to=row.known_to,
+        evidence=row.evidence,
+    )
+
+
+def state_of(connection: sa.Connection, feed_id: int, row: Any, valid_at: datetime, known_at: datetime) -> MarketState:
+    """One market (a row of `find_market`) as of two moments; ConfigError when it was not known yet."""
+    if row.known_from > known_at:
+        raise ConfigError(
+            f"market {printable(row.ticker, 80)!r} was not known at {written(known_at)}",
+            f"It is known since {written(row.known_from)}: ask for that time or a later one.",
+        )
+    return _states(connection, feed_id, [row.id], valid_at, known_at)[0]
+
+
+_CURRENT = f"""
+SELECT m.id, m.ticker, m.known_from, m.known_to, m.open_time, m.raw_metadata ->> 'created_time' AS created_time,
+       (SELECT jsonb_object_agg(f.key, f.value) FROM jsonb_each_text({CURRENT}) f) AS fields
+FROM markets m WHERE m.id = ANY(:ids) ORDER BY m.ticker
+"""
+
+
+def _states(
+    connection: sa.Connection, feed_id: int, ids: Sequence[int], valid_at: datetime, known_at: datetime
+) -> list[MarketState]:
+    """Markets as of two moments, sorted by ticker."""
+    query = sa.select(market_volatile.c.fields).where(market_volatile.c.feed_id == feed_id)
+    volatile = frozenset(connection.execute(query).scalar_one_or_none() or ())
+    h = market_history.c
+    history: dict[int, list[MarketChange]] = {}
+    for row in connection.execute(sa.select(market_history).where(h.market_id.in_(ids)).order_by(h.changed_at, h.id)):
+        history.setdefault(row.market_id, []).append(_change("", row))
+    return [
+        _state(row, history.get(row.id, []), volatile, valid_at, known_at)
+        for row in connection.execute(sa.text(_CURRENT), {"ids": list(ids)})
+    ]
+
+
+def _state(
+    row: Any, changes: list[MarketChange], volatile: frozenset[str], valid_at: datetime, known_at: datetime
+) -> MarketState:
+    now: dict[str, str | None] = {name: value for name, value in row.fields.items() if name not in volatile}
+    now[LISTED] = "true" if row.known_to is None else "false"
+    by_field: dict[str, list[MarketChange]] = {}
+    for change in changes:
+        if change.field not in volatile:
+            by_field.setdefault(change.field, []).append(change)
+    now.update({field: value_at(found, now.get(field), valid_at, known_at) for field, found in by_field.items()})
+    listed = now.pop(LISTED) == "true"
+    return MarketState(
+        ticker=row.ticker,
+        fields={name: now[name] for name in sorted(now) if now[name] is not None},
+        known_from=row.known_from,
+        listed_at=moment(row.created_time) or row.open_time or row.known_from,
+        listed=listed,
+    )
+
+
+def value_at(changes: list[MarketChange], now: str | None, valid_at: datetime, known_at: datetime) -> str | None:
+    """A field's value as of two moments, from its changes in order of `changed_at` and its value `now`."""
+    known = [c for c in changes if c.known_from <= known_at and (c.known_to is None or c.known_to > known_at)]
+    happened = [change for change in known if change.changed_at <= valid_at]
+    if happened:
+        return happened[-1].new
+    if known:
+        return known[0].old
+    later = [change for change in changes if change.known_from > known_at]
+    return min(later, key=lambda change: (change.known_from, change.id)).old if later else now
+
+
+def _at(field: str) -> str:
+    """Lateral joins that give `{field}_at.value`: what `value_at` gives, in SQL."""
+    rows = (
+        f"SELECT h.old_value, h.new_value FROM market_history h WHERE h.market_id = m.id AND h.field_name = '{field}'"
+    )
+    known = "h.known_from <= :known_at AND (h.known_to IS NULL OR h.known_to > :known_at)"
+    return f"""
+LEFT JOIN LATERAL (
+  SELECT coalesce(
+    (SELECT new_value FROM ({rows} AND {known} AND h.changed_at <= :valid_at
+                            ORDER BY h.changed_at DESC, h.id DESC LIMIT 1) a),
+    (SELECT old_value FROM ({rows} AND {known} ORDER BY h.changed_at, h.id LIMIT 1) b),
+    (SELECT old_value FROM ({rows} AND h.known_from > :known_at ORDER BY h.known_from, h.id LIMIT 1) c)) AS value
+) {field}_at ON true"""
+
+
+_PAGE = f"""
+SELECT m.id FROM markets m {_at("status")} {_at(LISTED)}
+WHERE m.feed_id = :feed_id AND m.ticker > :after AND m.known_from <= :known_at
+  AND coalesce({LISTED}_at.value, CASE WHEN m.known_to IS NULL THEN 'true' ELSE 'false' END) = 'true'
+  AND (CAST(:status AS text) IS NULL OR coalesce(status_at.value, m.status) = :status)
+ORDER BY m.ticker LIMIT :limit
+"""
+
+
+def states_of(
+    connection: sa.Connection,
+    feed_id: int,
+    moments: tuple[datetime, datetime],
+    status: str | None,
+    limit: int,
+    after: str,
+) -> list[MarketState]:
+    """A page of the markets that were listed at (valid_at, known_at), sorted by ticker."""
+    valid_at, known_at = moments
+    values = {
+        "feed_id": feed_id,
+        "valid_at": valid_at,
+        "known_at": known_at,
+        "after": storable(after),
+        "status": None if status is None else storable(status),
+        "limit": max(0, limit),
+    }
+    ids = list(connection.execute(sa.text(_PAGE), values).scalars())
+    return _states(connection, feed_id, ids, valid_at, known_at) if ids else []

@@ -1,0 +1,326 @@
+"""The security master in PostgreSQL: syncs in one transaction each, and questions about markets in two times."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.postgresql import insert
+
+from ssmd.errors import RefusedError, SsmdError
+from ssmd.registry.database import Database, find_feed
+from ssmd.registry.interface import ListedEvent, Market, Series
+from ssmd.registry.market_changes import JournalItem, mark_items, unpublished_items
+from ssmd.registry.market_history import MarketChange, MarketState, changes_of, find_market, state_of, states_of
+from ssmd.registry.market_listing import overlooked
+from ssmd.registry.market_merge import Merged, merge_markets, merge_parents, plan_markets
+from ssmd.registry.market_syncs import (
+    SyncCounts,
+    SyncRow,
+    Watermarks,
+    book_of,
+    claim_sync,
+    claim_writing,
+    last_full,
+    record_sync,
+    remember_volatile,
+    watermarks_of,
+)
+from ssmd.registry.market_values import ACTIVE, LISTED, stored_ticker
+from ssmd.registry.staging import Staging
+from ssmd.registry.tables import market_events, market_history, market_series, markets
+from ssmd.registry.values import storable
+
+Kind = Literal["full", "incremental"]
+OBSERVED_EVERY = timedelta(hours=1)
+"""How often an unchanged market is marked as observed by those who list markets again and again."""
+
+_COUNTED = ("series", "events", "open_markets")
+_log = structlog.get_logger()
+
+
+class SyncResult(msgspec.Struct, frozen=True):
+    """What a sync found and did. `at` is when its changes became known; `previous` the last completed full sync.
+
+    `fields` counts rows of history; `duplicates` tickers that came again; `weaker` settled markets whose new answer
+    was held against better evidence; `left_out` what could not be stored, with the first 100 tickers.
+    """
+
+    series: int
+    events: int
+    markets: int
+    open_markets: int
+    inserted: int
+    changed: int
+    unchanged: int
+    fields: int
+    previous: SyncCounts | None
+    duplicates: int
+    weaker: int
+    left_out: int
+    left_out_tickers: tuple[str, ...]
+    at: datetime
+
+
+class MarketSync:
+    """One sync, open while pages come in; nothing is written before `apply`, and all of it at once then."""
+
+    def __init__(
+        self,
+        master: "SecurityMaster",
+        connection: sa.Connection,
+        feed: tuple[int, str],
+        kind: Kind,
+        volatile: frozenset[str],
+    ) -> None:
+        self._master = master
+        self._connection = connection
+        self._feed_id, self._feed = feed
+        self._kind = kind
+        self._volatile = volatile
+        self._staging = Staging(connection)
+        self.started_at: datetime = connection.execute(sa.select(sa.func.now())).scalar_one()
+
+    def add_series(self, listed: Sequence[Series]) -> None:
+        """A page of series."""
+        self._staging.add_series(listed)
+
+    def add_events(self, listed: Sequence[ListedEvent]) -> None:
+        """A page of events."""
+        self._staging.add_events(listed)
+
+    def add_markets(self, listed: Sequence[Market]) -> None:
+        """A page of markets; of those with the same ticker the last one holds."""
+        self._staging.add_markets(listed, self._volatile)
+
+    def apply(self, *, accept: bool = False) -> SyncResult:
+        """Write everything, or nothing: RefusedError when a full sync found less than half of the one before.
+
+        `accept` writes it all the same. Call it once; the transaction ends with the sync's `with` block.
+        """
+        connection = self._connection
+        at = claim_writing(connection, self._feed_id)
+        self._staging.analyze()
+        plan_markets(connection, self._feed_id)
+        counts = dict(
+            connection.execute(sa.text(_COUNT), {"active": ACTIVE, "started": self.started_at}).one()._mapping
+        )
+        duplicates = counts.pop("duplicates")
+        previous = last_full(connection, self._feed_id)
+        collapsed = _collapsed(counts, previous) if self._kind == "full" else []
+        if collapsed and not accept:
+            self._refuse(counts, collapsed)
+        merge_parents(connection, self._feed_id, at)
+        remember_volatile(connection, self._feed_id, self._volatile)
+        merged = merge_markets(connection, self._feed_id, self._volatile, at, at)
+        row = {**self._row(counts), "inserted": merged.inserted, "changed": merged.changed, "accepted": bool(collapsed)}
+        record_sync(connection, self._feed_id, {**row, "status": "completed"})
+        return self._result(counts, duplicates, merged, previous, at)
+
+    def _row(self, counts: dict[str, Any]) -> dict[str, Any]:
+        return {"kind": self._kind, "started_at": self.started_at, **counts}
+
+    def _refuse(self, counts: dict[str, Any], collapsed: list[str]) -> None:
+        message = f"the full sync of {self._feed} found too little: {'; '.join(collapsed)}"
+        without_reach = {**self._row(counts), "updated_until": None, "settled_until": None}
+        self._master.note(self._feed_id, {**without_reach, "status": "refused", "error": message})
+        hint = f"Nothing was changed. If it is right: ssmd market sync --feed {self._feed} --full --accept"
+        raise RefusedError(message, hint)
+
+    def _result(
+        self, counts: dict[str, Any], duplicates: int, merged: Merged, previous: SyncCounts | None, at: datetime
+    ) -> SyncResult:
+        left_out = self._staging.left_out
+        return SyncResult(
+            series=counts["series"],
+            events=counts["events"],
+            markets=counts["markets"],
+            open_markets=counts["open_markets"],
+            inserted=merged.inserted,
+            changed=merged.changed,
+            unchanged=merged.unchanged,
+            fields=merged.fields,
+            previous=previous,
+            duplicates=duplicates,
+            weaker=merged.weaker,
+            left_out=left_out.count,
+            left_out_tickers=tuple(left_out.tickers),
+            at=at,
+        )
+
+
+_COUNT = """
+SELECT (SELECT count(DISTINCT ticker) FROM staged_series) AS series,
+       (SELECT count(DISTINCT ticker) FROM staged_events) AS events,
+       count(*) AS markets, count(*) FILTER (WHERE status = :active) AS open_markets,
+       (SELECT count(*) FROM staged_markets) - count(*) AS duplicates,
+       (SELECT max(source_updated_at) FROM staged_markets WHERE source_updated_at <= :started) AS updated_until,
+       (SELECT max(settled_at) FROM staged_markets WHERE settled_at <= :started) AS settled_until
+FROM planned
+"""
+
+
+def _collapsed(counts: dict[str, Any], previous: SyncCounts | None) -> list[str]:
+    """The counts that fell below half of the previous ones, in words."""
+    if previous is None:
+        return []
+    return [
+        f"{counts[name]:,} {name.replace('_', ' ')}, the last accepted one {getattr(previous, name):,}"
+        for name in _COUNTED
+        if counts[name] * 2 < getattr(previous, name)
+    ]
+
+
+class SecurityMaster:
+    """Series, events and markets of all feeds, with their history. Times are aware UTC.
+
+    Every method raises ConfigError for an unknown feed (with near misses) and RegistryUnavailable when the database
+    is away.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @contextmanager
+    def sync(self, feed: str, kind: Kind, volatile: frozenset[str] = frozenset()) -> Iterator[MarketSync]:
+        """Collect pages, then `apply`: one transaction, from here to the end of the block.
+
+        `volatile` names the fields of the exchange's market objects that are no history. RefusedError when another
+        sync of the feed is running. What fails in the block is noted as a failed sync, and nothing else is written.
+        """
+        feed_id, started = 0, None
+        try:
+            with self._database.transaction(f"sync the markets of feed {feed[:80]!r}") as connection:
+                found = find_feed(connection, feed)
+                claim_sync(connection, found, feed)
+                sync = MarketSync(self, connection, (found, feed), kind, volatile)
+                feed_id, started = found, sync.started_at
+                yield sync
+        except RefusedError:
+            raise
+        except Exception as error:
+            if started is not None:
+                text = error.message if isinstance(error, SsmdError) else f"{type(error).__name__}: {error}"
+                self._note_failure(feed_id, {"kind": kind, "started_at": started, "status": "failed", "error": text})
+            raise
+
+    def note(self, feed_id: int, row: dict[str, Any]) -> None:
+        """Add a row to the book of syncs, in a transaction of its own."""
+        with self._database.transaction("note a sync that changed nothing") as connection:
+            record_sync(connection, feed_id, row)
+
+    def _note_failure(self, feed_id: int, row: dict[str, Any]) -> None:
+        try:
+            self.note(feed_id, row)
+        except SsmdError as error:
+            _log.warning("failed sync not noted", error=error.message)
+
+    def watermarks(self, feed: str) -> Watermarks:
+        """How far completed syncs reach."""
+        with self._database.transaction("read how far the syncs reach") as connection:
+            return watermarks_of(connection, find_feed(connection, feed))
+
+    def syncs(self, feed: str, limit: int = 20) -> list[SyncRow]:
+        """The last syncs, newest first, refused and failed ones included."""
+        with self._database.transaction("read the syncs") as connection:
+            return book_of(connection, find_feed(connection, feed), limit)
+
+    def families(self, feed: str, event_tickers: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """(series ticker, category) of the events that are known; a series' category is stronger than its event's."""
+        e, s = market_events.c, market_series.c
+        category = sa.func.coalesce(s.category, e.category, "")
+        joined = market_events.outerjoin(market_series, sa.and_(s.feed_id == e.feed_id, s.ticker == e.series_ticker))
+        query = sa.select(e.ticker, e.series_ticker, category).select_from(joined)
+        asked = sa.func.any(sa.cast([storable(ticker) for ticker in event_tickers], sa.ARRAY(sa.Text)))
+        with self._database.transaction("read events") as connection:
+            rows = connection.execute(query.where(e.feed_id == find_feed(connection, feed), e.ticker == asked))
+            return {ticker: (series, kind) for ticker, series, kind in rows}
+
+    def history(self, feed: str, ticker: str, known_at: datetime | None = None) -> list[MarketChange]:
+        """A market's changes in the order they happened, as known at a moment (None: all that was ever recorded)."""
+        with self._database.transaction("read the history of a market") as connection:
+            row = find_market(connection, find_feed(connection, feed), feed, ticker)
+            return changes_of(connection, row.id, row.ticker, known_at)
+
+    def as_of(self, feed: str, ticker: str, valid_at: datetime, known_at: datetime) -> MarketState:
+        """A market as it was at `valid_at`, as known at `known_at`; ConfigError when it was not known then."""
+        with self._database.transaction("read a market as of a date") as connection:
+            feed_id = find_feed(connection, feed)
+            row = find_market(connection, feed_id, feed, ticker)
+            return state_of(connection, feed_id, row, valid_at, known_at)
+
+    def markets_as_of(
+        self,
+        feed: str,
+        valid_at: datetime,
+        known_at: datetime,
+        status: str | None = None,
+        limit: int = 1000,
+        after: str = "",
+    ) -> list[MarketState]:
+        """The markets listed then, sorted by ticker, from the first after `after`."""
+        with self._database.transaction("read markets as of a date") as connection:
+            feed_id = find_feed(connection, feed)
+            return states_of(connection, feed_id, (valid_at, known_at), status, limit, after)
+
+    def unlisted_candidates(self, feed: str, since: datetime, limit: int = 10_000) -> list[str]:
+        """Tickers of markets that are active and listed here, and that no sync has seen since a moment."""
+        with self._database.transaction("look for markets that vanished") as connection:
+            return overlooked(connection, find_feed(connection, feed), since, limit)
+
+    def unlist(self, feed: str, tickers: Sequence[str]) -> int:
+        """The exchange no longer lists these; how many were listed here. A sync that sees one again lists it again."""
+        wanted = [stored_ticker(ticker) for ticker in tickers]
+        m = markets.c
+        with self._database.transaction("mark markets as no longer listed") as connection:
+            feed_id = find_feed(connection, feed)
+            at = claim_writing(connection, feed_id)
+            gone = sa.update(markets).where(m.feed_id == feed_id, m.ticker.in_(wanted), m.known_to.is_(None))
+            gone = gone.values(known_to=sa.func.greatest(at, m.known_from), updated_at=at)
+            ids = sorted(connection.execute(gone.returning(m.id)).scalars())
+            rows = [
+                {
+                    "market_id": i,
+                    "field_name": LISTED,
+                    "old_value": "true",
+                    "new_value": "false",
+                    "changed_at": at,
+                    "known_from": at,
+                }
+                for i in ids
+            ]
+            if rows:
+                connection.execute(insert(market_history), rows)
+        return len(ids)
+
+    def unpublished(self, feed: str, limit: int = 1000) -> list[JournalItem]:
+        """What the journal has not been told, in a stable order: nothing is lost when a sync dies before it tells."""
+        with self._database.transaction("read what the journal has not heard") as connection:
+            return unpublished_items(connection, find_feed(connection, feed), limit)
+
+    def mark_published(self, feed: str, last_market_id: int, last_history_id: int) -> None:
+        """The journal has acknowledged everything up to these ids (the greatest of each kind; 0: none)."""
+        with self._database.transaction("mark what the journal has heard") as connection:
+            mark_items(connection, find_feed(connection, feed), last_market_id, last_history_id)
+
+
+def store_markets(database: Database, feed: str, listed: Sequence[Market], volatile: frozenset[str]) -> int:
+    """Insert or update markets outside a sync, history included; how many were new or changed."""
+    for market in listed:
+        stored_ticker(market.ticker)
+    if not listed:
+        return 0
+    with database.transaction(f"store markets of feed {feed[:80]!r}") as connection:
+        feed_id = find_feed(connection, feed)
+        staging = Staging(connection)
+        staging.add_markets(listed, volatile)
+        staging.analyze()
+        at = claim_writing(connection, feed_id)
+        plan_markets(connection, feed_id)
+        if volatile:
+            remember_volatile(connection, feed_id, volatile)
+        merged = merge_markets(connection, feed_id, volatile, at, at - OBSERVED_EVERY)
+    return merged.inserted + merged.changed

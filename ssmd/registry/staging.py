@@ -1,0 +1,163 @@
+"""What a sync heard, page by page in temporary tables of its transaction: COPY in, nothing kept in memory."""
+
+import io
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import msgspec
+import psycopg2
+import sqlalchemy as sa
+
+from ssmd.errors import DataError
+from ssmd.registry.interface import ListedEvent, Market, Series
+from ssmd.registry.market_values import canonical_json, evidence_of, fingerprint, stored_columns, stored_ticker
+from ssmd.registry.values import moment, printable, storable, written
+
+PAGE = 1_000
+MAX_LEFT_OUT = 100
+_TICKER = 'varchar(128) COLLATE "C"'
+
+_MARKET_COLUMNS = {
+    "n": "bigint NOT NULL",
+    "ticker": f"{_TICKER} NOT NULL",
+    "event_ticker": _TICKER,
+    "title": "text",
+    "status": "varchar(32)",
+    "open_time": "timestamptz",
+    "close_time": "timestamptz",
+    "result": "varchar(32)",
+    "series_ticker": _TICKER,
+    "category": "varchar(128)",
+    "expiration_time": "timestamptz",
+    "settlement_time": "timestamptz",
+    "settled_at": "timestamptz",
+    "settlement_value": "varchar(32)",
+    "source_updated_at": "timestamptz",
+    "evidence": "varchar(16)",
+    "metadata_hash": "char(32)",
+    "raw": "text",  # JSON only once it is known that something has changed
+}
+_PARENT_COLUMNS = {
+    "n": "bigint NOT NULL",
+    "ticker": f"{_TICKER} NOT NULL",
+    "series_ticker": _TICKER,
+    "title": "text",
+    "category": "varchar(128)",
+    "source_updated_at": "timestamptz",
+    "raw": "text",
+}
+_TABLES = {"staged_series": _PARENT_COLUMNS, "staged_events": _PARENT_COLUMNS, "staged_markets": _MARKET_COLUMNS}
+
+
+class LeftOut(msgspec.Struct):
+    """What could not be staged: how many, and the first tickers, made printable."""
+
+    count: int = 0
+    tickers: list[str] = []
+
+    def add(self, ticker: str) -> None:
+        """Count one, and remember it if it is among the first."""
+        self.count += 1
+        if len(self.tickers) < MAX_LEFT_OUT:
+            self.tickers.append(printable(ticker, 80))
+
+
+class Staging:
+    """The temporary tables `staged_series`, `staged_events`, `staged_markets`: gone when the transaction ends.
+
+    A ticker may come again; of the rows with the same ticker the one with the greatest `n` holds.
+    """
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._number = 0
+        self.left_out = LeftOut()
+        for table, columns in _TABLES.items():
+            described = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            connection.execute(sa.text(f"CREATE TEMPORARY TABLE {table} ({described}) ON COMMIT DROP"))
+
+    def add_series(self, listed: Sequence[Series]) -> None:
+        """Stage series."""
+        self._stage("staged_series", (self._parent(s, "") for s in listed))
+
+    def add_events(self, listed: Sequence[ListedEvent]) -> None:
+        """Stage events."""
+        self._stage("staged_events", (self._parent(e, storable(e.series_ticker, 128)) for e in listed))
+
+    def add_markets(self, listed: Iterable[Market], volatile: frozenset[str]) -> None:
+        """Stage markets; one whose ticker cannot be stored is left out and counted."""
+        self._stage("staged_markets", (self._market(market, volatile) for market in listed))
+
+    def _market(self, market: Market, volatile: frozenset[str]) -> str | None:
+        try:
+            stored = stored_columns(market)
+        except DataError:
+            self.left_out.add(market.ticker)
+            return None
+        self._number += 1
+        return _line(
+            str(self._number),
+            stored.ticker,
+            stored.event_ticker,
+            stored.title,
+            stored.status,
+            stored.open_time,
+            stored.close_time,
+            stored.result,
+            stored.series_ticker,
+            stored.category,
+            stored.expiration_time,
+            stored.settlement_time,
+            stored.settled_at,
+            stored.settlement_value,
+            stored.updated_time,
+            evidence_of(stored),
+            fingerprint(stored, market.raw, volatile),
+            canonical_json(market.raw),
+        )
+
+    def _parent(self, listed: Series | ListedEvent, series_ticker: str) -> str | None:
+        try:
+            ticker = stored_ticker(listed.ticker)
+        except DataError:
+            self.left_out.add(listed.ticker)
+            return None
+        self._number += 1
+        title, category = printable(listed.title), printable(listed.category, 128)
+        updated = written(moment(listed.updated_time))
+        return _line(str(self._number), ticker, series_ticker, title, category, updated, canonical_json(listed.raw))
+
+    def _stage(self, table: str, lines: Iterable[str | None]) -> None:
+        usable = (line for line in lines if line is not None)
+        while page := "".join(islice(usable, PAGE)):
+            copy_text(self._connection, table, tuple(_TABLES[table]), page)
+
+    def analyze(self) -> None:
+        """Let the planner know how much there is."""
+        self._connection.execute(sa.text(f"ANALYZE {', '.join(_TABLES)}"))
+
+
+def copy_text(connection: sa.Connection, table: str, columns: Sequence[str], text: str) -> None:
+    """COPY lines in PostgreSQL's text format into a table; driver errors arrive as SQLAlchemy's."""
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN WITH (ENCODING 'UTF8')"
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    try:
+        with driver.cursor() as cursor:
+            cursor.copy_expert(statement, io.BytesIO(text.encode()))
+    except psycopg2.Error as error:
+        lost = bool(driver.closed)
+        raise sa.exc.DBAPIError.instance(
+            statement, None, error, psycopg2.Error, connection_invalidated=lost, dialect=connection.dialect
+        ) from error
+
+
+def _line(*values: str | None) -> str:
+    return "\t".join([_field(value) for value in values]) + "\n"
+
+
+def _field(value: str | None) -> str:
+    if value is None:
+        return "\\N"
+    value = value.replace("\\", "\\\\")
+    return value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
