@@ -55,13 +55,18 @@ def make_exchange(opener: Opener, parts: FeedParts, ws: str, client: KalshiRest)
     def credentials() -> Credentials:
         key_id = opener.resolver.resolve(name, "api_key").reveal()
         secret = opener.resolver.resolve(name, "api_secret").reveal()
-        return Credentials(lambda: parts.sign(key_id, secret, "GET", path, now_ns() // NS_PER_MS), fingerprint(key_id))
+        return Credentials(
+            lambda: parts.sign(key_id, secret, "GET", path, now_ns() // NS_PER_MS), fingerprint(key_id, secret)
+        )
 
     def session(mapper: Mapper, wants: Callable[[str], bool]) -> Session:
         return parts.new_session(mapper, wants, channels)
 
     markets = ListedMarkets(client) if opener.spec.symbols.sync else None
-    return Exchange(ws, name, credentials, parts.decoder, parts.new_mapper, session, markets)
+    environment = opener.chosen.environment.name
+    return Exchange(
+        ws, environment, name, credentials, parts.decoder, parts.new_mapper, session, markets, parts.volatile
+    )
 
 
 class ListedMarkets:

@@ -11,7 +11,7 @@ import uvloop
 from cyclopts import Parameter
 
 from ssmd.simulator.faults import FAULTS
-from ssmd.simulator.options import SimulatorOptions
+from ssmd.simulator.options import SimulatorOptions, allowed_keys
 from ssmd.simulator.server import Simulator, running
 from ssmd.telemetry import log_for_people
 
@@ -28,8 +28,8 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
     seed: int = 1,
     window_s: int = 900,
     strikes: int = 3,
-    key_id: str | None = None,
-    public_key: Path | None = None,
+    key_id: Annotated[list[str] | None, Parameter(negative="")] = None,
+    public_key: Annotated[list[Path] | None, Parameter(negative="")] = None,
     ledger: Path | None = None,
     settle_s: float = 1.0,
 ) -> None:
@@ -64,9 +64,10 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
     strikes
         Generated markets per series and window.
     key_id
-        Let in only this API key id.
+        Let in only this API key id; may be given several times, as during a rotation.
     public_key
-        PEM file (public or private key, RSA or Ed25519) that signatures are checked with; without it anyone may enter.
+        PEM file (public or private key, RSA or Ed25519) that signatures are checked with, one for all key ids or one
+        for each, in the same order; without it anyone may enter.
     ledger
         File that gets one JSON line before each frame is sent.
     settle_s
@@ -75,8 +76,7 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
     options = SimulatorOptions(
         host=host,
         port=port,
-        key_id=key_id,
-        public_key=public_key,
+        keys=allowed_keys(key_id or (), public_key or ()),
         ledger=ledger,
         seed=seed,
         rate=rate,

@@ -16,9 +16,9 @@ class Credentials(NamedTuple):
     fingerprint: str
 
 
-def fingerprint(key_id: str) -> str:
-    """A short name for a key id that cannot be turned back."""
-    return hashlib.sha256(key_id.encode()).hexdigest()[:16]
+def fingerprint(key_id: str, secret: str) -> str:
+    """A short name for a key id and its secret that cannot be turned back; a change of either changes it."""
+    return hashlib.sha256(f"{len(key_id)}:{key_id}{secret}".encode()).hexdigest()[:16]
 
 
 class MarketSource(Protocol):
@@ -30,15 +30,29 @@ class MarketSource(Protocol):
 
 
 class Exchange(NamedTuple):
-    """`mapper(connection)` and `session(mapper, wants)` make the state of one connection; `key_name` is for errors."""
+    """`mapper(connection)` and `session(mapper, wants)` make the state of one connection.
+
+    `credentials` reads files and decrypts: it is called in a thread. `environment` and `key_name` are for errors.
+    `volatile` names the fields of a market that change with trading and are no history.
+    """
 
     url: str
+    environment: str
     key_name: str
     credentials: Callable[[], Credentials]
     decoder: Decoder
     mapper: Callable[[str], Mapper]
     session: Callable[[Mapper, Callable[[str], bool]], Session]
     markets: MarketSource | None
+    volatile: frozenset[str] = frozenset()
+
+    def key_hint(self, verb: str) -> str:
+        """How to give the exchange's key another value: `verb` is set or rotate."""
+        prefix = f"SSMD_KEY_{self.key_name.upper().replace('-', '_')}"
+        return (
+            f"Run: ssmd key {verb} {self.environment} {self.key_name}"
+            f" (or set {prefix}_API_KEY and {prefix}_API_SECRET_FILE)"
+        )
 
 
 class Settings(NamedTuple):

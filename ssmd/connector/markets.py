@@ -5,27 +5,55 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from ssmd.connector.exchange import MarketSource, Settings
+from ssmd import telemetry as metrics
+from ssmd.connector.exchange import Exchange, Settings
 from ssmd.errors import SsmdError, TransientError
 from ssmd.registry.interface import Market, Registry
 
 LIST_EVERY_S = 60.0
 ASK_AGAIN_S = 5.0
+GONE_AFTER = 2
+"""A market is given up when this many lists in a row lack it."""
+DOUBT_S = 6 * 3600.0
+"""A list of less than half the length of the one before is believed after this time only; an empty one never is.
+Books of closed markets cost little; those of a venue that pauses, or that answers nonsense, would be missed."""
+EAGER_DOUBTS = 3
+"""A doubtful list is asked for again at once this often, then at the usual pace: it may be long all the same."""
+ENDED_FOR_S = 300.0
+"""For this long, what the exchange said of a market's end is stronger than a list, which may be older."""
+MAX_ENDED = 100_000
 
 log = structlog.get_logger(component="connector")
 
 
 class Markets:
-    """The wanted tickers; `on_new` is told about each that was not wanted before."""
+    """The wanted tickers. `on_new` is told about each that was not wanted before, `on_gone` about those given up."""
 
     def __init__(
-        self, settings: Settings, source: MarketSource | None, registry: Registry, on_new: Callable[[list[str]], None]
+        self,
+        settings: Settings,
+        exchange: Exchange,
+        registry: Registry,
+        on_new: Callable[[list[str]], None],
+        on_gone: Callable[[list[str]], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._settings = settings
-        self._source = source
+        self._source = exchange.markets
+        self._volatile = exchange.volatile
         self._registry = registry
         self._on_new = on_new
-        self.tickers: frozenset[str] = frozenset(settings.tickers)
+        self._on_gone = on_gone
+        self._clock = clock
+        self._always = frozenset(settings.tickers)
+        self._last_count = 0
+        self._doubted_since: float | None = None
+        self._doubts = 0
+        self._absent: dict[str, int] = {}
+        self._ended: dict[str, float] = {}
+        self.tickers: frozenset[str] = self._always
+
+    # -- what is listed -----------------------------------------------------------------------------------------
 
     async def follow(self) -> None:
         """Ask for the list again and again, until cancelled. Between two lists, the session hears of new markets."""
@@ -38,22 +66,88 @@ class Markets:
                 listed = [market async for market in self._source.open_markets()]
             except SsmdError as error:
                 log.warning("markets not listed", error=error.message, from_registry=len(known))
-                self._want(self.tickers | frozenset(known))
+                self._want(known)
             else:
-                if listed:
-                    self._want(market.ticker for market in listed)
-                    await self._remember(listed)
+                if self.take_list([market.ticker for market in listed]) or (listed and self._doubts > EAGER_DOUBTS):
                     delay = LIST_EVERY_S
-                else:  # an empty answer is no reason to give up what was wanted before
-                    log.warning("the exchange lists no open market; asking again", wanted=len(self.tickers))
+                if listed:
+                    await self._remember(listed)
             await asyncio.sleep(delay)
 
+    def take_list(self, listed: list[str]) -> bool:
+        """Want what is listed, give up what two lists in a row lack; False when the list is not to be believed.
+
+        Of a list that collapsed only what is new counts.
+        """
+        now_s = self._now()
+        self._want(listed)
+        if self._is_doubtful(len(listed), now_s):
+            return False
+        self._last_count = len(listed)
+        here = frozenset(listed)
+        gone = []
+        for ticker in self.tickers - self._always:
+            if ticker in here:
+                self._absent.pop(ticker, None)
+            else:
+                self._absent[ticker] = self._absent.get(ticker, 0) + 1
+                if self._absent[ticker] >= GONE_AFTER:
+                    gone.append(ticker)
+        self._give_up(gone)
+        return True
+
+    def _is_doubtful(self, count: int, now_s: float) -> bool:
+        if count and count * 2 >= self._last_count:
+            self._doubted_since, self._doubts = None, 0
+            return False
+        self._doubts += 1
+        if self._doubted_since is None:
+            self._doubted_since = now_s
+            log.warning("list of markets collapsed, not believed", listed=count, before=self._last_count)
+        if not count or now_s - self._doubted_since < DOUBT_S:
+            return True
+        log.warning("short list of markets believed in the end", listed=count, before=self._last_count)
+        self._doubted_since, self._doubts = None, 0
+        return False
+
+    # -- what is heard ------------------------------------------------------------------------------------------
+
+    def ended(self, tickers: Iterable[str]) -> None:
+        """The exchange said that these are determined or settled: the session has given them up."""
+        over = [ticker for ticker in tickers if ticker not in self._always]
+        if not over:
+            return
+        now_s = self._now()
+        if len(self._ended) + len(over) > MAX_ENDED:
+            self._ended.clear()
+        self._ended.update(dict.fromkeys(over, now_s))
+        self._give_up([ticker for ticker in over if ticker in self.tickers])
+
+    def _give_up(self, tickers: list[str]) -> None:
+        if not tickers:
+            return
+        self.tickers -= frozenset(tickers)
+        for ticker in tickers:
+            self._absent.pop(ticker, None)
+        metrics.CONNECTOR_DROPPED.labels(self._settings.feed).inc(len(tickers))
+        log.info("markets given up", count=len(tickers), first=sorted(tickers)[:5])
+        self._on_gone(sorted(tickers))
+
     def _want(self, tickers: Iterable[str]) -> None:
-        """Replace what is wanted: markets that are no longer listed are not asked for on the next connection."""
-        wanted = frozenset(self._settings.tickers) | {t for t in tickers if self._settings.selects(t)}
-        new, self.tickers = wanted - self.tickers, wanted
+        """Want these too, unless they are over."""
+        now_s = self._now()
+        for ticker in [ticker for ticker, at_s in self._ended.items() if now_s - at_s > ENDED_FOR_S]:
+            del self._ended[ticker]
+        selects, ended = self._settings.selects, self._ended
+        new = {t for t in tickers if t not in self.tickers and t not in ended and selects(t)}
         if new:
+            self.tickers |= new
             self._on_new(sorted(new))
+
+    def _now(self) -> float:
+        return self._clock() if self._clock else asyncio.get_running_loop().time()
+
+    # -- the registry -------------------------------------------------------------------------------------------
 
     async def _known(self) -> list[str]:
         try:

@@ -100,6 +100,8 @@ class Pipeline:
         self._day_number = 0
         self.problems: dict[str, int] = {}
         self.samples: dict[str, bytes] = {}
+        self.newly_heard: list[str] = []
+        """Tickers whose first event of some kind came; the reader takes them away."""
 
     # -- the hot path -------------------------------------------------------------------------------------------
 
@@ -229,7 +231,12 @@ class Pipeline:
             self._subjects[key] = None
             return None
         self._subjects[key] = subject
+        self.newly_heard.append(key[1])
         return subject
+
+    def note_again(self) -> None:
+        """Forget which tickers were noted in `newly_heard`."""
+        self._subjects.clear()
 
     def _bug(self, kind: str, error: Exception, frame: bytes) -> None:
         if kind not in self.problems:

@@ -1,9 +1,9 @@
-"""Who is let in: Kalshi's three headers, checked against a public key."""
+"""Who is let in: Kalshi's three headers, checked against public keys."""
 
 import base64
 import binascii
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -35,23 +35,26 @@ def load_public_key(file: Path) -> RSAPublicKey | Ed25519PublicKey:
 
 
 class Gatekeeper:
-    """Checks a request's headers; lets everyone in when it was given no key."""
+    """Checks a request's headers; lets everyone in when it was given no key.
 
-    def __init__(self, key_id: str | None, public_key: Path | None, max_skew_s: float = 5.0) -> None:
-        self._key_id = key_id
-        self._key = None if public_key is None else load_public_key(public_key)
+    `keys` are key ids and the files of their public keys; an id of None stands for any other id.
+    """
+
+    def __init__(self, keys: Sequence[tuple[str | None, Path]], max_skew_s: float = 5.0) -> None:
+        self._keys = {key_id: load_public_key(file) for key_id, file in keys}
         self._max_skew_ms = max_skew_s * 1000
 
     def refusal(self, method: str, path: str, headers: Mapping[str, str], now_ms: float | None = None) -> str | None:
         """Why the request is refused, None when it is in order. Header names are lower case."""
-        if self._key is None:
+        if not self._keys:
             return None
         key_id = headers.get("kalshi-access-key")
         timestamp = headers.get("kalshi-access-timestamp", "")
         signature = headers.get("kalshi-access-signature", "")
         if not (key_id and timestamp and signature):
             return "missing authentication headers"
-        if self._key_id is not None and key_id != self._key_id:
+        key = self._keys.get(key_id, self._keys.get(None))
+        if key is None:
             return "unknown key id"
         if not (timestamp.isascii() and timestamp.isdigit()):
             return "timestamp is not milliseconds"
@@ -60,11 +63,11 @@ class Gatekeeper:
         signed = f"{timestamp}{method.upper()}{path.partition('?')[0]}".encode()
         try:
             raw = base64.b64decode(signature, validate=True)
-            if isinstance(self._key, Ed25519PublicKey):
-                self._key.verify(raw, signed)
+            if isinstance(key, Ed25519PublicKey):
+                key.verify(raw, signed)
             else:
                 pss = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
-                self._key.verify(raw, signed, pss, hashes.SHA256())
+                key.verify(raw, signed, pss, hashes.SHA256())
         except (InvalidSignature, binascii.Error, ValueError):
             return "signature does not match"
         return None

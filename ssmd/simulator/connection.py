@@ -69,6 +69,7 @@ class ConnectionState(msgspec.Struct, frozen=True):
     subscriptions: dict[str, int]
     buffered: int
     half_open: bool
+    key_id: str
 
 
 class Connection(asyncio.Protocol):
@@ -82,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._reader: frames.FrameReader | None = None
         self._label = b""
         self.name = ""
+        self.key_id = ""
         self.subscriptions = host.new_subscriptions()
         self.sent = 0
         self.dropped = 0
@@ -179,9 +181,10 @@ class Connection(asyncio.Protocol):
         self._open_transport().write(answer)
         self._reader = frames.FrameReader()
         self.is_open = True
+        self.key_id = request.headers.get("kalshi-access-key", "")
         self.name = self._host.opened(self)
         self._label = self.name.encode()
-        log.info("client connected", conn=self.name)
+        log.info("client connected", conn=self.name, key_id=self.key_id)
         if rest:
             self.data_received(rest)
 
@@ -332,7 +335,7 @@ class Connection(asyncio.Protocol):
         """For the state page."""
         channels = {name: each.seq for name, each in self.subscriptions.by_channel.items()}
         buffered = self._open_transport().get_write_buffer_size()
-        return ConnectionState(self.name, self.sent, self.dropped, channels, buffered, self.mute)
+        return ConnectionState(self.name, self.sent, self.dropped, channels, buffered, self.mute, self.key_id)
 
     def _open_transport(self) -> asyncio.Transport:
         assert self._transport is not None, "the connection was made"

@@ -1,5 +1,6 @@
 """What a simulated exchange can be told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,13 +18,13 @@ class SimulatorOptions:
     `port` 0 takes a free one. Without `tapes` the seeded market generator plays, at `rate` messages a second (50 when
     None). With tapes, `rate` is in frames a second; when it is None the recorded times are kept, divided by `speed`
     (0: as fast as the clients take it). A tape starts `settle_s` seconds after the last subscription command, so that
-    a client which subscribes channel by channel misses nothing. Without `public_key` any key is let in.
+    a client which subscribes channel by channel misses nothing. `keys` are the key ids that are let in, each with the
+    PEM file that its signatures are checked with (an id of None: any); without keys anyone may enter.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
-    key_id: str | None = None
-    public_key: Path | None = None
+    keys: tuple[tuple[str | None, Path], ...] = ()
     ledger: Path | None = None
     seed: int = 1
     rate: float | None = None
@@ -53,9 +54,27 @@ class SimulatorOptions:
             raise ConfigError(f"speed {self.speed} is negative", "Use --speed 0 for as fast as possible")
         if self.window_s < 1 or self.strikes < 1:
             raise ConfigError("a market window needs at least one second and one strike", "Use --window-s 900")
-        for file in (*self.tapes, *((self.public_key,) if self.public_key else ())):
+        for file in (*self.tapes, *(file for _, file in self.keys)):
             if not file.is_file():
                 raise ConfigError(f"cannot read {file}: there is no such file", "Give the path of an existing file")
+
+
+def allowed_keys(key_ids: Sequence[str], public_keys: Sequence[Path]) -> tuple[tuple[str | None, Path], ...]:
+    """Key ids and public keys as they were given one after the other; one public key may stand for several ids.
+
+    ConfigError when their numbers do not match.
+    """
+    if not public_keys:
+        return ()
+    if not key_ids and len(public_keys) == 1:
+        return ((None, public_keys[0]),)
+    if len(public_keys) not in (1, len(key_ids)):
+        raise ConfigError(
+            f"{len(key_ids)} key ids and {len(public_keys)} public keys do not belong together",
+            "Give one --public-key for each --key-id, in the same order",
+        )
+    files = list(public_keys) * (len(key_ids) if len(public_keys) == 1 else 1)
+    return tuple(zip(key_ids, files, strict=True))
 
 
 def _is_loopback(host: str) -> bool:

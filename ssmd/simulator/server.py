@@ -39,7 +39,7 @@ class Simulator:
     def __init__(self, options: SimulatorOptions) -> None:
         options.check()
         self.options = options
-        self.gatekeeper = Gatekeeper(options.key_id, options.public_key, options.max_skew_s)
+        self.gatekeeper = Gatekeeper(options.keys, options.max_skew_s)
         self.source = _open_source(options)
         self.ledger = Ledger(options.ledger)
         self.faults = Faults()

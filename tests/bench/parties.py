@@ -135,6 +135,7 @@ async def connector(exchange_port: str, nats_url: str) -> None:
         )  # fmt: skip
         feed = Feed(
             url=f"ws://127.0.0.1:{exchange_port}/trade-api/ws/v2",
+            environment="bench",
             key_name="kalshi",
             credentials=lambda: Credentials(dict, "none"),
             decoder=KalshiDecoder(),

@@ -53,6 +53,7 @@ class Stack:
     seal_bytes: int = 64 << 20
     spool_max_bytes: int = 1 << 30
     publish_raw: bool = False
+    credentials: Callable[[], Credentials] = field(default=lambda: Credentials(dict, "key"))
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _faults: list[Fault] = field(default_factory=list)
     _stops: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -74,8 +75,8 @@ class Stack:
 
         markets = Listed(KalshiRest(self.simulator.rest_url, self._session))
         return Exchange(
-            self.simulator.ws_url, "kalshi", lambda: Credentials(dict, "key"), parts.decoder, parts.new_mapper, session,
-            markets,
+            self.simulator.ws_url, "test", "kalshi", self.credentials, parts.decoder, parts.new_mapper, session,
+            markets, parts.volatile,
         )  # fmt: skip
 
     def start_connector(self) -> None:

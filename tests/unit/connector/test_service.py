@@ -31,8 +31,8 @@ async def test_a_connection_whose_subscriptions_are_all_refused_is_not_well(
         (listener,) = server.sockets
         parts = open_feed("kalshi", day_of(now_ns()))
         exchange = Exchange(
-            f"ws://127.0.0.1:{listener.getsockname()[1]}/", "kalshi", lambda: Credentials(dict, "key"), parts.decoder,
-            parts.new_mapper, parts.new_session, None,
+            f"ws://127.0.0.1:{listener.getsockname()[1]}/", "test", "kalshi", lambda: Credentials(dict, "key"),
+            parts.decoder, parts.new_mapper, parts.new_session, None,
         )  # fmt: skip
         settings = Settings("kalshi", "raw", tmp_path / "spool", 1 << 30, 300, 1 << 26, False, lambda _: True, ("A",))
         connector = Connector(

@@ -23,7 +23,7 @@ from ssmd.simulator.fixed import contracts, dollars, parse_fixed, rfc3339
 from ssmd.simulator.hostile import CORPUS, Hostile
 from ssmd.simulator.keys import make_key_pair
 from ssmd.simulator.ledger import Ledger, ledger_line
-from ssmd.simulator.options import SimulatorOptions
+from ssmd.simulator.options import SimulatorOptions, allowed_keys
 from ssmd.simulator.protocol import Sent
 
 NOW_MS = 1_795_363_200_123
@@ -124,7 +124,7 @@ def sign(private: Path, key_id: str, timestamp_ms: int, path: str = PATH) -> dic
 @pytest.mark.parametrize("which", [1, 2], ids=["private-pem", "public-pem"])
 def test_a_signed_request_is_let_in(tmp_path: Path, algorithm: str, which: int) -> None:
     pair = make_key_pair(tmp_path, algorithm)
-    keeper = Gatekeeper(pair[0], tmp_path / pair[which])
+    keeper = Gatekeeper([(pair[0], tmp_path / pair[which])])
 
     assert keeper.refusal("GET", PATH, sign(pair[1], pair[0], NOW_MS), NOW_MS + 4_900) is None
     assert keeper.refusal("GET", f"{PATH}?x=1", sign(pair[1], pair[0], NOW_MS), NOW_MS) is None
@@ -134,7 +134,7 @@ def test_a_signed_request_is_let_in(tmp_path: Path, algorithm: str, which: int) 
 def test_anything_else_is_refused(tmp_path: Path, algorithm: str) -> None:
     key_id, private, public = make_key_pair(tmp_path, algorithm)
     _, other, _ = make_key_pair(tmp_path / "other", algorithm)
-    keeper = Gatekeeper(key_id, public)
+    keeper = Gatekeeper([(key_id, public)])
     good = sign(private, key_id, NOW_MS)
 
     assert keeper.refusal("GET", PATH, {}, NOW_MS) == "missing authentication headers"
@@ -148,8 +148,29 @@ def test_anything_else_is_refused(tmp_path: Path, algorithm: str) -> None:
     assert keeper.refusal("POST", PATH, good, NOW_MS) == "signature does not match"
 
 
+def test_several_keys_are_valid_at_once_each_with_its_own_signature(tmp_path: Path) -> None:
+    old, new = make_key_pair(tmp_path / "old", "ed25519"), make_key_pair(tmp_path / "new", "ed25519")
+    keeper = Gatekeeper(allowed_keys([old[0], new[0]], [old[2], new[2]]))
+
+    for key_id, private, _ in (old, new):
+        assert keeper.refusal("GET", PATH, sign(private, key_id, NOW_MS), NOW_MS) is None
+    assert keeper.refusal("GET", PATH, sign(old[1], new[0], NOW_MS), NOW_MS) == "signature does not match"
+    assert keeper.refusal("GET", PATH, sign(new[1], "other", NOW_MS), NOW_MS) == "unknown key id"
+
+
+def test_one_public_key_may_stand_for_several_ids_or_for_any(tmp_path: Path) -> None:
+    _, private, public = make_key_pair(tmp_path, "ed25519")
+    two, any_id = Gatekeeper(allowed_keys(["a", "b"], [public])), Gatekeeper(allowed_keys([], [public]))
+
+    assert [two.refusal("GET", PATH, sign(private, name, NOW_MS), NOW_MS) for name in ("a", "b")] == [None, None]
+    assert two.refusal("GET", PATH, sign(private, "c", NOW_MS), NOW_MS) == "unknown key id"
+    assert any_id.refusal("GET", PATH, sign(private, "c", NOW_MS), NOW_MS) is None
+    with pytest.raises(ConfigError, match="3 key ids and 2 public keys"):
+        allowed_keys(["a", "b", "c"], [public, public])
+
+
 def test_without_a_key_everyone_is_let_in() -> None:
-    assert Gatekeeper(None, None).refusal("GET", PATH, {}, NOW_MS) is None
+    assert Gatekeeper([]).refusal("GET", PATH, {}, NOW_MS) is None
 
 
 def test_a_file_that_is_no_key_is_a_clear_error(tmp_path: Path) -> None:
@@ -157,7 +178,7 @@ def test_a_file_that_is_no_key_is_a_clear_error(tmp_path: Path) -> None:
     file.write_text("-----BEGIN PUBLIC KEY-----\nnonsense\n-----END PUBLIC KEY-----\n")
 
     with pytest.raises(ConfigError, match=r"key\.pem"):
-        Gatekeeper("k", file)
+        Gatekeeper([("k", file)])
 
 
 def test_a_key_pair_is_private_and_is_kept(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ async def test_a_late_client_gets_the_book_as_it_is_now(tmp_path: Path) -> None:
 async def test_only_signed_clients_are_let_in(tmp_path: Path) -> None:
     key_id, private, public = make_key_pair(tmp_path, "ed25519")
     async with (
-        running(SimulatorOptions(key_id=key_id, public_key=public)) as simulator,
+        running(SimulatorOptions(keys=((key_id, public),))) as simulator,
         aiohttp.ClientSession() as session,
     ):
         headers = sign(private, key_id, time.time_ns() // 1_000_000)
