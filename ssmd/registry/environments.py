@@ -161,6 +161,14 @@ class EnvironmentCatalogue:
             row = connection.execute(_versions(place).where(v.valid_from.is_not(None), v.valid_to.is_(None))).first()
         return None if row is None else _version(row)
 
+    def newest(self, name: str) -> EnvironmentVersion:
+        """The version in force, else the latest one; ConfigError when there is none at all."""
+        versions = self.versions(name)
+        in_force = [version for version in versions if version.valid_from and not version.valid_to]
+        if not versions:
+            raise ConfigError(f"the environment {name!r} has no version yet", "Run: ssmd env apply FILE")
+        return (in_force or versions)[-1]
+
     def as_of(self, name: str, at: datetime) -> EnvironmentVersion:
         """The version that was in force at a time; ConfigError says since when there is one."""
         v = environment_versions.c

@@ -1,0 +1,223 @@
+"""What `ssmd env validate` looks at: keys, feed, schemas, servers; all at once, in seconds, writing nothing."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ssmd.cli.env_report import ENVIRONMENT, KEYS, Check
+from ssmd.cli.env_servers import (
+    Site,
+    check_cache,
+    check_journal,
+    check_storage,
+    check_stream,
+    feeds_of,
+    look_into_registry,
+)
+from ssmd.cli.options import Chosen
+from ssmd.config import reading
+from ssmd.config.environment import Environment
+from ssmd.config.loading import InvalidEnvironment, load
+from ssmd.config.reading import Problem
+from ssmd.config.values import KeyRef
+from ssmd.config.writing import embedded_secrets
+from ssmd.errors import ConfigError
+from ssmd.feeds.catalogue import open_feed
+from ssmd.keys.state import KeyState, key_states
+from ssmd.keys.stores import standard_stores
+from ssmd.nearest import did_you_mean
+from ssmd.registry.survey import SHIPPED_VERSION, Survey, built_in, shipped_schemas
+
+EXPIRES_SOON_DAYS = 14
+
+
+def read(file: Path) -> Environment:
+    """The environment in a file; InvalidEnvironment names what is wrong in it, the feed's name included."""
+    try:
+        return load(file)
+    except InvalidEnvironment as error:
+        extra = _feed_problem(file)
+        if extra is None or any(problem.path == extra.path for problem in error.problems):
+            raise
+        raise InvalidEnvironment(str(file), [*error.problems, extra]) from error
+
+
+def _feed_problem(file: Path) -> Problem | None:
+    """What is wrong with the feed that a broken file names, asked of its database where that can be done."""
+    document = reading.read(file.read_bytes())
+    spec = document.data.get("spec") if isinstance(document.data, dict) else None
+    feed = spec.get("feed") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(feed, str):
+        return None
+    database = spec.get("database")
+    url = database.get("url") if isinstance(database, dict) else database
+    known = built_in("").feeds
+    if isinstance(url, str) and feed not in known:
+        answer = asyncio.run(feeds_of(url))
+        if answer is None:
+            return None
+        known = answer
+    if feed in known:
+        return None
+    advice = did_you_mean(feed, known, f"known: {', '.join(sorted(known))}")
+    path = ("spec", "feed")
+    return Problem("spec.feed", document.line_of(path), f"is not found in the feed registry; {advice}")
+
+
+def look(chosen: Chosen, *, write: bool = False) -> tuple[list[Check], list[KeyState]]:
+    """Every line about an environment, and the state of its keys; `write` tries the storage by writing, too."""
+    return asyncio.run(_look(chosen, write))
+
+
+async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState]]:
+    environment, now = chosen.environment, datetime.now(UTC)
+    stores = standard_stores(os.environ, chosen.home, environment.name)
+    unset = {state.name: state.required for state in key_states(environment, stores, {}, now) if state.missing_fields}
+    site = Site(chosen, unset, write)
+    (survey, database), storage, cache, journal, stream = await asyncio.gather(
+        look_into_registry(site), check_storage(site), check_cache(site), check_journal(site), check_stream(site)
+    )
+    states = key_states(environment, stores, survey.rotations, now, survey.sealed)
+    checks = [
+        *_defined_keys(environment),
+        *_embedded(environment),
+        *feed_checks(environment, survey, states, database_away=survey.built_in and bool(database[0].fix)),
+        *_schemas(survey),
+        *database,
+        *storage,
+        *cache,
+        *journal,
+        *stream,
+        *(_key_status(environment, state, now) for state in states),
+    ]
+    return checks, states
+
+
+def _line(text: str) -> Check:
+    return Check(ENVIRONMENT, text)
+
+
+def _defined_keys(environment: Environment) -> Iterator[Check]:
+    keys = environment.spec.keys
+    yield _line("Keys section present") if keys else Check(ENVIRONMENT, "Keys section present, and empty", "note")
+    for name, key in keys.items():
+        if key.required:
+            yield _line(f"Key '{name}' defined ({key.type}, required)")
+        else:
+            yield Check(ENVIRONMENT, f"Key '{name}' defined ({key.type}, optional)", "note")
+
+
+def _embedded(environment: Environment) -> Iterator[Check]:
+    for path in embedded_secrets(environment):
+        text = f"A password stands in the file, at {path}; it is not stored anywhere else"
+        yield Check(ENVIRONMENT, text, "note", "Define a key for it in spec.keys, and write $key:name there.", path)
+
+
+def feed_checks(
+    environment: Environment, survey: Survey, states: list[KeyState], *, database_away: bool
+) -> Iterator[Check]:
+    """Is the feed known, active, fit for this transport and this program?"""
+    feed, status = environment.spec.feed, survey.feeds.get(environment.spec.feed)
+    origin = " (as built in; the registry was not asked)" if survey.built_in else ""
+    if status is None and database_away:
+        yield Check(
+            ENVIRONMENT, f"Feed '{feed}' is not built in, and the registry cannot be asked", "unavailable",
+            path="spec.feed",
+        )  # fmt: skip
+        return
+    if status is None:
+        yield unknown_feed(feed, survey)
+        return
+    if status == "active":
+        yield _line(f"Feed '{feed}' exists and is active{origin}")
+    else:
+        yield Check(ENVIRONMENT, f"Feed '{feed}' exists and is {status}, NOT active", "refused",
+                    "Run: ssmd feed list --status active", "spec.feed")  # fmt: skip
+    yield from _fitting(environment, survey, states)
+
+
+def unknown_feed(feed: str, survey: Survey) -> Check:
+    """The line about a feed that nobody knows."""
+    known = ", ".join(f"{name} ({status})" for name, status in sorted(survey.feeds.items())[:20])
+    hint = did_you_mean(feed, survey.feeds)
+    fix = f"{hint} Available feeds: {known or 'none'}".strip()
+    return Check(ENVIRONMENT, f"Feed '{feed}' not found in feed registry", "config", fix, "spec.feed")
+
+
+def _fitting(environment: Environment, survey: Survey, states: list[KeyState]) -> Iterator[Check]:
+    feed, transport = environment.spec.feed, environment.spec.middleware.transport.type
+    if survey.rules is None:
+        yield Check(ENVIRONMENT, f"Feed '{feed}' has no version that holds today", "refused",
+                    f"Run: ssmd feed show {feed}", "spec.feed")  # fmt: skip
+        return
+    allowed = survey.rules.transports
+    if not allowed or transport in allowed:
+        yield _line(f"Transport '{transport}' is compatible with feed '{feed}'")
+    else:
+        yield Check(ENVIRONMENT, f"Transport '{transport}' is NOT compatible with feed '{feed}'", "config",
+                    f"Feed '{feed}' works with: {', '.join(allowed)}.", "spec.middleware.transport.type")  # fmt: skip
+    try:
+        open_feed(feed, datetime.now(UTC).date())
+    except ConfigError:
+        yield Check(ENVIRONMENT, f"Feed '{feed}' cannot be captured by this version: it has no decoder for it", "note")
+    if survey.rules.secret_ref:
+        yield _secret(environment, survey.rules.secret_ref, states)
+
+
+def _secret(environment: Environment, reference: str, states: list[KeyState]) -> Check:
+    """The secret that the feed's version names: a key of the environment, or a Secret in the cluster."""
+    feed = environment.spec.feed
+    if not reference.startswith("$key:"):
+        secret = reference.rpartition("/")[2]
+        if any((state.sealed_secret_ref or "").rpartition("/")[2] == secret for state in states):
+            return _line(f"Secret '{reference}' exists")
+        text = f"Secret '{reference}' is not known to the registry; it lies in the cluster, or nowhere"
+        return Check(ENVIRONMENT, text, "note")
+    parsed = KeyRef.parse(reference)
+    state = next((state for state in states if parsed and state.name == parsed.name), None)
+    if state is None:
+        name = parsed.name if parsed else feed
+        fix = f"Add spec.keys.{name}: {{type: api_key, fields: [api_key, api_secret]}}"
+        text = f"Secret '{reference}', which feed '{feed}' needs, is NOT defined in spec.keys"
+        return Check(ENVIRONMENT, text, "config", fix, "spec.keys")
+    if state.status == "not_set":
+        return Check(ENVIRONMENT, f"Secret '{reference}' is defined, and has no value yet", "note")
+    return _line(f"Secret '{reference}' exists")
+
+
+def _schemas(survey: Survey) -> Iterator[Check]:
+    """The schemas that this program writes: registered, active, and the same text."""
+    for name, shipped in shipped_schemas().items():
+        said, found = f"Schema '{name}:{SHIPPED_VERSION}'", survey.schemas.get(name)
+        if found is None:
+            yield Check(ENVIRONMENT, f"{said} is NOT registered", "refused", "Run: ssmd db migrate")
+        elif found.hash != shipped:
+            text = f"{said} is registered with another text than this version of ssmd writes"
+            fix = f"Run: ssmd schema show {name} --version {SHIPPED_VERSION}, and compare it with schemas/{name}.capnp"
+            yield Check(ENVIRONMENT, text, "refused", fix)
+        elif found.status != "active":
+            yield Check(
+                ENVIRONMENT, f"{said} exists and is {found.status}, NOT active", "refused", "Run: ssmd schema list"
+            )
+        else:
+            yield _line(f"{said} exists and is active")
+
+
+def _key_status(environment: Environment, state: KeyState, now: datetime) -> Check:
+    said, days = f"Key '{state.name}'", state.expires_in_days(now)
+    if state.problem:
+        return Check(KEYS, f"{said} cannot be used: {state.problem}", "refused" if state.required else "note")
+    if state.status == "not_set" and not state.required:
+        return Check(KEYS, f"{said} is not set (optional)", "note")
+    if state.status == "not_set":
+        part = f": no value for {', '.join(state.missing_fields)}" if state.missing_fields != state.fields else ""
+        return Check(KEYS, f"{said} is NOT SET{part}", "refused")
+    rotate = f"Run: ssmd key rotate {environment.name} {state.name}"
+    if state.status == "expired" and state.expires_at:
+        text = f"{said} has EXPIRED ({state.expires_at:%Y-%m-%d})"
+        return Check(KEYS, text, "refused" if state.required else "note", rotate)
+    if days is not None and days < EXPIRES_SOON_DAYS:
+        return Check(KEYS, f"{said} is set (expires in {days} day{'s' if days != 1 else ''})", "note", rotate)
+    return Check(KEYS, f"{said} is set")

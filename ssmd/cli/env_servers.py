@@ -1,0 +1,342 @@
+"""Do the servers of an environment answer? Each look is bounded in time, writes nothing and waits for no other."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from ssmd.cli.env_report import ENVIRONMENT, Check, Severity
+from ssmd.cli.opening import Opener
+from ssmd.cli.options import Chosen
+from ssmd.clock import day_of, now_ns
+from ssmd.config import middleware as kinds
+from ssmd.config.values import KeyRef, masked
+from ssmd.errors import ConfigError, SsmdError, TransientError, Unavailable
+from ssmd.local.ports import is_loopback
+from ssmd.market.subjects import stream_name
+from ssmd.registry.database import Database
+from ssmd.registry.survey import Survey, built_in, survey
+
+LIMIT_S = 3.5
+"""Seconds after which a server that has not answered is called away."""
+_REACH_S = 2.0
+_PROBE = "_ssmd/validate/"  # a prefix under which nothing lies: listing it proves access, whatever the bucket holds
+
+T = TypeVar("T")
+
+
+class Site(NamedTuple):
+    """An environment to be looked at; `unset` are its keys without a value, and whether each is required.
+
+    `write`: prove that the storage takes objects, by writing one and removing it.
+    """
+
+    chosen: Chosen
+    unset: Mapping[str, bool]
+    write: bool
+
+    def blocked(self, *values: str | None) -> str:
+        """The first key without a value that one of these settings needs; "" when all can be used."""
+        for value in values:
+            reference = KeyRef.parse(value) if value else None
+            if reference is not None and reference.name in self.unset:
+                return reference.name
+        return ""
+
+    def blocked_credentials(self, credentials: str | None) -> str:
+        """As `blocked`; the credentials of an optional key without a value are simply not used."""
+        name = self.blocked(credentials)
+        return name if name and self.unset[name] else ""
+
+
+async def aside(function: Callable[[], T], limit_s: float = LIMIT_S) -> T:
+    """A blocking call in a thread that nobody waits for when its time is over; TimeoutError then."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as caught:  # noqa: BLE001 handed to whoever awaits
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody is interested any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    async with asyncio.timeout(limit_s):
+        return await answer
+
+
+async def reach(host: str, port: int) -> None:
+    """Return when something accepts connections there; Unavailable otherwise. (Names are looked up in time, too.)"""
+    try:
+        await aside(lambda: socket.create_connection((host, port), timeout=_REACH_S).close(), _REACH_S + 0.2)
+    except (OSError, UnicodeError) as error:
+        why = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", "") or str(error)
+        raise Unavailable(f"{host}:{port}: {why}") from error
+
+
+@asynccontextmanager
+async def _opened(site: Site) -> AsyncIterator[Opener]:
+    """Open within the time limit; what is not done then is Unavailable."""
+    try:
+        async with asyncio.timeout(LIMIT_S), AsyncExitStack() as stack:
+            yield Opener(site.chosen, stack)
+    except TimeoutError as error:
+        raise Unavailable("no answer in time") from error
+
+
+def _line(text: str, severity: Severity = "good", fix: str = "", path: str = "") -> Check:
+    return Check(ENVIRONMENT, text, severity, fix, path)
+
+
+def _severity(error: SsmdError) -> Severity:
+    """A server that is away, or one that refuses us."""
+    return "unavailable" if isinstance(error, TransientError) else "refused"
+
+
+def _fix(host: str | None, setting: str) -> str:
+    if host is not None and is_loopback(host):
+        return "Run: ssmd up"
+    return f"Start it, or correct {setting}."
+
+
+def _why(error: SsmdError) -> str:
+    return " ".join(error.message.split())
+
+
+def _unset(what: str, key: str, site: Site) -> list[Check]:
+    """What cannot be looked at, for want of a key that has its own line (or, an optional one, should have a value)."""
+    text = f"{what} not looked at: its key '{key}' is not set"
+    if site.unset[key]:
+        return [_line(text, "note")]
+    return [_line(text, "refused", f"Run: ssmd key set {site.chosen.environment.name} {key}")]
+
+
+async def look_into_registry(site: Site) -> tuple[Survey, list[Check]]:
+    """What the registry knows (or, without a database, this program), and a line about the database."""
+    environment = site.chosen.environment
+    url, feed = environment.spec.database_url, environment.spec.feed
+    if url is None:
+        return built_in(feed), [_line("Registry is kept in memory: nothing outlives the process", "note")]
+    where = masked(url)
+    if key := site.blocked(url):
+        return built_in(feed), _unset(f"Database '{where}'", key, site)
+    host: str | None = None
+    try:
+        async with _opened(site) as opener:
+            text = opener.secrets.text(url)
+            parts = urlsplit(text)
+            host = parts.hostname
+            if host and not host.startswith("/"):
+                await reach(host, parts.port or 5432)
+            found = await aside(lambda: _survey(text, environment.name, feed))
+    except SsmdError as error:
+        fix = error.hint if "ssmd db migrate" in error.hint else _fix(host, "spec.database.url")
+        text = f"Database '{where}' is NOT reachable: {_why(error)}"
+        return built_in(feed), [_line(text, _severity(error), fix, "spec.database.url")]
+    if found.pending:
+        count = len(found.pending)
+        text = f"Database '{where}' is reachable, and lacks {count} migration{'s' if count > 1 else ''} of sql/"
+        return found, [_line(text, "refused", f"Run: ssmd db migrate --env {site.chosen.file}", "spec.database.url")]
+    return found, [_line(f"Database '{where}' is reachable and migrated")]
+
+
+async def feeds_of(url: str) -> Mapping[str, str] | None:
+    """The feeds of the database at a URL, with their status; None when it cannot be asked."""
+    try:
+        parts = urlsplit(url)
+        await reach(parts.hostname or "", parts.port or 5432)
+        return (await aside(lambda: _survey(url, "", ""))).feeds
+    except (SsmdError, TimeoutError, ValueError):
+        return None  # what is wrong with the URL is reported where the file is read
+
+
+def _survey(url: str, environment: str, feed: str) -> Survey:
+    database = Database(url)
+    try:
+        return survey(database, environment, feed, day_of(now_ns()))
+    finally:
+        database.close()
+
+
+async def check_storage(site: Site) -> list[Check]:
+    """The archive: does it answer, and are its buckets there?"""
+    config = site.chosen.environment.spec.middleware.storage
+    if isinstance(config, kinds.MemoryStorage):
+        return [_line("Storage is kept in memory: nothing outlives the process", "note")]
+    buckets = (config.buckets.raw, config.buckets.normalized)
+    if isinstance(config, kinds.LocalStorage):
+        return await _check_folder(site, site.chosen.home / config.path, buckets)
+    return await _check_s3(site, config, buckets)
+
+
+async def _check_s3(site: Site, config: kinds.S3Storage, buckets: tuple[str, ...]) -> list[Check]:
+    setting = "spec.middleware.storage.endpoint"
+    where = masked(config.endpoint) if config.endpoint else f"https://s3.{config.region}.amazonaws.com"
+    parts = urlsplit(where)
+    try:
+        await reach(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    except Unavailable as error:
+        lines = [_line(f"Storage endpoint '{where}' is NOT reachable: {_why(error)}", "unavailable",
+                       _fix(parts.hostname, setting), setting)]  # fmt: skip
+        return lines + [_line(f"Storage bucket '{bucket}' is NOT accessible", "unavailable") for bucket in buckets]
+    lines = [_line(f"Storage endpoint '{where}' is reachable")]
+    if key := site.blocked_credentials(config.credentials):
+        return lines + [check for bucket in buckets for check in _unset(f"Storage bucket '{bucket}'", key, site)]
+    return lines + list(await asyncio.gather(*(_check_bucket(site, bucket) for bucket in buckets)))
+
+
+async def _check_bucket(site: Site, bucket: str) -> Check:
+    try:
+        async with _opened(site) as opener:
+            storage = opener.storage()
+            await storage.list(bucket, _PROBE)
+            if site.write:
+                key = f"{_PROBE}{os.urandom(8).hex()}"
+                await storage.replace(bucket, key, b"ssmd\n")
+                await storage.delete(bucket, key)
+    except SsmdError as error:
+        # it accepts connections: what it answers is for a person to correct
+        severity: Severity = "unavailable" if "no answer in time" in error.message else "refused"
+        return _line(f"Storage bucket '{bucket}' is NOT accessible: {_why(error)}", severity, error.hint)
+    return _line(f"Storage bucket '{bucket}' accessible")
+
+
+async def _check_folder(site: Site, folder: Path, buckets: tuple[str, ...]) -> list[Check]:
+    """Files on this machine: the folder (made by the first write) and its buckets."""
+    setting = "spec.middleware.storage.path"
+    try:
+        trouble, there = await aside(lambda: _folder_state(folder, buckets))
+        if not trouble and site.write:
+            async with _opened(site) as opener:
+                await opener.storage().ping()
+    except (SsmdError, TimeoutError) as error:
+        trouble, there = str(error).partition("\n")[0] or "no answer in time", frozenset()
+    if trouble:
+        fix = f"Make it writable for this user, or change {setting}."
+        lines = [_line(f"Storage folder '{folder}' is NOT writable: {trouble}", "unavailable", fix, setting)]
+        return lines + [_line(f"Storage bucket '{bucket}' is NOT accessible", "unavailable") for bucket in buckets]
+    lines = [_line(f"Storage folder '{folder}' is writable")]
+    for bucket in buckets:
+        if bucket in there:
+            lines.append(_line(f"Storage bucket '{bucket}' accessible"))
+        else:
+            lines.append(_line(f"Storage bucket '{bucket}' not there yet; made with its first object", "note"))
+    return lines
+
+
+def _folder_state(folder: Path, buckets: tuple[str, ...]) -> tuple[str, frozenset[str]]:
+    """Why the folder cannot be written to ("" when it can), and the buckets in it."""
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            return f"{there} is no folder", frozenset()
+        if not os.access(there, os.W_OK | os.X_OK):
+            return f"{there} belongs to somebody else", frozenset()
+        found = frozenset(bucket for bucket in buckets if (folder / bucket).is_dir())
+    except OSError as error:
+        return error.strerror or str(error), frozenset()
+    closed = [bucket for bucket in found if not os.access(folder / bucket, os.R_OK | os.W_OK | os.X_OK)]
+    return (f"{folder / closed[0]} belongs to somebody else", frozenset()) if closed else ("", found)
+
+
+async def check_cache(site: Site) -> list[Check]:
+    """The cache server."""
+    config = site.chosen.environment.spec.middleware.cache
+    if not isinstance(config, kinds.RedisCache):
+        said = "Cache is kept in memory, in each process" if config.type == "memory" else "No cache is used"
+        return [_line(said)]
+    where, setting = masked(config.url), "spec.middleware.cache.url"
+    if key := site.blocked(config.url) or site.blocked_credentials(config.credentials):
+        return _unset(f"Cache '{where}'", key, site)
+    host: str | None = None
+    try:
+        async with _opened(site) as opener:
+            from ssmd.middleware.cache.ping import ping_cache
+
+            parts = urlsplit(opener.secrets.text(config.url))
+            host = parts.hostname
+            await reach(host or "", parts.port or 6379)
+            await ping_cache(config, opener.secrets)
+    except SsmdError as error:
+        fix = error.hint if isinstance(error, ConfigError) else _fix(host, setting)
+        return [_line(f"Cache '{where}' is NOT reachable: {_why(error)}", _severity(error), fix, setting)]
+    return [_line(f"Cache '{where}' is reachable")]
+
+
+async def check_journal(site: Site) -> list[Check]:
+    """The topics of the journal; one that is not there yet is made by its first entry."""
+    config = site.chosen.environment.spec.middleware.journal
+    topics = (config.topics.secmaster, config.topics.audit, config.topics.deployments)
+    if isinstance(config, kinds.MemoryJournal):
+        return [_line("Journal is kept in memory: nothing outlives the process", "note")]
+    setting = "spec.middleware.journal.path"
+    if isinstance(config, kinds.NatsJournal):
+        setting = "spec.middleware.journal.url"
+        if key := site.blocked(config.url) or site.blocked_credentials(config.credentials):
+            return [check for topic in topics for check in _unset(f"Journal topic '{topic}'", key, site)]
+    try:
+        async with _opened(site) as opener:
+            if isinstance(config, kinds.NatsJournal):
+                await _reach_nats(opener.secrets.text(config.url))
+            journal = opener.journal()
+            ends = [await journal.end(topic) for topic in topics]
+    except SsmdError as error:
+        fix = error.hint if isinstance(error, ConfigError) else _fix(_host_of(config), setting)
+        return [_line(f"Journal topic '{topic}' is NOT reachable: {_why(error)}", _severity(error), fix, setting)
+                for topic in topics]  # fmt: skip
+    absent = "not there yet; made with its first entry"
+    return [
+        _line(f"Journal topic '{topic}' exists")
+        if end is not None
+        else _line(f"Journal topic '{topic}' {absent}", "note")
+        for topic, end in zip(topics, ends, strict=True)
+    ]
+
+
+async def check_stream(site: Site) -> list[Check]:
+    """The feed's stream; one that is not there yet is made by the connector."""
+    spec = site.chosen.environment.spec
+    config, stream = spec.middleware.transport, stream_name(spec.feed)
+    if isinstance(config, kinds.MemoryTransport):
+        return [_line(f"Stream '{stream}' is kept in memory: nothing outlives the process", "note")]
+    setting = "spec.middleware.transport.url"
+    if key := site.blocked(config.url) or site.blocked_credentials(config.credentials):
+        return _unset(f"NATS stream '{stream}'", key, site)
+    try:
+        async with _opened(site) as opener:
+            await _reach_nats(opener.secrets.text(config.url))
+            found = await opener.transport().find_stream(spec.feed)
+    except SsmdError as error:
+        fix = error.hint if isinstance(error, ConfigError) else _fix(_host_of(config), setting)
+        return [_line(f"NATS stream '{stream}' is NOT reachable: {_why(error)}", _severity(error), fix, setting)]
+    if found is None:
+        return [_line(f"NATS stream '{stream}' not there yet; made by the connector", "note")]
+    return [_line(f"NATS stream '{stream}' exists")]
+
+
+async def _reach_nats(url: str) -> None:
+    parts = urlsplit(url)
+    await reach(parts.hostname or "", parts.port or 4222)
+
+
+def _host_of(config: kinds.Transport | kinds.Journal) -> str | None:
+    """The host that the file names; None when a key does."""
+    url = getattr(config, "url", "")
+    return None if not url or KeyRef.parse(url) else urlsplit(url).hostname
