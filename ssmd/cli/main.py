@@ -22,7 +22,11 @@ COMMANDS = (
     ("doctor", "ssmd.cli.doctor:doctor", "Check this machine and the environment; each problem with its fix."),
     ("run", "ssmd.cli.run:app", "Run one service in the foreground."),
     ("simulate", "ssmd.cli.simulate:simulate", "Run a simulated exchange that speaks Kalshi's protocol."),
-    ("connector", "ssmd.cli.connector:app", "Start a connector for chosen symbols, checked against the registry first."),
+    (
+        "connector",
+        "ssmd.cli.connector:app",
+        "Start a connector for chosen symbols, checked against the registry first.",
+    ),
     ("key", "ssmd.cli.key:app", "The secrets of an environment: set, rotate, verify; values are never shown."),
     ("env", "ssmd.cli.env:app", "Environment files."),
     ("feed", "ssmd.cli.feed:app", "Exchanges the registry knows, and how each is reached on a day."),
@@ -94,10 +98,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 
 def _usage(error: CycloptsError, arguments: Sequence[str]) -> int:
-    words = [word for word in arguments if not word.startswith("-")][:2]
-    known = {name for name, *_ in COMMANDS}
-    command = " ".join(["ssmd", *(words if words and words[0] in known else [])])
-    sys.stderr.write(f"{without_secrets(str(error).strip(), arguments)}\n  Run: {command} --help\n")
+    from ssmd.cli.usage import explain
+
+    sys.stderr.write(explain(error, build(), lambda text: without_secrets(text, arguments)))
     return EXIT_CONFIG
 
 
@@ -115,7 +118,8 @@ def without_secrets(text: str, arguments: Sequence[str]) -> str:
 
 
 def _say(error: BaseException, text: str, code: int) -> int:
-    sys.stderr.write(f"{text}\n")
+    # Whatever a message quotes, it must be possible to write it, and no terminal may obey it.
+    sys.stderr.write(f"{text.encode(errors='backslashreplace').decode()}\n")
     _debug(error)
     return code
 
@@ -128,7 +132,9 @@ def _bug(error: BaseException) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            file.write(f"{iso(now_ns())} ssmd {__version__} {without_secrets(' '.join(arguments), arguments)}\n{story}\n")
+            file.write(
+                f"{iso(now_ns())} ssmd {__version__} {without_secrets(' '.join(arguments), arguments)}\n{story}\n"
+            )
         where = f"the traceback is in {path}"
     except OSError:
         where = "run it again with SSMD_DEBUG=1 for the traceback"
