@@ -1,6 +1,7 @@
 """Looking for markets: by what they belong to, and by a name that was mistyped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,6 +16,13 @@ _NEIGHBOURS = 500
 _ALIKE, _VERY_ALIKE = 70.0, 85.0
 _LONGEST = 256
 _BATCH = 5_000
+
+
+class Settlement(NamedTuple):
+    """How a market was settled: the result, and the value in the exchange's decimal text; "" for none."""
+
+    result: str
+    value: str
 
 
 class MarketSearch:
@@ -43,6 +51,14 @@ class MarketSearch:
                     query = query.where(column == storable(value))
             query = query.order_by(m.ticker).limit(limit)
             return [market_of(row) for row in connection.execute(query)]
+
+    def settlements(self, feed: str, tickers: Sequence[str]) -> dict[str, Settlement]:
+        """How those of `tickers` that are known were settled."""
+        m = markets.c
+        with self._database.transaction(f"read settlements of feed {feed!r}") as connection:
+            query = sa.select(m.ticker, m.result, m.settlement_value).where(m.feed_id == find_feed(connection, feed))
+            rows = connection.execute(query.where(m.ticker.in_([storable(ticker) for ticker in tickers])))
+            return {row.ticker: Settlement(row.result or "", row.settlement_value or "") for row in rows}
 
     def near(self, feed: str, ticker: str) -> str:
         """The known ticker that a mistyped one was probably meant to be; "" when none is alike.

@@ -7,19 +7,19 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from ssmd.errors import RefusedError
-from ssmd.feeds.kalshi.rest import PAGE, KalshiRest, NotListed
+from ssmd.feeds.kalshi.rest import KalshiRest, NotListed
 from ssmd.registry.interface import ListedEvent, Market, Series
+from ssmd.registry.values import storable
 from ssmd.secmaster.parents import Parents
 
 MAX_TICKER = 128
-"""The registry's longest ticker, in characters."""
+"""No event that the registry can hold has a longer one, in characters."""
 NO_COMBOS = "exclude"
 EVENT_STATUSES = ("unopened", "open", "closed")
 MARKET_STATUSES = ("unopened", "open", "closed")
 """What a full sync lists; settled markets come by the time of their settlement, paused ones when they are asked for."""
 
-T = TypeVar("T", Series, ListedEvent, Market)
+Page = TypeVar("Page")
 Progress = Callable[[str, int], None]
 """Called with `series`, `events` or `markets` and how many of them came so far."""
 
@@ -53,8 +53,10 @@ class Listing:
         self._filter = None if combos else NO_COMBOS
         self._combos = combos
         self._counts = {"series": 0, "events": 0, "markets": 0}
-        self.left_out = 0
-        """Objects whose ticker is too long for the registry."""
+        self.listed: set[str] = set()
+        """Tickers of the markets that came, as the registry writes them."""
+        self.open_markets = 0
+        """How many came in the list of open ones."""
 
     async def everything(self, settled_since_s: int) -> None:
         """All series; events and markets that are not settled; what settled after `settled_since_s` (Unix seconds)."""
@@ -62,7 +64,10 @@ class Listing:
         for status in EVENT_STATUSES:
             await self._events(self._rest.event_pages(status=status))
         for status in MARKET_STATUSES:
+            before = self._counts["markets"]
             await self._markets(self._rest.market_pages(status, mve_filter=self._filter))
+            if status == "open":
+                self.open_markets = self._counts["markets"] - before
         await self._settled(settled_since_s)
 
     async def changes(self, updated_since_s: int, settled_since_s: int) -> None:
@@ -76,18 +81,12 @@ class Listing:
             await self._markets(self._rest.market_pages(mve_filter="only", min_created_ts=since))
         await self._settled(settled_since_s)
 
-    async def probe(self, known_open: int, *, accept: bool) -> None:
-        """Take the first page of open markets; RefusedError when it holds far fewer than the registry expects."""
+    async def probe(self) -> int:
+        """Take the first page of open markets; how many it holds."""
         async with aclosing(self._rest.market_pages("open", mve_filter=self._filter)) as pages:
             page: list[Market] = await anext(pages, [])
-        expected = min(PAGE, known_open)
-        if len(page) * 2 < expected and not accept:
-            raise RefusedError(
-                f"the exchange lists {len(page):,} open markets on a page where {expected:,} were expected "
-                f"({known_open:,} in the last full sync)",
-                "Nothing was changed. When that is right, run: ssmd market sync --full --accept",
-            )
         await self._add_markets(page)
+        return len(page)
 
     async def named(self, tickers: Sequence[str]) -> set[str]:
         """Ask for these markets; those of them that the exchange no longer knows, not even as long settled."""
@@ -111,17 +110,15 @@ class Listing:
         await self._markets(self._rest.market_pages("settled", mve_filter=self._filter, min_settled_ts=since_s))
 
     async def _series(self, listed: Sequence[Series]) -> None:
-        usable = self._usable(listed)
-        self._parents.learn_series(usable)
-        await asyncio.to_thread(self._sink.add_series, usable)
-        self._count("series", usable)
+        self._parents.learn_series(listed)
+        await asyncio.to_thread(self._sink.add_series, listed)
+        self._count("series", listed)
 
     async def _events(self, pages: AsyncGenerator[list[ListedEvent], None]) -> None:
         async with aclosing(_one_ahead(pages)) as ahead:
             async for page in ahead:
-                usable = self._usable(page)
-                await asyncio.to_thread(self._take_events, usable)
-                self._count("events", usable)
+                await asyncio.to_thread(self._take_events, page)
+                self._count("events", page)
 
     async def _markets(self, pages: AsyncGenerator[list[Market], None]) -> None:
         async with aclosing(_one_ahead(pages)) as ahead:
@@ -129,11 +126,11 @@ class Listing:
                 await self._add_markets(page)
 
     async def _add_markets(self, page: Sequence[Market]) -> None:
-        usable = self._usable(page)
-        missing = await asyncio.to_thread(self._parents.missing, usable)
+        missing = await asyncio.to_thread(self._parents.missing, page)
         await self._ask_events([ticker for ticker in missing if "," not in ticker and len(ticker) <= MAX_TICKER])
-        await asyncio.to_thread(lambda: self._sink.add_markets(self._parents.adopted(usable)))
-        self._count("markets", usable)
+        await asyncio.to_thread(lambda: self._sink.add_markets(self._parents.adopted(page)))
+        self.listed.update(storable(market.ticker) for market in page)
+        self._count("markets", page)
 
     async def _ask_events(self, tickers: Sequence[str]) -> None:
         """Events that no list has named: those of settled markets, of combos, and of markets listed this minute."""
@@ -148,19 +145,9 @@ class Listing:
         self._parents.learn_events(listed)
         self._sink.add_events(listed)
 
-    def _usable(self, listed: Sequence[T]) -> list[T]:
-        usable = [each for each in listed if len(each.ticker) <= MAX_TICKER]
-        if len(usable) < len(listed):
-            self.left_out += len(listed) - len(usable)
-            log.warning("ticker too long, left out", objects=len(listed) - len(usable))
-        return usable
-
     def _count(self, what: str, listed: Sequence[object]) -> None:
         self._counts[what] += len(listed)
         self._progress(what, self._counts[what])
-
-
-Page = TypeVar("Page")
 
 
 async def _one_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:

@@ -6,11 +6,11 @@ from typing import Protocol
 import msgspec
 
 from ssmd.registry.interface import ListedEvent, Market, Series
-from ssmd.registry.lineage import Family
+from ssmd.registry.sync_context import Family
 
 
 class Known(Protocol):
-    """What the registry knows of events and series (`registry.lineage.Lineage`)."""
+    """What the registry knows of events and series (`registry.sync_context.SyncContext`)."""
 
     def families(self, feed: str, events: Sequence[str]) -> Mapping[str, Family]:
         """Series and category by event ticker."""

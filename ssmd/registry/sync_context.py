@@ -1,12 +1,14 @@
-"""Which series and category an event gives its markets, as far as the registry knows."""
+"""What a sync of markets asks of the registry beside its own transaction: parents of markets, and the book of syncs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from ssmd.registry.database import Database, find_feed
-from ssmd.registry.tables import market_events, market_series
+from ssmd.registry.market_syncs import last_full, record_sync
+from ssmd.registry.tables import market_events, market_history, market_series, markets
 from ssmd.registry.values import storable
 
 _CHUNK = 1_000
@@ -19,8 +21,8 @@ class Family(NamedTuple):
     category: str
 
 
-class Lineage:
-    """Reads the events and series of a `Database`."""
+class SyncContext:
+    """Questions to a `Database`, each in its own transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,6 +50,26 @@ class Lineage:
             for chunk in _chunks(series):
                 found.update((row.ticker, row.category) for row in connection.execute(query.where(s.ticker.in_(chunk))))
         return found
+
+    def last_open_markets(self, feed: str) -> int:
+        """How many open markets the last completed full sync found; 0 when there was none."""
+        with self._database.transaction(f"read the syncs of feed {feed!r}") as connection:
+            found = last_full(connection, find_feed(connection, feed))
+        return found.open_markets if found else 0
+
+    def note_refusal(self, feed: str, kind: str, started_at: datetime, open_markets: int, reason: str) -> None:
+        """Add a sync that was refused before it wrote anything to the book."""
+        with self._database.transaction(f"note a refused sync of feed {feed!r}") as connection:
+            row = {"kind": kind, "status": "refused", "started_at": started_at, "open_markets": open_markets}
+            record_sync(connection, find_feed(connection, feed), {**row, "error": reason})
+
+    def statuses_since(self, feed: str, at: datetime) -> dict[str, int]:
+        """How many markets have changed to each status word by what was learnt at `at` or later."""
+        h, m = market_history.c, markets.c
+        with self._database.transaction(f"count changes of feed {feed!r}") as connection:
+            query = sa.select(h.new_value, sa.func.count()).join(markets, m.id == h.market_id)
+            query = query.where(m.feed_id == find_feed(connection, feed), h.field_name == "status", h.known_from >= at)
+            return {word or "": count for word, count in connection.execute(query.group_by(h.new_value))}
 
 
 def _chunks(tickers: Sequence[str]) -> list[list[str]]:

@@ -1,0 +1,210 @@
+"""One sync of the security master: ask the exchange, store all of it or nothing, then tell what changed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Protocol, TypeAlias, TypeVar
+
+import msgspec
+import structlog
+
+from ssmd.errors import RefusedError, SsmdError
+from ssmd.feeds.catalogue import FeedParts
+from ssmd.feeds.kalshi.rest import PAGE, KalshiRest
+from ssmd.market.events import Status
+from ssmd.registry.market_syncs import Watermarks
+from ssmd.registry.security_master import SecurityMaster, SyncResult
+from ssmd.secmaster.listing import Listing, Progress
+from ssmd.secmaster.parents import Known, Parents
+from ssmd.secmaster.publishing import Teller, Told
+
+Kind: TypeAlias = Literal["full", "incremental"]
+
+FULL_EVERY = timedelta(hours=24)
+OVERLAP = timedelta(minutes=10)
+"""Asked again before a watermark: what changed while the last sync was reading its pages."""
+FIRST_LOOK_BACK = timedelta(days=2)
+"""How far back the first sync looks for settled markets."""
+
+MAX_MARKETS = 1_000_000
+"""No exchange has more open markets."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger(component="secmaster")
+
+
+class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sync did. `findings` say what was left undone; there are none when all is well.
+
+    `series`, `events`, `markets` were listed by the exchange, `open_markets` of them open; `new` and `changed` are
+    markets, `fields` the changes of single fields; `settled` settled in this sync; `unlisted` are no longer known to
+    the exchange; `published` journal entries and `status_events` events were told.
+    """
+
+    feed: str
+    kind: Kind
+    series: int
+    events: int
+    markets: int
+    open_markets: int
+    new: int
+    changed: int
+    unchanged: int
+    fields: int
+    settled: int
+    unlisted: int
+    published: int
+    status_events: int
+    seconds: float
+    findings: list[str]
+
+
+class Context(Known, Protocol):
+    """What a sync asks of the registry beside its own transaction (`registry.sync_context.SyncContext`)."""
+
+    def last_open_markets(self, feed: str) -> int:
+        """How many open markets the last completed full sync found."""
+        ...
+
+    def note_refusal(self, feed: str, kind: str, started_at: datetime, open_markets: int, reason: str) -> None:
+        """Add a sync that was refused before it wrote anything to the book."""
+        ...
+
+    def statuses_since(self, feed: str, at: datetime) -> Mapping[str, int]:
+        """How many markets have changed to each status word."""
+        ...
+
+
+class SecurityMasterSync:
+    """Syncs one feed. `combos`: multivariate markets are wanted, too; `now` is for tests."""
+
+    def __init__(
+        self,
+        parts: FeedParts,
+        rest: KalshiRest,
+        master: SecurityMaster,
+        context: Context,
+        teller: Teller,
+        *,
+        combos: bool = False,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._parts = parts
+        self._feed = parts.feed
+        self._rest = rest
+        self._master = master
+        self._context = context
+        self._teller = teller
+        self._combos = combos
+        self._now = now
+
+    async def sync(
+        self, *, full: bool = False, accept: bool = False, progress: Progress = lambda _what, _count: None
+    ) -> SyncReport:
+        """Sync: in full when that was asked for, was never done, or was done longer ago than a day.
+
+        Raises RefusedError when the exchange suddenly lists far fewer markets than before (unless `accept`), and
+        Unavailable, RateLimited or DataError when it does not answer as it should: then nothing was changed.
+        Journal or broker away is a finding: what was not told is told by the next sync.
+        """
+        began, malformed = time.monotonic(), self._rest.malformed
+        marks = await asyncio.to_thread(self._master.watermarks, self._feed)
+        kind = self._kind(marks, full=full)
+        settled_since = _seconds(marks.settled - OVERLAP if marks.settled else self._now() - FIRST_LOOK_BACK)
+        async with _in_thread(self._master.sync(self._feed, kind, self._parts.volatile)) as into:
+            listing = Listing(self._rest, Parents(self._feed, self._context), into, progress, combos=self._combos)
+            gone: set[str] = set()
+            if kind == "full":
+                await listing.everything(settled_since)
+                gone = await self._follow_vanished(listing, into.started_at, accept=accept)
+            else:
+                assert marks.updated is not None
+                await self._probe(listing, into.started_at, accept=accept)
+                await listing.changes(_seconds(marks.updated - OVERLAP), settled_since)
+            result = await asyncio.to_thread(lambda: into.apply(accept=accept))
+        unlisted = await asyncio.to_thread(self._master.unlist, self._feed, sorted(gone)) if gone else 0
+        findings = _left_out(self._rest.malformed - malformed, result)
+        told = await self._tell(findings)
+        statuses = await asyncio.to_thread(self._context.statuses_since, self._feed, into.started_at)
+        return SyncReport(
+            feed=self._feed,
+            kind=kind,
+            series=result.series,
+            events=result.events,
+            markets=result.markets,
+            open_markets=result.open_markets,
+            new=result.inserted,
+            changed=result.changed,
+            unchanged=result.unchanged,
+            fields=result.fields,
+            settled=sum(count for word, count in statuses.items() if self._parts.status_of(word) is Status.SETTLED),
+            unlisted=unlisted,
+            published=told.entries,
+            status_events=told.events,
+            seconds=round(time.monotonic() - began, 3),
+            findings=findings,
+        )
+
+    def _kind(self, marks: Watermarks, *, full: bool) -> Kind:
+        recent = marks.last_full is not None and self._now() - marks.last_full < FULL_EVERY
+        return "incremental" if recent and marks.updated is not None and not full else "full"
+
+    async def _probe(self, listing: Listing, started_at: datetime, *, accept: bool) -> None:
+        """An incremental answer may rightly be empty; a list of open markets may not."""
+        known = await asyncio.to_thread(self._context.last_open_markets, self._feed)
+        found, expected = await listing.probe(), min(PAGE, known)
+        if found * 2 >= expected or accept:
+            return
+        reason = (
+            f"the exchange lists {found:,} open markets on a page where {expected:,} were expected "
+            f"(the last full sync of {self._feed} found {known:,})"
+        )
+        await asyncio.to_thread(self._context.note_refusal, self._feed, "incremental", started_at, found, reason)
+        raise RefusedError(
+            reason, f"Nothing was changed. If it is right: ssmd market sync --feed {self._feed} --full --accept"
+        )
+
+    async def _follow_vanished(self, listing: Listing, since: datetime, *, accept: bool) -> set[str]:
+        """Markets that were open and are in no list now: learn what became of them; those that are known no more."""
+        known = await asyncio.to_thread(self._context.last_open_markets, self._feed)
+        if listing.open_markets * 2 < known and not accept:
+            return set()  # the list has collapsed, and will be refused; nothing to ask about
+        active = await asyncio.to_thread(self._master.unlisted_candidates, self._feed, since, MAX_MARKETS)
+        return await listing.named([ticker for ticker in active if ticker not in listing.listed])
+
+    async def _tell(self, findings: list[str]) -> Told:
+        try:
+            return await self._teller.tell()
+        except SsmdError as error:
+            log.warning("changes not published", error=error.message)
+            findings.append(f"not all changes were published, the next sync will: {error.message}")
+            return self._teller.told
+
+
+def _left_out(malformed: int, result: SyncResult) -> list[str]:
+    found = []
+    if malformed:
+        found.append(f"{malformed:,} objects of the exchange were left out: they are malformed (the log shows some)")
+    if result.left_out:
+        tickers = ", ".join(result.left_out_tickers[:3])
+        found.append(f"{result.left_out:,} objects were left out: their tickers cannot be stored ({tickers}, ...)")
+    return found
+
+
+def _seconds(at: datetime) -> int:
+    return max(0, int(at.timestamp()))
+
+
+@asynccontextmanager
+async def _in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """A context manager that waits for its server, entered and left beside the event loop."""
+    value = await asyncio.to_thread(manager.__enter__)
+    try:
+        yield value
+    except BaseException as error:
+        await asyncio.to_thread(manager.__exit__, type(error), error, error.__traceback__)
+        raise
+    await asyncio.to_thread(manager.__exit__, None, None, None)
