@@ -3,11 +3,12 @@
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ssmd.cli.options import Chosen
 from ssmd.errors import ConfigError
-from ssmd.keys.resolver import Resolver
+from ssmd.keys.resolver import OnAccess, Resolver
 from ssmd.keys.stores import standard_stores
 from ssmd.middleware.factory import open_journal, open_storage, open_transport
 from ssmd.middleware.journal.interface import Journal
@@ -34,20 +35,20 @@ class KeySecrets:
         return {field: value.reveal() for field, value in self._resolver.credentials(reference).items()}
 
 
-def resolver_of(chosen: Chosen) -> Resolver:
+def resolver_of(chosen: Chosen, on_access: OnAccess | None = None) -> Resolver:
     """Resolves the keys of an environment."""
     environment = chosen.environment
     stores = standard_stores(os.environ, chosen.home, environment.name)
-    return Resolver(stores, environment.spec.keys)
+    return Resolver(stores, environment.spec.keys, environment=environment.name, on_access=on_access)
 
 
 class Opener:
     """Opens what an environment names, each with one call; `stack` closes it again."""
 
-    def __init__(self, chosen: Chosen, stack: AsyncExitStack) -> None:
+    def __init__(self, chosen: Chosen, stack: AsyncExitStack, on_access: OnAccess | None = None) -> None:
         self.chosen = chosen
         self.spec = chosen.environment.spec
-        self.resolver = resolver_of(chosen)
+        self.resolver = resolver_of(chosen, on_access)
         self.secrets = KeySecrets(self.resolver)
         self._stack = stack
 
@@ -83,7 +84,7 @@ def open_registry(chosen: Chosen, secrets: KeySecrets) -> Registry:
         return MemoryRegistry()
     from ssmd.registry.postgres import PostgresRegistry
 
-    return PostgresRegistry(secrets.text(url))
+    return PostgresRegistry(partial(secrets.text, url))
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def database_of(chosen: Chosen) -> Iterator["Database"]:
         raise ConfigError(f"the environment {chosen.environment.name!r} names no database", "Add spec.database.url.")
     from ssmd.registry.database import Database
 
-    database = Database(KeySecrets(resolver_of(chosen)).text(url))
+    database = Database(partial(KeySecrets(resolver_of(chosen)).text, url))
     try:
         yield database
     finally:

@@ -1,5 +1,7 @@
 """`ssmd run`: one service in the foreground, put together from the environment; SIGTERM drains it."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -7,7 +9,7 @@ from cyclopts import App, Parameter
 
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, choose
-from ssmd.runtime import OpenService, Service, run_service
+from ssmd.runtime import Service, run_service
 from ssmd.telemetry import configure_logging
 
 app = App(name="run", help="Run one service in the foreground; SIGTERM drains it. Logs are JSON lines on stdout.")
@@ -30,10 +32,10 @@ def connector(
     """
     chosen = choose(env)
 
-    async def open_service(stack: AsyncExitStack) -> Service:
+    async def open_service(opener: Opener) -> Service:
         from ssmd.cli.exchange import open_connector
 
-        return await open_connector(Opener(chosen, stack), ws, rest)
+        return await open_connector(opener, ws, rest)
 
     return _serve("connector", chosen, open_service, admin_port or chosen.environment.spec.connector.metrics_port)
 
@@ -44,10 +46,9 @@ def archiver(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
     chosen = choose(env)
     settings = chosen.environment.spec.archiver
 
-    async def open_service(stack: AsyncExitStack) -> Service:
+    async def open_service(opener: Opener) -> Service:
         from ssmd.archiver import Archiver
 
-        opener = Opener(chosen, stack)
         bucket = chosen.environment.spec.middleware.storage.buckets.normalized
         return Archiver(
             chosen.environment.spec.feed, opener.transport(), opener.storage(), bucket, opener.registry(),
@@ -63,10 +64,9 @@ def gateway(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
     chosen = choose(env)
     settings = chosen.environment.spec.gateway
 
-    async def open_service(stack: AsyncExitStack) -> Service:
+    async def open_service(opener: Opener) -> Service:
         from ssmd.gateway.service import Gateway
 
-        opener = Opener(chosen, stack)
         return Gateway(
             chosen.environment.spec.feed, opener.transport(), opener.registry(), settings.host, settings.port,
             max_clients=settings.max_clients, buffer_bytes=settings.buffer_mb << 20,
@@ -75,6 +75,17 @@ def gateway(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
     return _serve("gateway", chosen, open_service, admin_port or settings.metrics_port)
 
 
-def _serve(name: str, chosen: Chosen, open_service: OpenService, port: int | None) -> int:
+def _serve(name: str, chosen: Chosen, open_service: Callable[[Opener], Awaitable[Service]], port: int | None) -> int:
     configure_logging(name)
-    return run_service(name, open_service, chosen.home, chosen.environment.spec.gateway.host, port or 0)
+
+    async def open_watched(stack: AsyncExitStack) -> Service:
+        from ssmd.cli.key_watch import check_service_keys, key_watch
+
+        watch = key_watch(name, chosen)
+        opener = Opener(chosen, stack, watch.accessed)
+        check_service_keys(name, opener)  # before anything is opened
+        watch.start()
+        stack.push_async_callback(asyncio.to_thread, watch.close)
+        return await open_service(opener)
+
+    return run_service(name, open_watched, chosen.home, chosen.environment.spec.gateway.host, port or 0)

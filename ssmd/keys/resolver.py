@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import structlog
@@ -17,6 +17,10 @@ from ssmd.keys.state import needed_fields
 from ssmd.keys.stores import Stamp, Store
 
 REREAD_S = 60.0
+
+OnAccess: TypeAlias = Callable[[str, str, str], None]
+"""Told the key, the field and the store of each value that is new."""
+
 _DATABASE_FIELDS = ("host", "port", "database", "username", "password")
 
 _log = structlog.get_logger()
@@ -45,7 +49,7 @@ class Resolver:
         clock: Callable[[], float] = time.monotonic,
         *,
         environment: str = "ENV",
-        on_access: Callable[[str, str, str], None] | None = None,
+        on_access: OnAccess | None = None,
     ) -> None:
         self._stores = tuple(stores)
         self._keys = dict(keys or {})
@@ -115,13 +119,15 @@ class Resolver:
         raise ConfigError(f"{reference} does not say which field is meant", f"Write one of {fields}.")
 
     def credentials(self, text: str) -> dict[str, SecretValue]:
-        """The fields of `$key:name` that have values; ConfigError when none has."""
+        """The fields of `$key:name` that have values; ConfigError when none has and the key is required."""
         reference = KeyRef.parse(text)
         if reference is None:
             raise ConfigError("credentials must be a key reference", "Write $key:name.")
         definition = self._definition(reference.name)
         found = {field: self.find(reference.name, field) for field in definition.fields}
         values = {field: value for field, value in found.items() if value is not None}
+        if not values and not definition.required:
+            return {}
         return values or {definition.fields[0]: self.resolve(reference.name, definition.fields[0])}
 
     def missing(self) -> list[str]:

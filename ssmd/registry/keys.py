@@ -93,6 +93,17 @@ class KeyLedger:
                 .values(status="expired", updated_at=sa.func.now())
             )
 
+    def found(self, environment: str, names: Sequence[str]) -> None:
+        """Mark as set what a service found, of the keys that were never set through the ledger."""
+        with self._database.transaction(f"mark the keys of {environment!r} as set") as connection:
+            place = sa.select(environments.c.id).where(environments.c.name == storable(environment)).scalar_subquery()
+            connection.execute(
+                sa.update(keys)
+                .where(keys.c.environment_id == place, keys.c.name.in_(names), keys.c.status == "not_set")
+                .where(keys.c.last_rotated.is_(None))
+                .values(status="set", updated_at=sa.func.now())
+            )
+
     def recorded(self, environment: str) -> dict[str, RecordedKey]:
         """What is known of each key, by name; {} for an environment that is not known."""
         k = keys.c
