@@ -2,76 +2,29 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from typing import TYPE_CHECKING
 
 import msgspec
 from cyclopts import App
 
-from ssmd.cli.opening import Opener, registry_of
+from ssmd.cli.opening import Opener
 from ssmd.cli.options import EnvFile, Feed, Json, choose
-from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, show_rows, talk
-from ssmd.clock import NS_PER_S, day_of, iso, now_ns
+from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
+from ssmd.cli.validation import require_day
+from ssmd.clock import day_of, now_ns
 from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, TransientError
-from ssmd.market.events import Gap
-from ssmd.registry.interface import InventoryRow, Registry
+from ssmd.registry.interface import Registry
 
 if TYPE_CHECKING:
     from ssmd.backfill import CompactReport
     from ssmd.quality.findings import VerifyReport
 
-app = App(name="data", help="The archive: inventory, gaps, verification, compaction.")
+app = App(name="data", help="The archive: inventory, gaps, quality, verification, compaction.")
 
-_INVENTORY = {
-    "day": "DAY",
-    "data_type": "DATA",
-    "status": "STATUS",
-    "record_count": "RECORDS",
-    "byte_size": "BYTES",
-    "symbol_count": "SYMBOLS",
-    "gap_count": "GAPS",
-    "first": "FIRST",
-    "last": "LAST",
-}
-_GAPS = {"from": "FROM", "to": "TO", "seconds": "SECONDS", "reason": "REASON", "connection": "CONNECTION", "sid": "SID"}
-
-
-@app.command
-def inventory(
-    *,
-    env: EnvFile = None,
-    feed: Feed = None,
-    from_: date | None = None,
-    to: date | None = None,
-    json: Json = False,
-) -> int:
-    """Show what is archived, one row for each day and kind of data.
-
-    Parameters
-    ----------
-    from_
-        First day (UTC); default: 30 days before the last.
-    to
-        Last day (UTC); default: today.
-    """
-    chosen = choose(env)
-    last = to or day_of(now_ns())
-    with registry_of(chosen) as registry:
-        rows = registry.inventory(chosen.feed(feed), from_ or last - timedelta(days=30), last)
-    show_rows(
-        [_inventory_row(row) for row in rows], _INVENTORY, as_json=json, empty="nothing is archived in these days"
-    )
-    return EXIT_DONE
-
-
-@app.command
-def gaps(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, json: Json = False) -> int:
-    """Show the recorded gaps of a day (UTC; default: today)."""
-    chosen = choose(env)
-    with registry_of(chosen) as registry:
-        found = registry.gaps(chosen.feed(feed), date or day_of(now_ns()))
-    show_rows([_gap_row(gap) for gap in found], _GAPS, as_json=json, empty="no gaps on this day")
-    return EXIT_DONE
+app.command("ssmd.cli.data_inventory:inventory", name="inventory", help="Show what is archived: a line for each day.")
+app.command("ssmd.cli.data_gaps:gaps", name="gaps", help="Show the recorded gaps of a day, and where each is known.")
+app.command("ssmd.cli.data_quality:quality", name="quality", help="Show how good a day's data is, and why.")
 
 
 @app.command
@@ -90,8 +43,11 @@ def verify(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, 
         async with AsyncExitStack() as stack:
             opener = Opener(chosen, stack)
             registry, today = await _reachable(opener.registry()), day_of(now_ns())
+            storage = opener.storage()
+            if date is not None:
+                await require_day(chosen, registry, storage, chosen.feed(feed), date)
             report = await recount(
-                chosen.feed(feed), date or today, opener.storage(), registry,
+                chosen.feed(feed), date or today, storage, registry,
                 raw_bucket=buckets.raw, normalized_bucket=buckets.normalized,
             )  # fmt: skip
             if registry is not None:
@@ -122,6 +78,7 @@ async def _reachable(registry: Registry) -> Registry | None:
 def compact(*, env: EnvFile = None, feed: Feed = None, date: date, json: Json = False) -> int:
     """Make a day's objects per ticker from the raw archive, in place of the segments. Exit code 6 when both differ."""
     from ssmd.backfill import compact as rebuild
+    from ssmd.quality.condition import record_scores
 
     chosen = choose(env)
     buckets = chosen.environment.spec.middleware.storage.buckets
@@ -130,7 +87,11 @@ def compact(*, env: EnvFile = None, feed: Feed = None, date: date, json: Json = 
         async with AsyncExitStack() as stack:
             opener = Opener(chosen, stack)
             storage, registry = opener.storage(), opener.registry()
-            return await rebuild(chosen.feed(feed), date, storage, buckets.raw, buckets.normalized, registry)
+            name, today = chosen.feed(feed), day_of(now_ns())
+            await require_day(chosen, registry, storage, name, date)
+            report = await rebuild(name, date, storage, buckets.raw, buckets.normalized, registry)
+            await asyncio.to_thread(record_scores, registry, name, date, today)
+            return report
 
     report = asyncio.run(work())
     if json:
@@ -166,36 +127,4 @@ def _show_compaction(report: "CompactReport") -> None:
     if report.segments_kept:
         mark_line(WAITING, "segments", f"{report.segments_kept:,} kept: {report.kept_because}")
     for problem, count in report.problems.items():
-        mark_line(WAITING, "frames", f"{count:,} gave no event: {problem}")
-
-
-def _inventory_row(row: InventoryRow) -> dict[str, Any]:
-    return {
-        "feed": row.feed,
-        "data_type": row.data_type,
-        "day": row.day.isoformat(),
-        "status": row.status,
-        "record_count": row.record_count,
-        "byte_size": row.byte_size,
-        "symbol_count": row.symbol_count,
-        "gap_count": row.gap_count,
-        "first": iso(row.first_ns) if row.first_ns else None,
-        "last": iso(row.last_ns) if row.last_ns else None,
-        "schema_version": row.schema_version,
-        "storage_path": row.storage_path,
-    }
-
-
-def _gap_row(gap: Gap) -> dict[str, Any]:
-    return {
-        "feed": gap.feed,
-        "connection": gap.connection,
-        "sid": gap.sid,
-        "from": iso(gap.from_ns),
-        "to": iso(gap.to_ns),
-        "seconds": round((gap.to_ns - gap.from_ns) / NS_PER_S, 3),
-        "reason": gap.reason,
-        "last_seq": gap.last_seq,
-        "next_seq": gap.next_seq,
-        "tickers": list(gap.tickers) if gap.tickers is not None else None,
-    }
+        mark_line(WAITING, "frames", f"{count:,} with a problem: {problem}")

@@ -1,12 +1,17 @@
 """What is asked before a command acts on the archive: does the registry know the feed, and is there such a day?"""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ssmd.archive import layout
 from ssmd.cli.opening import database_of
 from ssmd.cli.options import Chosen
-from ssmd.errors import ConfigError
+from ssmd.errors import ConfigError, DataError
+from ssmd.market.events import EVENT_TYPES
+from ssmd.market.subjects import check_feed
+from ssmd.middleware.storage.interface import Storage
 from ssmd.nearest import nearest
 from ssmd.registry.interface import InventoryRow, Registry
 from ssmd.registry.values import printable
@@ -66,5 +71,35 @@ def quoted(name: str) -> str:
 def no_data(feed: str, day: date, rows: Sequence[InventoryRow]) -> ConfigError:
     """The error for a day of which there is nothing; `rows` are the feed's whole inventory."""
     days = [row.day for row in rows if row.record_count]
-    latest = f"Latest available: {max(days).isoformat()}" if days else "Latest available: none"
-    return validation_failed([f"No data inventory for {printable(feed, _SHOWN)} on {day.isoformat()}", latest])
+    latest = max(days).isoformat() if days else "none"
+    problem = f"No data inventory for {printable(feed, _SHOWN)} on {day.isoformat()}"
+    return validation_failed([problem, f"Latest available: {latest}"])
+
+
+def require_name(feed: str) -> None:
+    """ConfigError for what cannot be the name of a feed, when the registry cannot be asked."""
+    try:
+        check_feed(feed)
+    except DataError as error:
+        raise ConfigError(error.message, "See: ssmd feed list") from error
+
+
+async def require_day(chosen: Chosen, registry: Registry | None, storage: Storage, feed: str, day: date) -> None:
+    """ConfigError for an unknown feed, or for a day of which neither inventory nor archive has anything.
+
+    Without a `registry` (it is away) only the feed's name is checked.
+    """
+    if registry is None:
+        require_name(feed)
+        return
+    await asyncio.to_thread(require_feed, chosen, registry, feed)
+    rows = await asyncio.to_thread(registry.inventory, feed, date.min, date.max)
+    if any(row.day == day for row in rows):
+        return
+    buckets = chosen.environment.spec.middleware.storage.buckets
+    places = [(buckets.raw, layout.raw_day_prefix(feed, day))]
+    places += [(buckets.normalized, layout.normalized_day_prefix(feed, kind, day)) for kind in EVENT_TYPES]
+    for bucket, prefix in places:
+        if await storage.list(bucket, prefix):
+            return
+    raise no_data(feed, day, rows)

@@ -1,7 +1,8 @@
-"""What the inventory calls a day once it was verified: complete, partial (recorded gaps) or failed (findings)."""
+"""What the inventory says about a day: its status once it was verified, and its score."""
 
 from datetime import date
 
+from ssmd.quality.assessment import DayFacts, all_rows, assess, facts_of
 from ssmd.quality.findings import VerifyReport
 from ssmd.registry.interface import Registry
 
@@ -9,17 +10,31 @@ from ssmd.registry.interface import Registry
 def record_condition(report: VerifyReport, registry: Registry, today: date) -> str | None:
     """Write the verdict on a day that is over to its inventory rows; None (and nothing written) for a running day.
 
-    Only a verification makes a day `complete`: a row that says so has objects that were read back and counted.
+    Only a verification makes a day `complete`: a row that says so has objects that were read back and counted. With
+    recorded gaps it is `partial`, with findings `failed`.
     """
     if report.day >= today:
         return None
-    gaps = registry.gaps(report.feed, report.day)
+    facts = facts_of(registry, report.feed, report.day, today, all_rows(registry, report.feed))
     if not report.clean:
         status = "failed"
-    elif gaps:
+    elif facts.gaps:
         status = "partial"
     else:
         status = "complete"
-    for row in registry.inventory(report.feed, report.day, report.day):
-        registry.set_day_condition(report.feed, report.day, row.data_type, status)
+    _write(registry, facts, {row.data_type: status for row in facts.rows})
     return status
+
+
+def record_scores(registry: Registry, feed: str, day: date, today: date) -> None:
+    """After a compaction: write the scores of a day that is over; what is verified keeps its own."""
+    if day >= today:
+        return
+    facts = facts_of(registry, feed, day, today, all_rows(registry, feed))
+    _write(registry, facts, {row.data_type: row.status for row in facts.rows if row.status == "processing"})
+
+
+def _write(registry: Registry, facts: DayFacts, statuses: dict[str, str]) -> None:
+    for data_type, status in statuses.items():
+        score = assess(facts, data_type)
+        registry.set_day_condition(facts.feed, facts.day, data_type, status, score.value if score else None)

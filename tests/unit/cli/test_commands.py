@@ -1,21 +1,17 @@
 """Commands on an environment in memory: what they answer and with which exit code."""
 
 import json
-from datetime import date
 from pathlib import Path
 
 import pytest
 
 from ssmd.cli.main import main
-from ssmd.clock import day_of, day_start_ns, iso, now_ns
-from ssmd.market.events import Gap
-from ssmd.registry.interface import Market, ObjectRecord
+from ssmd.registry.interface import Market
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.resources import resource
 from tests.servers import free_port
 
 MEMORY = str(resource("environments") / "test.yaml")
-DAY = date(2026, 11, 22)
 
 
 @pytest.fixture(autouse=True)
@@ -125,46 +121,11 @@ def test_an_unknown_feed_is_an_error_with_the_nearest(capsys: pytest.CaptureFixt
     assert "kalshi" in capsys.readouterr().err
 
 
-def archived(day: date, records: int) -> ObjectRecord:
-    ns = day_start_ns(day)
-    key = f"kalshi/{day:%Y/%m/%d}/trades-00.jsonl.zst"
-    return ObjectRecord("ssmd-raw", key, "raw", "trades", day, "0" * 64, 100, records, ns, ns + 5)
-
-
-def test_inventory_rows_are_those_of_the_days_asked_for(
-    registry: MemoryRegistry, capsys: pytest.CaptureFixture[str]
-) -> None:
-    today = day_of(now_ns())
-    registry.record_objects(
-        "kalshi", [archived(date(2025, 1, 1), 4), archived(date(2025, 1, 3), 6), archived(today, 5)]
-    )
-
-    assert main(["data", "inventory", "--env", MEMORY, "--from", "2025-01-02", "--to", "2025-01-03"]) == 0
-    (row,) = capsys.readouterr().out.splitlines()
-    assert row.split("\t")[:5] == ["2025-01-03", "raw", "processing", "6", "100"]
-    assert main(["data", "inventory", "--env", MEMORY, "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    assert (row["day"], row["record_count"], row["first"]) == (today.isoformat(), 5, iso(day_start_ns(today)))
-
-
-def test_gaps_of_a_day_are_shown_with_their_length(
-    registry: MemoryRegistry, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ns = day_start_ns(DAY)
-    registry.record_gaps([Gap("kalshi", "c-1", 7, ns + 1, ns + 1_500_000_001, "sequence_gap", 3, 9, ("T-1",))])
-
-    assert main(["data", "gaps", "--env", MEMORY, "--date", "2026-11-22", "--json"]) == 0
-    (gap,) = json.loads(capsys.readouterr().out)
-    assert (gap["seconds"], gap["reason"], gap["sid"], gap["tickers"]) == (1.5, "sequence_gap", 7, ["T-1"])
-
-
-def test_an_empty_day_verifies_and_compacts_to_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "verify", "--env", MEMORY, "--date", "2026-11-20"]) == 0
+def test_today_verifies_before_there_is_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "verify", "--env", MEMORY]) == 0
     assert "nothing wrong" in capsys.readouterr().out
-    assert main(["data", "verify", "--env", MEMORY, "--date", "2026-11-20", "--json"]) == 0
+    assert main(["data", "verify", "--env", MEMORY, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"] == []
-    assert main(["data", "compact", "--env", MEMORY, "--date", "2026-11-20"]) == 0
-    assert "0 frames became no events" in capsys.readouterr().out
     assert main(["data", "compact", "--env", MEMORY]) == 2
 
 
