@@ -72,7 +72,7 @@ CROSS JOIN LATERAL (
   WHERE o.value IS DISTINCT FROM n.value
 ) d
 WHERE p.changed AND d.field <> ALL(:volatile) AND length(d.field) <= :max_field AND d.field <> :listed
-"""
+"""  # noqa: S608  (made of constants)
 
 _RECORD = """
 WITH closed AS (
@@ -114,7 +114,7 @@ FROM planned p JOIN staged_markets s ON s.n = p.n
   LEFT JOIN (SELECT market_id, jsonb_object_agg(field, old_value) AS fields
              FROM differences WHERE NOT believed GROUP BY market_id) k ON k.market_id = p.id
 WHERE p.changed AND m.id = p.id
-"""
+"""  # noqa: S608  (made of constants)
 
 _TOUCH = """
 UPDATE markets m SET observed_at = :at, known_to = NULL,

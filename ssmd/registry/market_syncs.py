@@ -12,7 +12,7 @@ from ssmd.registry.tables import market_syncs, market_volatile
 from ssmd.registry.values import printable, written
 
 SYNC_LOCK, WRITE_LOCK = 0x55D301, 0x55D302
-"""First keys of the advisory locks (the second is the feed's id): one sync at a time; one writer of markets at a time."""
+"""First keys of the advisory locks (the second is the feed): one sync at a time, one writer of markets at a time."""
 TIMEOUT = "10min"
 
 

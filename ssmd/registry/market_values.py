@@ -100,10 +100,7 @@ def updated_market(known: Market, evidence: str | None, new: Market) -> tuple[Ma
         "updated_time": new.updated_time or known.updated_time,
     }
     better = EVIDENCE_RANK.get(evidence_of(new) or "", 0) > EVIDENCE_RANK.get(evidence or "", 0)
-    if not known.result or (new.result and better):
-        evidence_now = evidence_of(new)
-    else:
-        evidence_now = evidence
+    evidence_now = evidence_of(new) if not known.result or (new.result and better) else evidence
     for name in _SETTLEMENT if known.result else ():
         if not _believed(name, known, new, better):
             kept[name] = getattr(known, name)

@@ -35,7 +35,7 @@ _MARKET_COLUMNS = {
     "source_updated_at": "timestamptz",
     "evidence": "varchar(16)",
     "metadata_hash": "char(32)",
-    "raw": "text",  # JSON only once it is known that something has changed
+    "raw": "text STORAGE EXTERNAL",  # JSON only once it is known that something has changed; compressed nowhere
 }
 _PARENT_COLUMNS = {
     "n": "bigint NOT NULL",
@@ -44,7 +44,7 @@ _PARENT_COLUMNS = {
     "title": "text",
     "category": "varchar(128)",
     "source_updated_at": "timestamptz",
-    "raw": "text",
+    "raw": "text STORAGE EXTERNAL",
 }
 _TABLES = {"staged_series": _PARENT_COLUMNS, "staged_events": _PARENT_COLUMNS, "staged_markets": _MARKET_COLUMNS}
 
@@ -134,7 +134,8 @@ class Staging:
 
     def analyze(self) -> None:
         """Let the planner know how much there is."""
-        self._connection.execute(sa.text(f"ANALYZE {', '.join(_TABLES)}"))
+        analyzed = ", ".join(f"{table} (n, ticker)" for table in _TABLES)
+        self._connection.execute(sa.text(f"ANALYZE {analyzed}"))
 
 
 def copy_text(connection: sa.Connection, table: str, columns: Sequence[str], text: str) -> None:

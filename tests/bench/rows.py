@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import archiver, connector, gateway, latency, normalizer, startup
+from tests.bench import archiver, connector, gateway, latency, markets, normalizer, startup
 from tests.bench.backfill import RawDay
 from tests.bench.broker import Broker, broker
 from tests.bench.frames import Tape
@@ -28,11 +28,12 @@ class Scale(msgspec.Struct, frozen=True):
     rounds: int
     frames: int
     deliveries: int
+    markets: int
     latency_s: float
 
 
-FULL = Scale(rounds=3, frames=200_000, deliveries=640_000, latency_s=3.0)
-QUICK = Scale(rounds=2, frames=40_000, deliveries=128_000, latency_s=1.0)
+FULL = Scale(rounds=3, frames=200_000, deliveries=640_000, markets=100_000, latency_s=3.0)
+QUICK = Scale(rounds=2, frames=40_000, deliveries=128_000, markets=20_000, latency_s=1.0)
 
 
 class Bench:
@@ -198,6 +199,21 @@ class Bench:
             Line("", "of the limit", value=f"{statistics.median(savings(ours, limit)):.1%}"),
         ]
 
+    async def markets(self) -> list[Line]:
+        """Listings into the security master."""
+        registry = markets.Registry(self.new_folder())
+        try:
+            rounds = [registry.laps(self.scale.markets) for _ in range(self.scale.rounds)]
+        finally:
+            registry.close()
+        limit, new, same, tenth = ([each[name] for each in rounds] for name in ("limit", "new", "same", "tenth"))
+        said = {"all of them new": new, "the same again": same, "a tenth of them changed": tenth}
+        return [
+            measured("security master", f"limit: plain COPY of the rows of {self.scale.markets:,} markets", limit),
+            *(measured("", f"ssmd: sync in one transaction, {what}", laps) for what, laps in said.items()),
+            *(at_least("", what, "≥ 25 % of COPY", 0.25, rates(laps, limit), "{:.0%}") for what, laps in said.items()),
+        ]
+
     async def startup(self) -> list[Line]:
         """`ssmd --help`."""
         startup.lap_s()  # compiles what is not compiled yet
@@ -222,6 +238,7 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Line]]]] = {
     "gateway": Bench.gateway,
     "latency": Bench.latency,
     "backfill": Bench.backfill,
+    "markets": Bench.markets,
     "startup": Bench.startup,
 }
 
