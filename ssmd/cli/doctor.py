@@ -10,6 +10,7 @@ from ssmd.cli.options import Chosen, EnvFile, Json, choose
 from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json
 from ssmd.cli.up import plan_of
 from ssmd.config.middleware import LocalStorage, S3Storage
+from ssmd.config.references import variable
 from ssmd.errors import EXIT_DONE, EXIT_REFUSED
 from ssmd.local.doctor import Check, check_storage, machine_checks
 from ssmd.local.home import Home
@@ -37,10 +38,11 @@ def _keys(chosen: Chosen) -> Check:
     if not missing:
         return Check("keys", "good", "every required key has a value")
     name, _, field = missing[0].partition(".")
-    variable = f"SSMD_KEY_{name}_{field}".upper().replace("-", "_")
+    spelled = variable(name, field)
     return Check(
         "keys", "warning", f"no value for {', '.join(missing)}",
-        f"Set {variable} (or {variable}_FILE), …; the simulated exchange needs none.",
+        f"Run: ssmd key set {chosen.environment.name} {name} (or set {spelled} or {spelled}_FILE);"
+        " the simulated exchange needs none.",
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class KeyDefinition(Section):
     type: Literal["api_key", "database", "transport", "storage", "tls", "webhook"]
     """What the key opens."""
     fields: Annotated[tuple[KeyField, ...], Field(strict=False, min_length=1, max_length=32)]
-    """Names of its parts; each becomes `SSMD_KEY_{NAME}_{FIELD}`."""
+    """Names of its parts: flags of `ssmd key set`, variables `SSMD_KEY_{NAME}_{FIELD}`, files of a Secret."""
     required: bool = True
     """Whether services refuse to start without it."""
     description: str = Field(default="", max_length=1_000)

@@ -22,9 +22,12 @@ is given no file), `kalshi.yaml` (the shape of production), `test.yaml` (everyth
 - All problems of a file are reported at once, each with its path and line. Unknown and repeated keys, YAML aliases,
   anchors and tags are problems; so are plain words that YAML would change (`on`, `010`, `10:30`): put them in quotes.
 - **Secrets never stand here.** `spec.keys` names them; `$key:name` or `$key:name.field` stands where one is needed.
-  Values come from the first store that has them: the environment variables `SSMD_KEY_{NAME}_{FIELD}` (or `…_FILE`, a
-  path), the encrypted files below `SSMD_HOME` (`SSMD_HOME/keys`), mounted Kubernetes Secrets. A changed value is used
-  within 60 s.
+  `ssmd key set ENVIRONMENT NAME` keeps their values: in encrypted files below `SSMD_HOME` (`SSMD_HOME/keys`), or, where
+  the runtime is `kubernetes`, as a SealedSecret manifest that may be committed. Services take them from the first store
+  that has them: the environment variables `SSMD_KEY_{NAME}_{FIELD}` (or `…_FILE`, a path), those files, mounted
+  Kubernetes Secrets (`/var/run/secrets/ssmd/{name}/{field}`). A changed value is used within 60 s.
+- A key counts as set without the fields `tls_cert`, `tls_key`, `tls_ca` (type `transport`), `port` (type `database`),
+  `endpoint` and `region` (type `storage`); it needs all its other fields.
 - **Relative paths** are meant below `SSMD_HOME` (the environment variable; else `.ssmd/` in the working folder), never
   below the folder that a command happens to be run in.
 
