@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from ssmd.cli.env_report import ENVIRONMENT, KEYS, Check
 from ssmd.cli.env_servers import (
     Site,
@@ -19,14 +21,15 @@ from ssmd.cli.env_servers import (
 from ssmd.cli.options import Chosen
 from ssmd.config import reading
 from ssmd.config.environment import Environment
-from ssmd.config.loading import InvalidEnvironment, load
-from ssmd.config.reading import Problem
+from ssmd.config.loading import InvalidEnvironment, loads, read_file, shown
+from ssmd.config.reading import Document, Problem
 from ssmd.config.values import KeyRef
 from ssmd.config.writing import embedded_secrets
 from ssmd.errors import ConfigError
 from ssmd.feeds.catalogue import open_feed
 from ssmd.keys.state import KeyState, key_states
 from ssmd.keys.stores import standard_stores
+from ssmd.local.home import Home
 from ssmd.nearest import did_you_mean
 from ssmd.registry.survey import SHIPPED_VERSION, Survey, built_in, shipped_schemas
 
@@ -35,18 +38,18 @@ EXPIRES_SOON_DAYS = 14
 
 def read(file: Path) -> Environment:
     """The environment in a file; InvalidEnvironment names what is wrong in it, the feed's name included."""
+    raw = read_file(file)
     try:
-        return load(file)
+        return loads(raw, shown(file))
     except InvalidEnvironment as error:
-        extra = _feed_problem(file)
+        extra = _feed_problem(reading.read(raw))
         if extra is None or any(problem.path == extra.path for problem in error.problems):
             raise
-        raise InvalidEnvironment(str(file), [*error.problems, extra]) from error
+        raise InvalidEnvironment(shown(file), [*error.problems, extra]) from error
 
 
-def _feed_problem(file: Path) -> Problem | None:
+def _feed_problem(document: Document) -> Problem | None:
     """What is wrong with the feed that a broken file names, asked of its database where that can be done."""
-    document = reading.read(file.read_bytes())
     spec = document.data.get("spec") if isinstance(document.data, dict) else None
     feed = spec.get("feed") if isinstance(spec, dict) else None
     if not isinstance(spec, dict) or not isinstance(feed, str):
@@ -74,12 +77,18 @@ def look(chosen: Chosen, *, write: bool = False) -> tuple[list[Check], list[KeyS
 async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState]]:
     environment, now = chosen.environment, datetime.now(UTC)
     stores = standard_stores(os.environ, chosen.home, environment.name)
-    unset = {state.name: state.required for state in key_states(environment, stores, {}, now) if state.missing_fields}
+    demo = _demo_key(chosen)
+    plain = key_states(environment, stores, {}, now)
+    unset = {state.name: state.required for state in plain if state.missing_fields and state.name != demo}
     site = Site(chosen, unset, write)
     (survey, database), storage, cache, journal, stream = await asyncio.gather(
         look_into_registry(site), check_storage(site), check_cache(site), check_journal(site), check_stream(site)
     )
-    states = key_states(environment, stores, survey.rotations, now, survey.sealed)
+    states = [
+        replace(state, status="set", missing_fields=()) if state.name == demo and state.status == "not_set" else state
+        for state in key_states(environment, stores, survey.rotations, now, survey.sealed)
+    ]
+    in_store = {state.name for state in plain if not state.missing_fields}
     checks = [
         *_defined_keys(environment),
         *_embedded(environment),
@@ -90,9 +99,17 @@ async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState
         *cache,
         *journal,
         *stream,
-        *(_key_status(environment, state, now) for state in states),
+        *(_key_status(environment, state, now, is_demo=state.name == demo not in in_store) for state in states),
     ]
     return checks, states
+
+
+def _demo_key(chosen: Chosen) -> str:
+    """The key that the running stack of this environment gives its connector for its simulated exchange; or ""."""
+    record = Home(chosen.home).read_record()
+    if record is None or record.environment != chosen.environment.name or "simulator" not in record.programs:
+        return ""
+    return chosen.environment.spec.feed if record.supervisord.alive else ""
 
 
 def _line(text: str) -> Check:
@@ -120,7 +137,7 @@ def feed_checks(
 ) -> Iterator[Check]:
     """Is the feed known, active, fit for this transport and this program?"""
     feed, status = environment.spec.feed, survey.feeds.get(environment.spec.feed)
-    origin = " (as built in; the registry was not asked)" if survey.built_in else ""
+    origin = " (built in)" if survey.built_in else ""
     if status is None and database_away:
         yield Check(
             ENVIRONMENT, f"Feed '{feed}' is not built in, and the registry cannot be asked", "unavailable",
@@ -202,11 +219,13 @@ def _schemas(survey: Survey) -> Iterator[Check]:
                 ENVIRONMENT, f"{said} exists and is {found.status}, NOT active", "refused", "Run: ssmd schema list"
             )
         else:
-            yield _line(f"{said} exists and is active")
+            yield _line(f"{said} exists and is active{' (built in)' if survey.built_in else ''}")
 
 
-def _key_status(environment: Environment, state: KeyState, now: datetime) -> Check:
+def _key_status(environment: Environment, state: KeyState, now: datetime, *, is_demo: bool) -> Check:
     said, days = f"Key '{state.name}'", state.expires_in_days(now)
+    if is_demo:
+        return Check(KEYS, f"{said} is the demo key, which only the simulated exchange takes", "note")
     if state.problem:
         return Check(KEYS, f"{said} cannot be used: {state.problem}", "refused" if state.required else "note")
     if state.status == "not_set" and not state.required:

@@ -108,18 +108,19 @@ def show_history(name: str, versions: list[EnvironmentVersion], deployments: lis
     if json:
         show_json({"environment": name, "versions": known, "deployments": log})
         return
-    short = [row | {"config_hash": row["config_hash"][:12], "git_commit": (row["git_commit"] or "-")[:12]}
+    short = [_brief(row) | {"config_hash": row["config_hash"][:12], "git_commit": (row["git_commit"] or "-")[:12]}
              for row in known]  # fmt: skip
     show_rows(short, _VERSION_COLUMNS, as_json=False, empty=f"{name} has no version yet")
     if log:
         print()
-    show_rows(log, _LOG_COLUMNS, as_json=False, empty=f"{name} was never deployed")
+    show_rows([_brief(row) for row in log], _LOG_COLUMNS, as_json=False, empty=f"{name} was never deployed")
 
 
 def show_list(known: list[KnownEnvironment], *, json: bool) -> None:
     """The environments."""
     empty = "no environments are known; to add one: ssmd env create NAME --from FILE"
-    show_rows([_row(one) for one in known], _LIST_COLUMNS, as_json=json, empty=empty)
+    rows = [_row(one) if json else _brief(_row(one)) for one in known]
+    show_rows(rows, _LIST_COLUMNS, as_json=json, empty=empty)
 
 
 def version_row(version: EnvironmentVersion) -> dict[str, Any]:
@@ -130,6 +131,14 @@ def version_row(version: EnvironmentVersion) -> dict[str, Any]:
 def _row(value: msgspec.Struct, without: tuple[str, ...] = ()) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.to_builtins(value)
     return {name: inner for name, inner in row.items() if name not in without}
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    """Times to the second."""
+    return {
+        name: f"{value[:19]}Z" if name.endswith(("_at", "_from", "_to")) and value else value
+        for name, value in row.items()
+    }
 
 
 def _config(version: EnvironmentVersion) -> Any:

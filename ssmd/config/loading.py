@@ -2,18 +2,18 @@
 
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from rapidfuzz import fuzz, process
 
 from ssmd.config import reading
 from ssmd.config.environment import Environment
 from ssmd.config.reading import Document, Problem, dotted
 from ssmd.config.references import reference_problems
 from ssmd.errors import ConfigError
+from ssmd.nearest import nearest
 
 _EXPECTED = {
     "string_type": "text",
@@ -35,12 +35,13 @@ _MOVED: dict[str, str] = {
     r"spec\.storage\.(raw|normalized)\.(.*)": r"moved to spec.middleware.storage.\2 (one for both buckets)",
     r"spec\.storage(\..*)": r"moved to spec.middleware.storage\1",
     r"spec\.(cache|journal)(\..*)": r"moved to spec.middleware.\1\2",
-    r"spec\.secrets\.(.*)": r"moved to spec.keys.\1 (type, fields; the value: SSMD_KEY_{NAME}_{FIELD} or …_FILE)",
+    r"spec\.secrets\.(.*)": r"moved to spec.keys.\1 (type, fields; value: ssmd key set, or SSMD_KEY_{NAME}_{FIELD})",
     r"spec\.(transport|storage|cache|journal)": r"moved to spec.middleware.\1",
     r"spec\.secrets": "moved to spec.keys",
     r"spec\.symbols\.filters.*": "is not supported: write ticker patterns in spec.symbols.include",
     r"spec\.connector\.credentials": "is not needed: the feed's key is the one in spec.keys named like the feed",
 }
+_SHOWN = 120
 _FLAT = ("transport", "storage", "secrets", "cache", "journal")
 
 
@@ -54,27 +55,40 @@ class InvalidEnvironment(ConfigError):
         super().__init__(f"{source}: {count}{lines}", "Correct the file; environments/README.md explains every key.")
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """The known word that `word` was probably meant to be, or ""."""
-    found = process.extractOne(word.lower(), list(known), scorer=fuzz.ratio, score_cutoff=60)
-    return found[0] if found else ""
-
-
 def load(path: str | Path) -> Environment:
     """The environment in a file. Raises ConfigError when it cannot be read or has problems (all at once)."""
-    path = Path(path)
+    return loads(read_file(Path(path)), shown(path))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an environment file, at most one more than it may have. ConfigError when it cannot be read."""
     try:
         with path.open("rb") as file:
-            raw = file.read(reading.MAX_BYTES + 1)
+            return file.read(reading.MAX_BYTES + 1)
     except FileNotFoundError as error:
-        beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        guess = near(path.name, beside)
-        hint = f"Did you mean {path.parent / guess}?" if guess else "Give the path of a file, as in environments/."
-        raise ConfigError(f"environment file {path} does not exist", hint) from error
-    except OSError as error:
-        message = f"environment file {path} cannot be read: {error.strerror}"
-        raise ConfigError(message, "Give a readable file.") from error
-    return loads(raw, str(path))
+        raise ConfigError(f"environment file {shown(path)} does not exist", _beside(path)) from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"environment file {shown(path)} is a folder", _beside(path / "x")) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or characters that no file name can have
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "that is no name of a file"
+        raise ConfigError(f"environment file {shown(path)} cannot be read: {why}", "Give a readable file.") from error
+
+
+def shown(path: str | Path) -> str:
+    """A path as errors show it: printable, its end when it is long."""
+    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(path))
+    return text if len(text) <= _SHOWN else "…" + text[-_SHOWN:]
+
+
+def _beside(path: Path) -> str:
+    """What to do when there is no such file: the nearest one beside it, or all that are."""
+    names = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+    guess = nearest(path.name, names)
+    if guess:
+        return f"Did you mean {shown(path.parent / guess)}?"
+    if names:
+        return f"In {shown(path.parent)}: {', '.join(names[:10])}"
+    return "Give the path of a file, as in environments/."
 
 
 def loads(raw: bytes, source: str = "environment") -> Environment:
@@ -91,7 +105,7 @@ def loads(raw: bytes, source: str = "environment") -> Environment:
         environment = Environment.model_validate(document.data)
     except ValidationError as error:
         problems += _model_problems(error, document, flat=bool(moved))
-    problems += moved + reference_problems(document, near)
+    problems += moved + reference_problems(document)
     if problems or environment is None:
         raise InvalidEnvironment(source, problems)
     return environment
@@ -201,7 +215,7 @@ def _explain_type(kind: str, value: Any) -> str:
 
 
 def _advice(word: str, known: list[str]) -> str:
-    guess = near(word, known)
+    guess = nearest(word, known)
     return f"; did you mean {guess!r}?" if guess else f"; known: {', '.join(known)}" if known else ""
 
 

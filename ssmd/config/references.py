@@ -1,15 +1,14 @@
 """Every `$key:…` in a file leads to a key that `spec.keys` defines, and no two keys share an environment variable."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ssmd.config.reading import Document, Path, Problem, dotted
 from ssmd.config.values import KeyRef
+from ssmd.nearest import nearest
 
 _NEEDED = {"transport": ("username", "password"), "journal": ("username", "password"), "cache": ("password",)}
 _STORAGE = ("access_key", "secret_key")
-
-Near = Callable[[str, Iterable[str]], str]
 
 
 def variable(name: str, field: str) -> str:
@@ -17,7 +16,7 @@ def variable(name: str, field: str) -> str:
     return f"SSMD_KEY_{name}_{field}".upper().replace("-", "_")
 
 
-def reference_problems(document: Document, near: Near) -> list[Problem]:
+def reference_problems(document: Document) -> list[Problem]:
     """References to keys or fields that are not defined, and keys whose variables collide."""
     spec = document.data.get("spec")
     keys = spec.get("keys") if isinstance(spec, dict) else None
@@ -26,7 +25,7 @@ def reference_problems(document: Document, near: Near) -> list[Problem]:
     defined = {name: key for name, key in (keys or {}).items() if isinstance(key, dict)}
     problems = list(_collisions(document, defined))
     for path, reference in _references(("spec",), {k: v for k, v in spec.items() if k != "keys"}):
-        text = _trouble(path, reference, keys or {}, defined, near)
+        text = _trouble(path, reference, keys or {}, defined)
         if text:
             problems.append(Problem(dotted(path), document.line_of(path), text))
     return problems
@@ -48,9 +47,9 @@ def _references(path: Path, value: Any) -> Iterator[tuple[Path, KeyRef]]:
             yield path, reference
 
 
-def _trouble(path: Path, reference: KeyRef, keys: dict[str, Any], defined: dict[str, Any], near: Near) -> str:
+def _trouble(path: Path, reference: KeyRef, keys: dict[str, Any], defined: dict[str, Any]) -> str:
     if reference.name not in keys:
-        guess = near(reference.name, keys)
+        guess = nearest(reference.name, keys)
         advice = f"did you mean $key:{guess}?" if guess else f"define it in spec.keys.{reference.name}"
         return f"refers to the key {reference.name!r}, which spec.keys does not define; {advice}"
     key = defined.get(reference.name, {})
@@ -59,7 +58,7 @@ def _trouble(path: Path, reference: KeyRef, keys: dict[str, Any], defined: dict[
     if not fields:  # reported already
         return ""
     if reference.field is not None and reference.field not in fields:
-        guess = near(reference.field, fields)
+        guess = nearest(reference.field, fields)
         advice = f"did you mean $key:{reference.name}.{guess}?" if guess else f"its fields are {', '.join(fields)}"
         return f"refers to the field {reference.field!r}, which the key {reference.name!r} does not have; {advice}"
     if path[-1] == "credentials":

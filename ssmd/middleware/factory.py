@@ -104,6 +104,8 @@ def nats_url(config: kinds.NatsTransport | kinds.NatsJournal, secrets: Secrets) 
     if config.credentials is None:
         return url
     fields = secrets.fields(config.credentials)
+    if not fields:  # an optional key without a value
+        return url
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     missing = [field for field in ("username", "password") if field not in fields]

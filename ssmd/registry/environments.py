@@ -10,6 +10,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.postgresql import insert
 
+from ssmd import __version__
 from ssmd.config.environment import Environment, environment_hash
 from ssmd.config.writing import to_yaml
 from ssmd.errors import ConfigError, RefusedError, SsmdError
@@ -18,6 +19,10 @@ from ssmd.registry.database import Database
 from ssmd.registry.keys import add_environment, declare_keys
 from ssmd.registry.tables import deployment_log, environment_versions, environments
 from ssmd.registry.values import printable, storable
+
+_PROGRAM = "ssmd "
+PROGRAM = f"{_PROGRAM}{__version__}"
+"""Who made the versions of the environments that came with ssmd."""
 
 Trigger: TypeAlias = Literal["manual", "gitops", "scheduled"]
 
@@ -89,17 +94,24 @@ class EnvironmentCatalogue:
         self._database = database
 
     def create(self, environment: Environment, *, by: str, commit: str | None = None) -> EnvironmentVersion:
-        """Make an environment known, as version 1, not deployed; RefusedError when it has a version already."""
+        """Make an environment known, with a version that is not deployed; RefusedError when it is known already.
+
+        What came with ssmd and nobody has deployed is taken over: as it is, or as the next version when it differs.
+        """
         with self._database.transaction(f"create the environment {environment.name!r}") as connection:
             place = add_environment(connection, environment.name)
-            last = _latest(connection, place)
-            if last is not None:
+            known = [_version(row) for row in connection.execute(_versions(place))]
+            if any(version.valid_from or not (version.created_by or "").startswith(_PROGRAM) for version in known):
                 raise RefusedError(
-                    f"the environment {environment.name!r} is known already, with version {last.version}",
+                    f"the environment {environment.name!r} is known already, with version {known[-1].version}",
                     f"To deploy a changed file: ssmd env apply FILE. To see it: ssmd env show {environment.name}",
                 )
-            declare_keys(connection, place, environment.spec.keys)
-            return _insert(connection, place, environment, 1, by, commit)
+            if known and known[-1].config_hash == environment_hash(environment):
+                row = {"created_by": by, "git_commit": commit, "created_at": sa.func.now()}
+                version_of = environment_versions.c.environment_id == place
+                connection.execute(sa.update(environment_versions).where(version_of).values(row))
+                return _numbered(connection, place, known[-1].version)
+            return add_version(connection, place, environment, len(known) + 1, by=by, commit=commit)
 
     def deploy(
         self, environment: Environment, *, by: str, trigger: Trigger = "manual", commit: str | None = None
@@ -220,19 +232,15 @@ def _versions(place: int) -> sa.Select[Any]:
     )
 
 
-def _latest(connection: sa.Connection, place: int) -> EnvironmentVersion | None:
-    query = _versions(place).order_by(None).order_by(environment_versions.c.version.desc()).limit(1)
-    row = connection.execute(query).first()
-    return None if row is None else _version(row)
-
-
 def _version(row: sa.Row[Any]) -> EnvironmentVersion:
     return EnvironmentVersion(**{name: getattr(row, name) for name in EnvironmentVersion.__struct_fields__})
 
 
-def _insert(
-    connection: sa.Connection, place: int, environment: Environment, number: int, by: str, commit: str | None
+def add_version(
+    connection: sa.Connection, place: int, environment: Environment, number: int, *, by: str, commit: str | None = None
 ) -> EnvironmentVersion:
+    """Write a version, which is not deployed yet, and the definitions of its keys."""
+    declare_keys(connection, place, environment.spec.keys)
     row = {
         "environment_id": place, "version": number, "config_yaml": to_yaml(environment),
         "config_hash": environment_hash(environment), "created_by": by, "git_commit": commit,
@@ -266,7 +274,7 @@ def _deploy(
         alike = []
     else:
         number = known[-1].version + 1 if known else 1
-        _insert(connection, place, environment, number, by, commit)
+        add_version(connection, place, environment, number, by=by, commit=commit)
     earlier = [version.version for version in alike if version.valid_from]
     action = "rollback" if earlier else "deploy"
     _put_in_force(connection, place, number, by, commit)

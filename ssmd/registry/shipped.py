@@ -7,11 +7,10 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.postgresql import insert
 
-from ssmd import __version__
-from ssmd.config.environment import Environment, environment_hash
 from ssmd.config.loading import loads
 from ssmd.errors import ConfigError
-from ssmd.registry.tables import environment_versions, environments, keys, schema_versions
+from ssmd.registry.environments import PROGRAM, add_version
+from ssmd.registry.tables import environments, schema_versions
 from ssmd.resources import resource
 
 SCHEMA_VERSION = "v1"
@@ -57,29 +56,7 @@ def add_environments(connection: sa.Connection) -> None:
         statement = insert(environments).values(row).on_conflict_do_nothing().returning(environments.c.id)
         environment_id = connection.execute(statement).scalar_one_or_none()
         if environment_id is not None:
-            _add_first_version(connection, environment_id, environment, raw.decode())
-
-
-def _add_first_version(connection: sa.Connection, environment_id: int, environment: Environment, text: str) -> None:
-    version = {
-        "environment_id": environment_id,
-        "version": 1,
-        "config_yaml": text,
-        "config_hash": environment_hash(environment),
-        "created_by": f"ssmd {__version__}",
-    }
-    connection.execute(sa.insert(environment_versions).values(version))
-    for name, key in environment.spec.keys.items():
-        row = {
-            "environment_id": environment_id,
-            "name": name,
-            "key_type": key.type,
-            "description": key.description,
-            "required": key.required,
-            "fields": list(key.fields),
-            "rotation_days": key.rotation_days,
-        }
-        connection.execute(sa.insert(keys).values(row))
+            add_version(connection, environment_id, environment, 1, by=PROGRAM)
 
 
 def _first_comment(text: str) -> str | None:

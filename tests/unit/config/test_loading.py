@@ -293,8 +293,13 @@ def test_a_missing_file_is_answered_with_the_nearest_one(tmp_path: Path) -> None
         load(tmp_path / "kalsih.yaml")
     with pytest.raises(ConfigError, match="does not exist"):
         load(tmp_path / "nowhere" / "x.yaml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder"):
         load(tmp_path)
+    with pytest.raises(ConfigError, match="no name of a file"):
+        load("nul\0.yaml")
+    with pytest.raises(ConfigError, match="cannot be read") as refused:
+        load(tmp_path / ("x" * 10_000))
+    assert len(str(refused.value)) < 300
     assert load(tmp_path / "kalshi.yaml").name == "small"
 
 
