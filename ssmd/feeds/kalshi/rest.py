@@ -253,7 +253,8 @@ def _parse(raw: bytes) -> object:
 
 def _error(status: int, message: str, retry_after: str) -> SsmdError:
     if status in (401, 403):
-        return ConfigError(message, "Run: ssmd key set ENVIRONMENT kalshi (or set SSMD_KEY_KALSHI_API_KEY and …_API_SECRET_FILE)")
+        hint = "Run: ssmd key set ENVIRONMENT kalshi (or set SSMD_KEY_KALSHI_API_KEY and …_API_SECRET_FILE)"
+        return ConfigError(message, hint)
     if status == 429:
         return RateLimited(message, retry_after_s=float(retry_after) if retry_after.isdecimal() else None)
     if status >= 500 or 300 <= status < 400 or status == 408:

@@ -176,7 +176,8 @@ class S3Storage:
             raise ObjectMissing(f"{doing} failed: {where} has no such object") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise StorageUnavailable(
-                f"{doing} failed: {where} refuses the credentials", "Run: ssmd key set ENVIRONMENT storage (or SSMD_KEY_STORAGE_…)"
+                f"{doing} failed: {where} refuses the credentials",
+                "Run: ssmd key set ENVIRONMENT storage (or set SSMD_KEY_STORAGE_…)",
             ) from error
         except (BaseError, OSError) as error:
             raise StorageUnavailable(
