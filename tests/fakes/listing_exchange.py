@@ -1,5 +1,6 @@
 """An exchange's public lists over HTTP, paged, filtered and refused as Kalshi does; tests change its state."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -43,6 +44,7 @@ class ListingExchange:
         self.faults: list[tuple[int, str]] = []
         self.fault_after: int | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.first_request = asyncio.Event()
         self.repeat_cursor = False
         self.url = ""
 
@@ -90,6 +92,7 @@ class ListingExchange:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path, query = "/" + request.match_info["path"], dict(request.query)
         self.requests.append((path, query))
+        self.first_request.set()
         if self.fault_after is not None:
             self.fault_after -= 1
         if self.faults and (self.fault_after is None or self.fault_after < 0):
@@ -173,7 +176,7 @@ class ListingExchange:
         start = int(base64.b64decode(query["cursor"])) if "cursor" in query else 0
         more = start + limit < len(rows)
         cursor = base64.b64encode(str(start + limit).encode()).decode() if more else ""
-        return {name: rows[start : start + limit], "cursor": "c2FtZQ==" if self.repeat_cursor else cursor}
+        return {name: rows[start : start + limit], "cursor": "MA==" if self.repeat_cursor else cursor}
 
 
 def _after(text: object, bound: str) -> bool:

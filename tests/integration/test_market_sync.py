@@ -1,0 +1,442 @@
+"""The security master synced from an exchange's lists into PostgreSQL, its changes told in a journal and a stream."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ssmd.errors import DataError, RateLimited, RefusedError, Unavailable
+from ssmd.feeds.catalogue import open_feed
+from ssmd.feeds.kalshi.rest import KalshiRest
+from ssmd.feeds.kalshi.throttle import Backoff
+from ssmd.market.events import MarketStatus, Status
+from ssmd.middleware.journal.interface import Entry, Journal
+from ssmd.middleware.journal.memory import MemoryJournal
+from ssmd.middleware.transport.interface import Transport
+from ssmd.middleware.transport.memory import MemoryTransport
+from ssmd.registry.database import Database
+from ssmd.registry.market_search import MarketSearch
+from ssmd.registry.security_master import SecurityMaster
+from ssmd.registry.sync_context import SyncContext
+from ssmd.secmaster.publishing import Teller
+from ssmd.secmaster.sync import SecurityMasterSync, SyncReport
+from ssmd.wire.normalized import decode
+from tests.databases import Database as Server
+from tests.fakes.listing_exchange import ListingExchange, fill
+
+pytestmark = pytest.mark.integration
+TOPIC = "ssmd.journal.secmaster"
+FEED = "kalshi"
+
+
+def text(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def ago(**span: float) -> str:
+    return text(datetime.now(UTC) - timedelta(**span))
+
+
+class Desk:
+    """Everything a sync needs, over one database; each `sync` is a process of its own."""
+
+    def __init__(self, url: str, exchange: ListingExchange, journal: Journal, transport: Transport) -> None:
+        self.database = Database(url)
+        self.master = SecurityMaster(self.database)
+        self.search = MarketSearch(self.database)
+        self.exchange = exchange
+        self.journal = journal
+        self.transport = transport
+        self.slept: list[float] = []
+        self.ahead = timedelta()
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+    async def sync(self, *, full: bool = False, accept: bool = False, combos: bool = False) -> SyncReport:
+        parts = open_feed(FEED, date(2026, 11, 22))
+        teller = Teller(parts, self.master, self.search, self.journal, TOPIC, self.transport)
+        async with KalshiRest(self.exchange.url, backoff=Backoff(attempts=3), sleep=self._sleep) as rest:
+            syncing = SecurityMasterSync(
+                parts, rest, self.master, SyncContext(self.database), teller, combos=combos,
+                now=lambda: datetime.now(UTC) + self.ahead,
+            )  # fmt: skip
+            return await syncing.sync(full=full, accept=accept)
+
+    async def entries(self) -> list[tuple[Entry, dict[str, Any]]]:
+        return [(entry, json.loads(entry.payload)) async for entry in self.journal.read(TOPIC)]
+
+    async def statuses(self) -> list[MarketStatus]:
+        """The status events in the stream."""
+        consumer = await self.transport.consumer(FEED, "test")
+        state = await consumer.state()
+        found: list[MarketStatus] = []
+        while len(found) < state.last_seq:
+            for message in await consumer.fetch(1_000, 5.0):
+                event = decode("status", message.payload)
+                assert isinstance(event, MarketStatus)
+                assert message.subject.decode().startswith("kalshi.status.")
+                found.append(event)
+        return found
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[ListingExchange]:
+    served = ListingExchange()
+    async with served.serve():
+        yield served
+
+
+@pytest.fixture
+async def desk(postgres: Server, exchange: ListingExchange) -> AsyncIterator[Desk]:
+    made = Desk(postgres.fresh(), exchange, MemoryJournal(), MemoryTransport())
+    yield made
+    made.database.close()
+    await made.transport.close()
+
+
+async def test_the_first_sync_takes_everything_with_series_and_category(desk: Desk, exchange: ListingExchange) -> None:
+    tickers = list(fill(exchange, 2_500))
+    exchange.add_event("KX0-OLD", "KX0")
+    exchange.add_market("KX0-OLD-A", "KX0-OLD", ago(days=9), status="finalized")
+    exchange.settle("KX0-OLD-A", ago(hours=30))
+    exchange.add_market("KX0-OLD-B", "KX0-OLD", ago(days=9))
+    exchange.settle("KX0-OLD-B", ago(days=5))
+    report = await desk.sync()
+    assert (report.kind, report.series, report.events) == ("full", 3, 501)
+    assert (report.markets, report.open_markets, report.new, report.changed) == (2_501, 2_500, 2_501, 0)
+    assert (report.published, report.status_events, report.findings) == (2_501, 0, [])
+    found = desk.search.find(FEED, series="KX1", category="Category 1")
+    assert len(found) == 835
+    assert desk.search.find(FEED, event="KX0-OLD")[0].category == "Category 0"
+    assert [market.ticker for market in desk.search.find(FEED, status="active")] == sorted(tickers)
+    assert all(query.get("mve_filter") == "exclude" for query in exchange.asked("/markets"))
+    assert exchange.asked("/series") == [{"include_product_metadata": "true"}]
+    entries = await desk.entries()
+    assert len({entry.headers["Nats-Msg-Id"] for entry, _ in entries}) == 2_501
+    entry, said = entries[0]
+    assert entry.key == said["ticker"]
+    assert (said["change"], said["field"], said["new"], said["feed"]) == ("listed", "status", "active", FEED)
+
+
+async def test_three_changed_syncs_answer_what_was_when_and_what_was_known_when(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    fill(exchange, 20)
+    ticker = next(iter(exchange.markets))
+    await desk.sync()
+    moments = [datetime.now(UTC)]
+
+    exchange.change(ticker, ago(seconds=0), title="new title", close_time="2026-12-24T12:00:00Z")
+    second = await desk.sync()
+    moments.append(datetime.now(UTC))
+    assert (second.kind, second.changed, second.fields, second.new) == ("incremental", 1, 2, 0)
+
+    exchange.change(ticker, ago(seconds=0), status="closed")
+    exchange.add_market("KX9-NEW-A", "KX9-NEW", ago(seconds=0))
+    exchange.add_series("KX9", "Weather", ago(seconds=0))
+    exchange.add_event("KX9-NEW", "KX9", ago(seconds=0))
+    third = await desk.sync()
+    moments.append(datetime.now(UTC))
+    assert (third.changed, third.new, third.status_events) == (1, 1, 1)
+
+    exchange.settle(ticker, ago(seconds=0), status="determined")
+    fourth = await desk.sync()
+    assert (fourth.changed, fourth.settled) == (1, 0)
+
+    now = datetime.now(UTC)
+    seen = [desk.master.as_of(FEED, ticker, at, now).fields for at in (*moments, now)]
+    assert [state["title"] for state in seen] == [f"market {ticker}", *["new title"] * 3]
+    assert [state["status"] for state in seen] == ["active", "active", "closed", "determined"]
+    assert [state.get("result") or "" for state in seen] == ["", "", "", "yes"]
+    assert seen[0]["close_time"] == "2026-12-20T12:00:00Z"
+    assert desk.master.as_of(FEED, ticker, now, moments[0]).fields["title"] == f"market {ticker}"
+    assert "yes_bid_dollars" not in seen[-1]
+    assert desk.search.find(FEED, category="Weather")[0].ticker == "KX9-NEW-A"
+    events = await desk.statuses()
+    assert [(event.status, event.result, event.settlement_value) for event in events] == [
+        (Status.CLOSED, "", None),
+        (Status.DETERMINED, "yes", 1_000_000),
+    ]
+    assert all(event.connection == "secmaster" and event.ticker == ticker for event in events)
+
+
+async def test_trading_alone_changes_nothing(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 10)
+    await desk.sync()
+    for ticker in exchange.markets:
+        exchange.markets[ticker].update(yes_bid_dollars="0.9900", volume_fp="7.00")
+    report = await desk.sync(full=True)
+    assert (report.changed, report.unchanged, report.fields, report.published) == (0, 10, 0, 0)
+
+
+async def test_an_incremental_sync_asks_from_the_exchanges_own_times(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 3)
+    ticker = next(iter(exchange.markets))
+    exchange.change(ticker, "2026-11-21T10:00:00Z")
+    exchange.settle("KX0-0-T000001", "2026-11-21T09:00:00Z")
+    exchange.markets["KX0-0-T000001"]["updated_time"] = "2026-11-20T00:00:00Z"
+    exchange.change("KX0-0-T000002", "2999-01-01T00:00:00Z")  # a clock gone mad must not blind the next sync
+    await desk.sync()
+    exchange.requests.clear()
+    report = await desk.sync()
+    assert report.kind == "incremental"
+    updated = str(int(datetime(2026, 11, 21, 9, 50, tzinfo=UTC).timestamp()))
+    settled = str(int(datetime(2026, 11, 21, 8, 50, tzinfo=UTC).timestamp()))
+    assert exchange.asked("/markets") == [
+        {"status": "open", "limit": "1000", "mve_filter": "exclude"},
+        {"limit": "1000", "mve_filter": "exclude", "min_updated_ts": updated},
+        {"status": "settled", "limit": "1000", "mve_filter": "exclude", "min_settled_ts": settled},
+    ]
+    assert exchange.asked("/series") == [{"include_product_metadata": "true", "min_updated_ts": updated}]
+    assert exchange.asked("/events") == [{"limit": "200", "min_updated_ts": updated}]
+
+
+async def test_a_full_sync_comes_again_after_a_day_and_when_it_is_asked_for(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    fill(exchange, 3)
+    assert [(await desk.sync()).kind, (await desk.sync()).kind] == ["full", "incremental"]
+    assert (await desk.sync(full=True)).kind == "full"
+    desk.ahead = timedelta(hours=25)
+    assert (await desk.sync()).kind == "full"
+
+
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+async def test_a_collapsed_list_is_refused_with_both_counts_unless_it_is_accepted(
+    desk: Desk, exchange: ListingExchange, kind: str
+) -> None:
+    tickers = list(fill(exchange, 100))
+    await desk.sync()
+    for ticker in tickers[:60]:
+        exchange.markets.pop(ticker)
+    exchange.change(tickers[70], ago(seconds=0), title="half written?")
+    with pytest.raises(RefusedError, match=r"40 open markets.* 100") as refused:
+        await desk.sync(full=kind == "full")
+    assert "--accept" in refused.value.hint
+    assert len(desk.search.find(FEED, status="active")) == 100
+    assert desk.master.history(FEED, tickers[70]) == []
+    book = desk.master.syncs(FEED)
+    assert [(row.kind, row.status, row.open_markets) for row in book] == [
+        (kind, "refused", 40),
+        ("full", "completed", 100),
+    ]
+    accepted = await desk.sync(full=kind == "full", accept=True)
+    assert (accepted.kind, accepted.unlisted) == (kind, 60 if kind == "full" else 0)
+
+
+async def test_an_exchange_that_lists_nothing_is_refused(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 5)
+    await desk.sync()
+    exchange.markets.clear()
+    with pytest.raises(RefusedError, match="lists 0 open markets on a page where 5 were expected"):
+        await desk.sync()
+
+
+async def test_vanished_markets_are_asked_about_one_by_one(desk: Desk, exchange: ListingExchange) -> None:
+    tickers = list(fill(exchange, 12))
+    gone, paused, settled, old = tickers[:4]
+    await desk.sync()
+    del exchange.markets[gone]
+    exchange.change(paused, ago(seconds=0), status="inactive")
+    exchange.settle(settled, ago(days=3), "no")  # beyond the reach of the settled sweep
+    exchange.historical[old] = {**exchange.markets.pop(old), "status": "finalized", "result": "yes"}
+    report = await desk.sync(full=True)
+    assert (report.unlisted, report.changed, report.settled) == (1, 3, 2)
+    statuses = {market.ticker: market.status for market in desk.search.find(FEED) if market.ticker in tickers[:4]}
+    assert statuses == {gone: "active", paused: "inactive", settled: "finalized", old: "finalized"}
+    now = datetime.now(UTC)
+    assert desk.master.as_of(FEED, gone, now, now).listed is False
+    assert [(entry.key, said["field"]) for entry, said in await desk.entries() if said["change"] != "listed"].count(
+        (gone, "listed")
+    ) == 1
+    exchange.add_market(gone, "KX0-0")
+    again = await desk.sync(full=True)
+    assert again.unlisted == 0
+    now = datetime.now(UTC)
+    assert desk.master.as_of(FEED, gone, now, now).listed is True
+
+
+async def test_a_result_is_upgraded_by_better_evidence_only(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 4)
+    ticker = next(iter(exchange.markets))
+    await desk.sync()
+    results = []
+    for status, result in (("determined", "yes"), ("closed", ""), ("disputed", "no"), ("finalized", "no")):
+        exchange.change(ticker, ago(seconds=0), status=status, result=result)
+        await desk.sync()
+        now = datetime.now(UTC)
+        results.append(desk.master.as_of(FEED, ticker, now, now).fields["result"])
+    assert results == ["yes", "yes", "yes", "no"]
+    settled = [change for change in desk.master.history(FEED, ticker) if change.field == "result"]
+    assert [(change.new, change.evidence, change.known_to is None) for change in settled] == [
+        ("yes", "determined", False),
+        ("no", "finalized", True),
+    ]
+
+
+Trouble = Callable[[ListingExchange], None]
+
+
+def busy(exchange: ListingExchange) -> None:
+    exchange.faults = [(429, '{"error":"too many requests"}')] * 3
+
+
+def gateway(exchange: ListingExchange) -> None:
+    exchange.faults = [(502, "<html><body>Bad Gateway</body></html>")] * 3
+
+
+def empty(exchange: ListingExchange) -> None:
+    exchange.faults = [(503, "")] * 3
+
+
+def wrong(exchange: ListingExchange) -> None:
+    exchange.faults = [(200, '{"markets":{"a":1}}')]
+
+
+def nested(exchange: ListingExchange) -> None:
+    exchange.faults = [(400, '{"error":{"code":"bad_request","message":"no"}}')]
+
+
+def repeating(exchange: ListingExchange) -> None:
+    exchange.repeat_cursor = True
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [(busy, RateLimited), (gateway, Unavailable), (empty, Unavailable), (wrong, DataError), (nested, DataError),
+     (repeating, DataError)],
+)  # fmt: skip
+@pytest.mark.parametrize("after", [0, 1, 5, 8])
+async def test_trouble_in_the_middle_leaves_nothing_half_written(
+    desk: Desk, exchange: ListingExchange, trouble: Trouble, error: type[Exception], after: int
+) -> None:
+    tickers = list(fill(exchange, 2_200))
+    await desk.sync()
+    exchange.change(tickers[0], ago(seconds=0), title="changed")
+    exchange.add_series("KX0", "Renamed")
+    trouble(exchange)
+    exchange.fault_after = after
+    with pytest.raises(error):
+        await desk.sync(full=True)
+    assert desk.search.find(FEED, event="KX0-0")[0].title == f"market {tickers[0]}"
+    assert SyncContext(desk.database).categories(FEED, ["KX0"]) == {"KX0": "Category 0"}
+    assert [row.status for row in desk.master.syncs(FEED)] == ["failed", "completed"]
+    exchange.faults, exchange.repeat_cursor = [], False
+    assert (await desk.sync(full=True)).changed > 0
+
+
+async def test_a_busy_exchange_only_slows_a_sync(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 1_500)
+    exchange.faults = [(429, '{"error":"too many requests"}'), (502, "<html>")]
+    exchange.fault_after = 3
+    assert (await desk.sync()).new == 1_500
+    assert len(desk.slept) == 2
+
+
+async def test_hostile_objects_cost_nothing_but_themselves(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 5)
+    exchange.add_event("E\0", "KX0")
+    exchange.add_market("A\0B", "E\0", title="nul \0 escape \x1b[2J", custom_strike={"k\0": ["\0", {"x": "\t\n"}]})
+    exchange.add_market("X" * 200, "KX0-0")
+    exchange.add_market("COMMA,TICKER", "EVENT,COMMA")
+    exchange.add_market("ODD", "KX0-0", title=7, result=[], open_time={}, updated_time=1, rules_primary=None)
+    exchange.markets["none"] = {"ticker": "", "event_ticker": "KX0-0", "status": "active"}
+    report = await desk.sync()
+    assert (report.new, report.open_markets) == (8, 8)
+    assert len(report.findings) == 2
+    found = {market.ticker: market for market in desk.search.find(FEED)}
+    nul = found["A\ufffdB"]
+    assert (nul.series_ticker, nul.category, nul.title) == ("KX0", "Category 0", "nul \ufffd escape \ufffd[2J")
+    assert nul.raw["custom_strike"] == {"k\ufffd": ["\ufffd", {"x": "\t\n"}]}
+    del exchange.markets["COMMA,TICKER"]
+    del exchange.markets["A\0B"]
+    again = await desk.sync(full=True)
+    assert again.unlisted == 1  # a ticker with a comma cannot be asked for, so nothing is concluded about it
+    assert len(await desk.entries()) == 9
+
+
+async def test_combos_are_left_out_unless_they_are_wanted(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 3)
+    exchange.add_event("KXMVENFL-S1", "KXMVENFL", category="Sports")
+    exchange.add_market("KXMVENFL-S1-A", "KXMVENFL-S1")
+    assert (await desk.sync()).markets == 3
+    wanted = await desk.sync(full=True, combos=True)
+    assert (wanted.markets, wanted.new) == (4, 1)
+    assert desk.search.find(FEED, series="KXMVENFL")[0].category == "Sports"
+    exchange.add_market("KXMVENFL-S1-B", "KXMVENFL-S1", ago(seconds=0))
+    assert (await desk.sync(combos=True)).new == 1
+
+
+async def test_what_the_journal_missed_is_told_by_the_next_sync(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 30)
+    ticker = next(iter(exchange.markets))
+    assert isinstance(desk.journal, MemoryJournal)
+    desk.journal.up = False
+    first = await desk.sync()
+    assert (first.new, first.published) == (30, 0)
+    assert len(first.findings) == 1
+    assert "next sync" in first.findings[0]
+    exchange.change(ticker, ago(seconds=0), status="closed")
+    desk.journal.up = True
+    second = await desk.sync()
+    assert (second.published, second.status_events, second.findings) == (31, 1, [])
+    assert (await desk.sync()).published == 0
+    assert len(await desk.entries()) == 31
+
+
+async def test_a_sync_killed_before_it_told_anything_is_made_good(desk: Desk, exchange: ListingExchange) -> None:
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    class DyingJournal(MemoryJournal):
+        async def create_topic(self, topic: str) -> None:
+            raise Killed
+
+    fill(exchange, 10)
+    alive, desk.journal = desk.journal, DyingJournal()
+    with pytest.raises(Killed):
+        await desk.sync()
+    desk.journal = alive
+    assert (await desk.sync()).published == 10
+
+
+async def test_two_syncs_at_once_are_one_and_a_refusal(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 1_100)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.sync())
+        await exchange.first_request.wait()
+        with pytest.raises(RefusedError, match="another sync"):
+            await desk.sync()
+    assert first.result().new == 1_100
+
+
+async def test_what_was_told_is_the_same_in_a_real_journal_and_stream(
+    postgres: Server, exchange: ListingExchange, nats_broker: Any
+) -> None:
+    from ssmd.middleware.journal.nats import NatsJournal
+    from ssmd.middleware.transport.nats import NatsTransport
+
+    tickers = list(fill(exchange, 2_300))
+    async with AsyncExitStack() as stack:
+        journal, transport = NatsJournal(nats_broker.url), NatsTransport(nats_broker.url)
+        stack.push_async_callback(journal.close)
+        stack.push_async_callback(transport.close)
+        await transport.ensure_stream(FEED)
+        before = (await (await transport.consumer(FEED, "counted")).state()).last_seq
+        desk = Desk(postgres.fresh(), exchange, journal, transport)
+        stack.callback(desk.database.close)
+        first = await desk.sync()
+        assert (first.published, first.status_events) == (2_300, 0)
+        for ticker in tickers[:1_500]:
+            exchange.change(ticker, ago(seconds=0), status="closed")
+        second = await desk.sync(full=True, accept=True)
+        assert (second.published, second.status_events) == (1_500, 1_500)
+        ids = [entry.headers["Nats-Msg-Id"] async for entry in journal.read(TOPIC)]
+        assert len(ids) == len(set(ids)) == 3_800
+        assert (await (await transport.consumer(FEED, "counted")).state()).last_seq - before == 1_500
