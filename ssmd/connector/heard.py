@@ -35,6 +35,10 @@ class Heard:
         self.never = 0
         """Markets asked for since more than 60 s from which no event ever came."""
 
+    def listed(self, tickers: AbstractSet[str]) -> None:
+        """The registry knows these now; before, what was heard of them could not be written down."""
+        self._unrecorded.update(dict.fromkeys(tickers & self._heard))
+
     def measure(self, requested: AbstractSet[str], now: int) -> None:
         """Take in what was heard, and compare it with what is asked for now; call about once a second."""
         self._take(requested)

@@ -51,6 +51,8 @@ class Markets:
         self._doubts = 0
         self._absent: dict[str, int] = {}
         self._ended: dict[str, float] = {}
+        self._written: frozenset[str] = frozenset()
+        self._newly_written: set[str] = set()
         self.tickers: frozenset[str] = self._always
 
     # -- what is listed -----------------------------------------------------------------------------------------
@@ -159,9 +161,19 @@ class Markets:
 
     async def _remember(self, markets: list[Market]) -> None:
         try:
-            changed = await asyncio.to_thread(self._registry.upsert_markets, self._settings.feed, markets)
+            changed = await asyncio.to_thread(
+                self._registry.upsert_markets, self._settings.feed, markets, self._volatile
+            )
         except TransientError as error:
             log.warning("markets not written down", error=error.message)
         else:
+            written = frozenset(market.ticker for market in markets)
+            self._newly_written |= written - self._written
+            self._written = written
             if changed:
                 log.info("markets", listed=len(markets), changed=changed)
+
+    def take_written(self) -> set[str]:
+        """The listed markets that the registry has, or has again, since the last call."""
+        taken, self._newly_written = self._newly_written, set()
+        return taken

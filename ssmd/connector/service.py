@@ -98,6 +98,7 @@ class Connector:
             ("report", self._write_reports),
             ("markets", self._markets.follow),
             ("keys", self._connections.follow_keys),
+            ("heard", self._heard.follow),
             ("books", self._serve_books),
         ]
         try:
@@ -154,9 +155,14 @@ class Connector:
             connection = self._connections.current
             conversation = connection.conversation if connection else None
             self._report.measure(self._pipeline, self._outbox, self._spool, conversation, self._sealer)
-            self._heard.measure(
-                conversation.session.requested_tickers if conversation else self._connections.requested, now
-            )
+            self._count_heard(now)
+
+    def _count_heard(self, now: int) -> None:
+        connection = self._connections.current
+        self._heard.listed(self._markets.take_written())
+        self._heard.measure(
+            connection.conversation.session.requested_tickers if connection else self._connections.requested, now
+        )
 
     def _follow_protocol(self, now: int) -> None:
         """The session's regular turn: what it asks for, what it found out, and how far capture has come."""
@@ -214,7 +220,8 @@ class Connector:
         if not self._sealer.idle:
             log.warning("storage or registry behind at the end; the rest is archived after the next start")
         self._sealer.trim()
-        await self._report.flush(self._pipeline, self._sealer)
+        self._count_heard(now)
+        await asyncio.gather(self._report.flush(self._pipeline, self._sealer), self._heard.record())
 
     def health(self) -> dict[str, object]:
         """For /health and `ssmd status`."""

@@ -16,6 +16,7 @@ from ssmd.connector.service import Connector
 from ssmd.feeds.catalogue import open_feed
 from ssmd.feeds.interface import Mapper, Session
 from ssmd.feeds.kalshi.rest import KalshiRest
+from ssmd.feeds.kalshi.session import DEFAULT_CHANNELS
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.storage.local import LocalStorage
 from ssmd.middleware.transport.memory import MemoryTransport
@@ -53,6 +54,7 @@ class Stack:
     seal_bytes: int = 64 << 20
     spool_max_bytes: int = 1 << 30
     publish_raw: bool = False
+    channels: tuple[str, ...] = DEFAULT_CHANNELS
     credentials: Callable[[], Credentials] = field(default=lambda: Credentials(dict, "key"))
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _faults: list[Fault] = field(default_factory=list)
@@ -71,7 +73,7 @@ class Stack:
         parts = open_feed("kalshi", day_of(now_ns()))
 
         def session(mapper: Mapper, wants: Callable[[str], bool]) -> Session:
-            return parts.new_session(mapper, wants)
+            return parts.new_session(mapper, wants, self.channels)
 
         markets = Listed(KalshiRest(self.simulator.rest_url, self._session))
         return Exchange(

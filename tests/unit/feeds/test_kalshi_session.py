@@ -31,6 +31,7 @@ class Wire:
         self.to_us: list[bytes] = []
         self.problems: list[str] = []
         self.reconnects: list[str] = []
+        self.lifecycle_seq = 0
 
     def start(self, *tickers: str) -> "Wire":
         self.to_exchange += self.session.start(tickers)
@@ -195,6 +196,41 @@ def test_markets_created_while_connected_are_added_and_settled_ones_dropped() ->
         wire.receive({"type": "market_lifecycle_v2", "sid": 3, "seq": seq, "msg": body})
     wire.settle().check()
     assert wire.session.requested_tickers == {"TEST-2", "TEST-3"}
+
+
+def lifecycle(wire: Wire, *steps: tuple[str, str]) -> None:
+    """What the exchange says of markets, one frame each."""
+    for ticker, step in steps:
+        body = {"market_ticker": ticker, "event_type": step}
+        wire.lifecycle_seq += 1
+        wire.receive({"type": "market_lifecycle_v2", "sid": 3, "seq": wire.lifecycle_seq, "msg": body})
+
+
+def test_a_determined_market_is_dropped_and_its_book_leaves_the_memory() -> None:
+    wire = Wire(ModelExchange()).start("A", "B").settle()
+    lifecycle(wire, ("A", "determined"), ("UNKNOWN", "determined"))
+    assert wire.session.take_ended() == ["A", "UNKNOWN"]
+    assert wire.session.take_ended() == []
+    wire.settle().check()
+    assert wire.session.requested_tickers == {"B"}
+    assert [event.ticker for event in wire.mapper.snapshots() if isinstance(event, OrderBookUpdate)] == ["B"]
+    lifecycle(wire, ("A", "settled"))
+    assert wire.session.take_ended() == ["A"]
+    wire.settle().check()
+    assert len(wire.sent("delete_markets")) == 1
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_a_dropped_market_that_is_activated_again_is_subscribed_again(merges: bool) -> None:
+    wire = Wire(ModelExchange(merges=merges)).start("A", "B").settle()
+    wire.to_exchange += wire.session.drop_tickers(["A"])  # no list has it any more
+    wire.settle().check()
+    lifecycle(wire, ("A", "created"))  # an old message says nothing
+    wire.settle().check()
+    assert wire.session.requested_tickers == {"B"}
+    lifecycle(wire, ("A", "activated"), ("NEW", "activated"))
+    wire.settle().check()
+    assert wire.session.requested_tickers == {"A", "B", "NEW"}
 
 
 def test_a_market_heard_in_a_trade_or_quote_is_added_once_and_not_after_it_settled() -> None:
