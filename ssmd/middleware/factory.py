@@ -5,6 +5,7 @@ Backends are imported inside their arm: a service pays only for what its environ
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Protocol, assert_never
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -35,7 +36,8 @@ def open_transport(config: kinds.Transport, secrets: Secrets, stack: AsyncExitSt
         case kinds.NatsTransport():
             from ssmd.middleware.transport.nats import NatsTransport
 
-            transport = NatsTransport(nats_url(config, secrets))
+            nats_url(config, secrets)  # what is missing is an error now, not at the first connection
+            transport = NatsTransport(partial(nats_url, config, secrets))
         case kinds.MemoryTransport():
             from ssmd.middleware.transport.memory import MemoryTransport
 

@@ -23,6 +23,7 @@ from ssmd.middleware.transport.interface import (
 from ssmd.middleware.transport.nats_client import STREAM_NOT_FOUND, NatsControl, nanoseconds
 from ssmd.middleware.transport.nats_consume import NatsConsumer, NatsSubscription, stream_state
 from ssmd.middleware.transport.nats_publish import NatsPublisher
+from ssmd.middleware.transport.nats_wire import Address
 
 _MAX_AGE = timedelta(hours=24)
 _DUPLICATE_WINDOW = timedelta(minutes=2)
@@ -54,9 +55,9 @@ def stream_config(feed: str, max_bytes: int) -> dict[str, Any]:
 
 
 class NatsTransport:
-    """A Transport on one or more NATS servers (`url`: comma-separated)."""
+    """A Transport on one or more NATS servers (`url`: comma-separated, or what says it at each connection)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: Address) -> None:
         self._url = url
         self._control = NatsControl(url, "ssmd-control")
         self._closers: list[Callable[[], Awaitable[None]]] = []

@@ -5,7 +5,7 @@ import contextlib
 import json
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import nats
 import nats.errors
@@ -13,6 +13,7 @@ import structlog
 from nats.aio.client import Client
 
 from ssmd.middleware.transport.interface import TransportUnavailable
+from ssmd.middleware.transport.nats_wire import Address, address
 
 STREAM_NOT_FOUND = 10059
 """JetStream's error code for a stream that does not exist."""
@@ -28,10 +29,14 @@ def nanoseconds(span: timedelta) -> int:
 
 
 class NatsControl:
-    """One connection, made on first use, for streams, consumers and requests (`url`: comma-separated servers)."""
+    """One connection, made on first use, for streams, consumers and requests (`url`: comma-separated servers).
 
-    def __init__(self, url: str, name: str) -> None:
+    A function is asked for the URL again at each reconnect, so that a rotated password is followed.
+    """
+
+    def __init__(self, url: Address, name: str) -> None:
         self._url = url
+        self._last = address(url)
         self._name = name
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
@@ -39,7 +44,13 @@ class NatsControl:
     @property
     def where(self) -> str:
         """The servers as host:port, without credentials."""
-        return ", ".join(f"{urlsplit(u).hostname}:{urlsplit(u).port or 4222}" for u in self._url.split(","))
+        return ", ".join(f"{urlsplit(u).hostname}:{urlsplit(u).port or 4222}" for u in self._servers)
+
+    @property
+    def _servers(self) -> list[str]:
+        with contextlib.suppress(TransportUnavailable):  # nats-py's own reconnect goes on with what was last known
+            self._last = address(self._url)
+        return [one.strip() for one in self._last.split(",")]
 
     async def connected(self) -> Client:
         """The connected client; TransportUnavailable when no server answers."""
@@ -62,7 +73,7 @@ class NatsControl:
     async def _connect(self) -> Client:
         try:
             return await nats.connect(
-                self._url.split(","),
+                **self._sign_in(),
                 name=self._name,
                 connect_timeout=3,
                 max_reconnect_attempts=-1,
@@ -74,9 +85,24 @@ class NatsControl:
         except (nats.errors.Error, OSError) as error:
             raise TransportUnavailable(f"cannot connect to NATS at {self.where}: {error}", _HINT) from error
 
+    def _sign_in(self) -> dict[str, Any]:
+        """Servers, user and password: said anew at each reconnect when they may change."""
+        if isinstance(self._url, str) or urlsplit(self._servers[0]).password is None:
+            return {"servers": self._servers}
+
+        def user() -> str:
+            return unquote(urlsplit(self._servers[0]).username or "")
+
+        def password() -> str:
+            return unquote(urlsplit(self._servers[0]).password or "")
+
+        parts = [urlsplit(one) for one in self._servers]
+        plain = [urlunsplit(one._replace(netloc=one.netloc.rpartition("@")[2])) for one in parts]
+        return {"servers": plain, "user": user, "password": password}
+
     async def _look(self) -> None:
-        for one in self._url.split(","):
-            parts = urlsplit(one.strip())
+        for one in self._servers:
+            parts = urlsplit(one)
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(3):
                     _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)

@@ -8,7 +8,7 @@ from secrets import token_hex
 import structlog
 
 from ssmd.middleware.transport.interface import Batch, Delivered, StreamState, TransportUnavailable
-from ssmd.middleware.transport.nats_wire import NatsWire, Received, open_wire
+from ssmd.middleware.transport.nats_wire import Address, NatsWire, Received, open_wire
 
 _PULL = 5_000
 _EXPIRES_S = 30
@@ -23,7 +23,7 @@ class NatsConsumer:
 
     def __init__(
         self,
-        url: str,
+        url: Address,
         stream: str,
         durable: str,
         prepare: Callable[[], Awaitable[StreamState]],
@@ -179,7 +179,7 @@ class NatsSubscription:
 
     def __init__(
         self,
-        url: str,
+        url: Address,
         patterns: Sequence[str],
         on_batch: Callable[[Batch], None],
         on_state: Callable[[bool], None],

@@ -13,7 +13,7 @@ from secrets import token_hex
 import structlog
 
 from ssmd.middleware.transport.interface import Outgoing, TransportUnavailable
-from ssmd.middleware.transport.nats_wire import NatsWire, Received, open_wire
+from ssmd.middleware.transport.nats_wire import Address, NatsWire, Received, open_wire
 
 _WINDOW = 8_000
 """Messages in flight: the server's best rate is reached at about 8,000 (1,000 costs a third)."""
@@ -31,7 +31,7 @@ log = structlog.get_logger(component="transport")
 class NatsPublisher:
     """A Publisher over its own connection. The n-th message ever sent asks for its ack on `{inbox}.{n}`."""
 
-    def __init__(self, url: str, name: str, ensure: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, url: Address, name: str, ensure: Callable[[], Awaitable[object]]) -> None:
         self._url = url
         self._name = name
         self._ensure = ensure

@@ -9,9 +9,10 @@ import asyncio
 import json
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
+from ssmd.errors import ConfigError
 from ssmd.middleware.transport.interface import TransportUnavailable
 
 _CONNECT_TIMEOUT_S = 3.0
@@ -20,6 +21,18 @@ _SILENT_AFTER_S = 15.0
 _MAX_PARTIAL = 64 * 1024 * 1024
 _MAX_PAYLOAD = 1024 * 1024
 """A server's limit where it tells none; a larger message makes it end the connection."""
+
+
+Address: TypeAlias = str | Callable[[], str]
+"""Comma-separated URLs, or what says them: it is asked at every connection, so that a rotated password is followed."""
+
+
+def address(url: Address) -> str:
+    """The URLs to connect to now; TransportUnavailable when their key cannot be read: it may be mended meanwhile."""
+    try:
+        return url if isinstance(url, str) else url()
+    except ConfigError as error:
+        raise TransportUnavailable(error.message, error.hint) from error
 
 
 class Received(NamedTuple):
@@ -187,7 +200,7 @@ class NatsWire(asyncio.Protocol):
 
 
 async def open_wire(
-    url: str,
+    url: Address,
     name: str,
     on_batch: Callable[[list[Received]], None],
     on_lost: Callable[[], None],
@@ -195,7 +208,8 @@ async def open_wire(
     """Connect to the first reachable server of `url` (comma-separated); TransportUnavailable when none answers."""
     loop = asyncio.get_running_loop()
     problem: Exception | None = None
-    for one in url.split(","):
+    servers = address(url)
+    for one in servers.split(","):
         parts = urlsplit(one.strip())
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -210,7 +224,7 @@ async def open_wire(
                 return wire
         except (OSError, TransportUnavailable, ssl.SSLError) as error:  # TimeoutError is an OSError
             problem = error
-    where = ", ".join(f"{urlsplit(u).hostname}:{urlsplit(u).port or 4222}" for u in url.split(","))
+    where = ", ".join(f"{urlsplit(u).hostname}:{urlsplit(u).port or 4222}" for u in servers.split(","))
     raise TransportUnavailable(
         f"no NATS server answers at {where}", "start it (`ssmd up` does) or correct spec.middleware.transport.url"
     ) from problem
