@@ -38,6 +38,7 @@ _TYPE_OF_PROBLEM = {
     "sequence_reset": "out_of_order",
     "sequence_late": "out_of_order",
     "sequence_restart": "out_of_order",
+    "time_backwards": "out_of_order",
     "no_type": "missing_field",
     "missing_field": "missing_field",
     "stream_gap": "missing_data",

@@ -28,6 +28,10 @@ def _drift(name: str, frame: bytes, *, inline: bool = True, sid: int | None = 1,
     return Hostile(name, frame, "orderbook_delta", "orderbook", inline, sid, seq, "shape_drift")
 
 
+def _lacking(name: str, frame: bytes) -> Hostile:
+    return Hostile(name, frame, "orderbook_delta", "orderbook", True, 1, 7, "missing_field")
+
+
 def _fine(name: str, frame: bytes, *, inline: bool) -> Hostile:
     """A frame that is mapped all the same; only its bytes may not be able to stand in a raw line."""
     return Hostile(name, frame, "orderbook_delta", "orderbook", inline, 1, 7, "")
@@ -93,13 +97,13 @@ NOT_MESSAGES = [
 ]
 
 DRIFTED = [
-    _drift("no body", b'{"type":"orderbook_delta","sid":1,"seq":7}'),
-    _drift("an empty body", _delta(b"")),
+    _lacking("no body", b'{"type":"orderbook_delta","sid":1,"seq":7}'),
+    _lacking("an empty body", _delta(b"")),
     _drift("a body that is an array", b'{"type":"orderbook_delta","sid":1,"seq":7,"msg":[]}'),
     _drift("price as a number", _delta(DELTA.replace(b'"0.4500"', b"0.45"))),
-    _drift("price renamed", _delta(DELTA.replace(b"price_dollars", b"price_usd"))),
-    _drift("integer cents as of old", _delta(TICKER + b',"price":45,"delta":-1,"side":"yes"')),
-    _drift("ticker missing", _delta(DELTA.replace(TICKER, b'"ticker":"T"'))),
+    _lacking("price renamed", _delta(DELTA.replace(b"price_dollars", b"price_usd"))),
+    _lacking("integer cents as of old", _delta(TICKER + b',"price":45,"delta":-1,"side":"yes"')),
+    _lacking("ticker missing", _delta(DELTA.replace(TICKER, b'"ticker":"T"'))),
     _drift("ticker is null", _delta(DELTA.replace(b'"TEST-26NOV22-T1"', b"null"))),
     _drift("sid as text", _delta(DELTA, b'"sid":"1","seq":7'), sid=None),
     _drift("sid too large", _delta(DELTA, b'"sid":4294967296,"seq":7'), sid=None),

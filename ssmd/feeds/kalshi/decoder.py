@@ -32,6 +32,7 @@ _KINDS = {kind: (name, group, group in ("orderbook", "trades", "ticker")) for ki
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _decode_any = msgspec.json.Decoder().decode
+_MISSING = "missing required field"  # msgspec's words
 # What msgspec raises on hostile input: its own errors, UnicodeDecodeError for bad UTF-8, RecursionError for depth.
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -57,6 +58,8 @@ def _decode_drifted(frame: bytes) -> Decoded:
         return Decoded("invalid", "control", False, None, None, None, "too_deep")
     try:
         message = decode_tolerant(frame)
+    except msgspec.ValidationError as error:
+        return recover(frame, "missing_field" if _MISSING in str(error) else "shape_drift")
     except _DECODE_ERRORS:
         return recover(frame)
     name, group = KIND_OF[type(message)]
@@ -90,8 +93,11 @@ def too_deep(frame: bytes) -> bool:
     return bool(brackets)
 
 
-def recover(frame: bytes) -> Decoded:
-    """Type, sid and seq of a frame that no typed message fits; type `invalid` where there is no type."""
+def recover(frame: bytes, drift: str = "shape_drift") -> Decoded:
+    """Type, sid and seq of a frame that no typed message fits; type `invalid` where there is no type.
+
+    `drift` is the problem of a frame whose type is known.
+    """
     inline = is_strict_json(frame)
     try:
         # Read leniently: lone surrogates, huge numbers and broken UTF-8 must not hide the sequence number.
@@ -109,7 +115,7 @@ def recover(frame: bytes) -> Decoded:
     if not is_ticker(name):  # a type becomes part of subjects as tickers do
         return Decoded("invalid", "control", inline, sid, seq, None, "bad_type")
     known = GROUP_OF_TYPE.get(name)
-    problem = "unknown_type" if known is None else "shape_drift"
+    problem = "unknown_type" if known is None else drift
     ticker = _ticker(value.get("msg"))
     return Decoded(name, known or "control", inline, sid, seq, ticker, problem)
 

@@ -9,6 +9,8 @@ Choices that readers of the events can rely on:
 - Kalshi's per-market `clock` is carried, not acted upon: books follow the order of arrival on their subscription.
 - A book that missed a change (a gap, an unreadable delta) is stale: its deltas give no events until its next snapshot.
 - A legacy or abridged quote without sizes has size 0.
+- A trade whose id came before on the connection, and an exchange time before an earlier one of the same market and
+  channel, are counted and give their events all the same: readers know a trade by its id.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ from ssmd.feeds.kalshi.messages import (
     TradeMessage,
     Unsubscribed,
 )
+from ssmd.feeds.kalshi.repeats import LatestTimes, RecentTrades
 from ssmd.feeds.kalshi.sequence import Sequences, Verdict
 from ssmd.feeds.kalshi.translate import CHANGES, NS_PER_MS, PRICES, SIZES, is_ticker
 from ssmd.market.book import OrderBook
@@ -40,13 +43,14 @@ _BOOK_CHANNEL = "orderbook_delta"
 
 
 class _Book(OrderBook):
-    """A synced book and the subscription that feeds it."""
+    """A synced book, the subscription that feeds it, and the exchange's time of its latest change."""
 
-    __slots__ = ("sid",)
+    __slots__ = ("changed_ns", "sid")
 
     def __init__(self, sid: int) -> None:
         super().__init__()
         self.sid = sid
+        self.changed_ns = 0
 
 
 class KalshiMapper:
@@ -63,6 +67,10 @@ class KalshiMapper:
         self._gaps: list[SequenceGap] = []
         self._problems: dict[str, int] = {}
         self._received_ns = 0
+        self._late_seq = 0
+        self._recent_trades = RecentTrades()
+        self._trade_times = LatestTimes()
+        self._quote_times = LatestTimes()
         self._handlers: dict[str, Callable[[Any, int], Event | None]] = {
             "orderbook_delta": self._delta,
             "orderbook_snapshot": self._snapshot,
@@ -135,6 +143,8 @@ class KalshiMapper:
         self._count(verdict.value)
         if verdict is Verdict.RESTART:
             self._distrust_sid(sid)
+        elif verdict is Verdict.LATE:
+            self._late_seq = seq
         return control or verdict in (Verdict.LATE, Verdict.RESTART)
 
     def _distrust_sid(self, sid: int) -> None:
@@ -181,8 +191,13 @@ class KalshiMapper:
         if book.shortfalls:
             book.shortfalls = 0
             self._count("negative_size")
+        exchange_ns = (body.ts_ms or 0) * NS_PER_MS
+        if exchange_ns >= book.changed_ns:
+            book.changed_ns = exchange_ns
+        elif exchange_ns:
+            self._backwards(message.seq)
         return OrderBookUpdate(
-            (body.ts_ms or 0) * NS_PER_MS,
+            exchange_ns,
             received_ns,
             ticker,
             self.connection,
@@ -257,15 +272,28 @@ class KalshiMapper:
 
     def _trade(self, message: TradeMessage, received_ns: int) -> Event | None:
         try:
-            return translate.trade(message, self.connection, received_ns)
+            event = translate.trade(message, self.connection, received_ns)
         except BadValue as error:
             return self._count(error.problem)
+        if self._recent_trades.repeated(event.trade_id):
+            self._count("duplicate_trade")  # its time is an old one, naturally
+        elif self._trade_times.backwards(event.ticker, event.exchange_ns):
+            self._backwards(message.seq)
+        return event
 
     def _quote(self, message: Ticker, received_ns: int) -> Event | None:
         try:
-            return translate.quote(message, self.connection, received_ns)
+            event = translate.quote(message, self.connection, received_ns)
         except BadValue as error:
             return self._count(error.problem)
+        if self._quote_times.backwards(event.ticker, event.exchange_ns):
+            self._backwards(message.seq)
+        return event
+
+    def _backwards(self, seq: int | None) -> None:
+        """An exchange time went back; of a frame that came late this is known."""
+        if not seq or seq != self._late_seq:
+            self._count("time_backwards")
 
     def _status(self, message: Lifecycle, received_ns: int) -> Event | None:
         try:

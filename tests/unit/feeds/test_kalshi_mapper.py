@@ -9,6 +9,7 @@ import pytest
 
 from ssmd.feeds.catalogue import open_feed
 from ssmd.feeds.interface import SequenceGap
+from ssmd.feeds.kalshi import repeats
 from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.legacy import LegacyKalshiDecoder
 from ssmd.feeds.kalshi.mapper import KalshiMapper
@@ -185,9 +186,44 @@ def test_an_old_frame_is_not_applied_again() -> None:
     assert feed.mapper.take_problems() == {"sequence_reset": 1}
 
 
+def test_a_trade_that_comes_twice_is_counted_and_mapped_both_times() -> None:
+    feed = Feed()
+    events = [feed.trade("t-1"), feed.trade("t-2", ts_ms=9), feed.trade("t-1"), feed.trade("t-1")]
+    assert all(isinstance(event, Trade) for event in events)
+    assert feed.mapper.take_problems() == {"duplicate_trade": 2}
+
+
+def test_of_very_many_trades_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "MAX_TRADES", 4)
+    feed = Feed()
+    for n in range(11):
+        feed.trade(f"t-{n}")
+    for n in (6, 10, 3):
+        feed.trade(f"t-{n}")
+    assert feed.mapper.take_problems() == {"duplicate_trade": 2}
+
+
+def test_an_exchange_time_that_goes_back_is_counted_by_market_and_channel() -> None:
+    feed = Feed()
+    feed.snapshot()
+    feed.delta()
+    feed.trade("t-1", ts_ms=100)
+    feed.trade("t-2", ts_ms=90, market_ticker="OTHER")
+    feed.trade("t-3", ts_ms=100)
+    feed.trade("t-4", ts_ms=0)
+    assert feed.mapper.take_problems() == {}
+    assert feed.trade("t-5", ts_ms=99) is not None
+    body = {"market_ticker": T, "yes_bid_dollars": "0.40", "yes_ask_dollars": "0.50", "price_dollars": "0.45"}
+    for ts_ms in (8, 9, 7):
+        assert feed.send("ticker", {**body, "ts_ms": ts_ms}, sid=3) is not None
+    late = {"market_ticker": T, "price_dollars": "0.45", "delta_fp": "1.00", "side": "yes", "ts_ms": 4}
+    assert feed.send("orderbook_delta", late) is not None
+    assert feed.mapper.take_problems() == {"time_backwards": 3}
+
+
 def test_two_swapped_frames_lose_no_trade() -> None:
     feed = Feed()
-    assert [feed.trade(f"t-{seq}", seq=seq) is not None for seq in (1, 3, 2, 4)] == [True] * 4
+    assert [feed.trade(f"t-{seq}", seq=seq, ts_ms=seq) is not None for seq in (1, 3, 2, 4)] == [True] * 4
     assert feed.mapper.take_gaps() == [SequenceGap(2, 1, 3, None)]
     assert feed.mapper.take_problems() == {"sequence_late": 1}
 
