@@ -58,6 +58,7 @@ class Machine:
         self.faults: list[Fault] = []
         self.environment.write_text(ENVIRONMENT.format(storage=self.storage, **self.ports))
         self.key_id, self.private, self.public = make_key_pair(folder / "keys")
+        self.key_in_variables = True
         self._exchange: subprocess.Popen[bytes] | None = None
         self._up: subprocess.Popen[bytes] | None = None
 
@@ -65,11 +66,11 @@ class Machine:
     def variables(self) -> dict[str, str]:
         """The environment of `ssmd`."""
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        return kept | {
-            "SSMD_HOME": str(self.folder / "home"),
-            "SSMD_KEY_KALSHI_API_KEY": self.key_id,
-            "SSMD_KEY_KALSHI_API_SECRET_FILE": str(self.private),
-        }
+        home = {"SSMD_HOME": str(self.folder / "home")}
+        if not self.key_in_variables:
+            return kept | home
+        key = {"SSMD_KEY_KALSHI_API_KEY": self.key_id, "SSMD_KEY_KALSHI_API_SECRET_FILE": str(self.private)}
+        return kept | home | key
 
     # -- the exchange -------------------------------------------------------------------------------------------
 
@@ -90,6 +91,12 @@ class Machine:
             with urllib.request.urlopen(url, timeout=2) as answer:
                 return json.loads(answer.read())  # type: ignore[no-any-return]
         return None
+
+    def keys_in_use(self) -> set[str]:
+        """The key ids of the connections that the exchange has now."""
+        state = self.exchange_state()
+        assert state is not None
+        return {connection["key_id"] for connection in state["connections"]}
 
     @property
     def sent(self) -> int:
@@ -133,6 +140,16 @@ class Machine:
             timeout=180,
             check=False,
         )
+
+    def keep_key(self, verb: str, key_id: str, private: Path) -> None:
+        """`ssmd key set` or `rotate`: give the exchange's key this value."""
+        id_file = private.with_name("given-id")
+        id_file.write_text(key_id)
+        done = self.run(
+            "key", verb, "judge", "kalshi", "--env", str(self.environment),
+            "--from-file", f"api_key={id_file}", "--from-file", f"api_secret={private}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def status(self) -> dict[str, Any]:
         """`ssmd status --json`, by service."""
