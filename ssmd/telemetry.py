@@ -217,19 +217,3 @@ def configure_logging(component: str, *, stream: TextIO | None = None, level: in
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
-
-
-def log_for_people(level: int = logging.WARNING) -> None:
-    """Commands that answer on stdout: warnings go to stderr as plain lines, `warning: msg  key=value`."""
-
-    def plain(_logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-        said = event.pop("event", "")
-        rest = " ".join(f"{name}={value}" for name, value in event.items() if name != "exception")
-        return f"{method}: {said}  {rest}".rstrip()
-
-    structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, plain],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from ssmd.simulator.faults import FAULTS
 from ssmd.simulator.options import SimulatorOptions, allowed_keys
 from ssmd.simulator.server import Simulator, running
-from ssmd.telemetry import log_for_people
+from ssmd.logs import log_for_people
 
 
 def simulate(  # noqa: PLR0913 -- each is an option of the command
@@ -21,6 +21,7 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
     host: str = "127.0.0.1",
     port: int = 19555,
     tape: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    objects: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     speed: float = 1.0,
     rate: float | None = None,
     in_turn: Annotated[bool, Parameter(negative="")] = False,
@@ -40,6 +41,8 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
     GET /_simulator/state tells what it does; POST /_simulator/fault breaks it, for example {"fault":"abort"},
     {"fault":"close","code":1012}, {"fault":"half_open","seconds":20}, {"fault":"drop","n":5,"channel":"trade"},
     {"fault":"hostile"}, {"fault":"stall","seconds":5}, {"fault":"refuse_429","seconds":10}.
+    POST /_simulator/markets changes what REST lists: {"ticker":"T","set":{"status":"finalized","result":"yes"}},
+    {"remove":"T"}, {"add":{…a market, event or series…}}, {"hide":3} (that many empty lists), or a list of such orders.
 
     Parameters
     ----------
@@ -49,6 +52,9 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
         REST and WebSocket share it; 0 takes a free one.
     tape
         NDJSON files (.gz too), one {"recv_ms":…,"event":<frame>} a line; several are played side by side.
+    objects
+        Files or folders of recorded REST bodies ({"markets":[…]}, {"event":…,"markets":[…]}, {"series":…} …; .json or
+        .gz), listed beside what is played.
     speed
         Of a tape: 1 = as recorded, 10 = ten times as fast, 0 = as fast as the clients read.
     rate
@@ -83,6 +89,7 @@ def simulate(  # noqa: PLR0913 -- each is an option of the command
         window_s=window_s,
         strikes=strikes,
         tapes=tuple(tape or ()),
+        objects=tuple(objects or ()),
         speed=speed,
         in_turn=in_turn,
         loop=loop,
@@ -109,6 +116,7 @@ def _banner(simulator: Simulator) -> str:
         f"  state      {simulator.control_url}/state",
         f'  break it   curl -d \'{{"fault":"abort"}}\' {simulator.control_url}/fault',
         f"             {', '.join(FAULTS)}; with n, seconds, code, channel, connection",
+        f'  change it  curl -d \'{{"ticker":"T","set":{{"status":"inactive"}}}}\' {simulator.control_url}/markets',
         "  Ctrl-C ends it.",
     ]
     return "\n".join(lines)

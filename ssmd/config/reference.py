@@ -3,8 +3,12 @@
 `python -m ssmd.config.reference` writes the page; a test fails when it is not current.
 """
 
+import ast
+import inspect
+import textwrap
 import types
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -41,7 +45,8 @@ def page() -> str:
     for title, model in dict(_sections(Environment, "")).items():
         lines.append(f"## {title}\n\n{_first(model.__doc__)}\n")
         lines.append("| key | value | default | meaning |\n|---|---|---|---|")
-        lines += [_row(name, field) for name, field in model.model_fields.items()]
+        said = meanings(model)
+        lines += [_row(name, field, said.get(name, "")) for name, field in model.model_fields.items()]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -74,8 +79,22 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def _row(name: str, field: FieldInfo) -> str:
-    meaning = _first(field.description) or ("The kind." if name == "type" else "")
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring below each field of a model, by field.
+
+    Read here and not by pydantic, which would read the source of every model in every command (0.1 s).
+    """
+    parsed = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    assert isinstance(parsed, ast.ClassDef)
+    said = {}
+    for field, below in pairwise(parsed.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            said[field.target.id] = str(ast.literal_eval(below.value))
+    return said
+
+
+def _row(name: str, field: FieldInfo, said: str) -> str:
+    meaning = _first(said) or ("The kind." if name == "type" else "")
     return f"| `{name}` | {_kind(field.annotation, field)} | {_default(field)} | {meaning} |"
 
 

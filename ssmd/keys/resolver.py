@@ -23,8 +23,6 @@ OnAccess: TypeAlias = Callable[[str, str, str], None]
 
 _DATABASE_FIELDS = ("host", "port", "database", "username", "password")
 
-_log = structlog.get_logger()
-
 
 class _Known(NamedTuple):
     """A value that was read, and until when it may be used without asking all stores again."""
@@ -86,7 +84,9 @@ class Resolver:
             value = store.read(name, field) if stamp is not None else None
             if value is not None:
                 if known is None or known.value != value:
-                    _log.info("key read", key=name, field=field, store=store.name, changed=known is not None)
+                    structlog.get_logger().info(
+                        "key read", key=name, field=field, store=store.name, changed=known is not None
+                    )
                     if self._on_access is not None:
                         self._on_access(name, field, store.name)
                 self._known[name, field] = _Known(value, store, stamp, now + REREAD_S)

@@ -29,8 +29,6 @@ _CREATED_MEANWHILE = ("pg_database_datname_index", "is being accessed by other u
 _REFUSED = ("authentication failed", "no password supplied", "pg_hba.conf", 'role "')
 _HINT_START = "Start it (`ssmd up` does), or correct spec.database.url."
 
-_log = structlog.get_logger()
-
 
 def parse(url: str) -> sa.URL:
     """The parts of `postgresql+psycopg2://user@host:port/database`; ConfigError when it is something else."""
@@ -160,7 +158,9 @@ def migrate(url: str, wait_s: int = 30) -> None:
         except subprocess.TimeoutExpired as error:
             raise RegistryUnavailable(f"migrating {server(parts)} did not end", "Look for locks there.") from error
         if done.returncode == 0:
-            _log.info("database migrated", database=server(parts), applied=done.stdout.count("Applied:"))
+            structlog.get_logger().info(
+                "database migrated", database=server(parts), applied=done.stdout.count("Applied:")
+            )
             return
         if attempt + 1 == _CREATE_ATTEMPTS or not any(text in done.stderr for text in _CREATED_MEANWHILE):
             raise _migration_error(parts, done.stderr + done.stdout)

@@ -9,7 +9,8 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from ssmd import telemetry
-from ssmd.telemetry import configure_logging, exposition, log_for_people
+from ssmd.logs import log_for_people
+from ssmd.telemetry import configure_logging, exposition
 
 
 def test_a_line_begins_with_level_ts_component_and_msg() -> None:
