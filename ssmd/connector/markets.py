@@ -1,12 +1,12 @@
 """Which markets are captured: what the exchange lists, written to the registry on the way."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import structlog
 
 from ssmd import telemetry as metrics
-from ssmd.connector.exchange import Exchange, Settings
+from ssmd.connector.exchange import Exchange, MarketSource, Settings
 from ssmd.errors import SsmdError, TransientError
 from ssmd.registry.interface import Market, Registry
 
@@ -22,6 +22,7 @@ EAGER_DOUBTS = 3
 ENDED_FOR_S = 300.0
 """For this long, what the exchange said of a market's end is stronger than a list, which may be older."""
 MAX_ENDED = 100_000
+PAGE = 1000
 
 log = structlog.get_logger(component="connector")
 
@@ -65,16 +66,32 @@ class Markets:
         while True:
             delay = ASK_AGAIN_S
             try:
-                listed = [market async for market in self._source.open_markets()]
+                listed = await self._ask(self._source)
             except SsmdError as error:
                 log.warning("markets not listed", error=error.message, from_registry=len(known))
                 self._want(known)
             else:
-                if self.take_list([market.ticker for market in listed]) or (listed and self._doubts > EAGER_DOUBTS):
+                if self.take_list(listed) or (listed and self._doubts > EAGER_DOUBTS):
                     delay = LIST_EVERY_S
-                if listed:
-                    await self._remember(listed)
             await asyncio.sleep(delay)
+
+    async def _ask(self, source: MarketSource) -> list[str]:
+        """All listed tickers. Each page is wanted and written down as it comes: a list may be larger than memory."""
+        listed: list[str] = []
+        written: set[str] = set()
+        changed: int | None = 0
+        async for page in _pages(source.open_markets()):
+            tickers = [market.ticker for market in page]
+            listed += tickers
+            self._want(tickers)
+            found = None if changed is None else await self._remember(page)  # a database that is away is asked once
+            changed = None if changed is None or found is None else changed + found
+            written.update(() if found is None else tickers)
+        if changed:
+            log.info("markets", listed=len(listed), changed=changed)
+        self._newly_written |= written - self._written
+        self._written = frozenset(written)
+        return listed
 
     def take_list(self, listed: list[str]) -> bool:
         """Want what is listed, give up what two lists in a row lack; False when the list is not to be believed.
@@ -159,21 +176,26 @@ class Markets:
             return []
         return [market.ticker for market in rows]
 
-    async def _remember(self, markets: list[Market]) -> None:
+    async def _remember(self, markets: list[Market]) -> int | None:
+        """Write markets down; how many rows changed, None when the registry is away."""
         try:
-            changed = await asyncio.to_thread(
-                self._registry.upsert_markets, self._settings.feed, markets, self._volatile
-            )
+            return await asyncio.to_thread(self._registry.upsert_markets, self._settings.feed, markets, self._volatile)
         except TransientError as error:
             log.warning("markets not written down", error=error.message)
-        else:
-            written = frozenset(market.ticker for market in markets)
-            self._newly_written |= written - self._written
-            self._written = written
-            if changed:
-                log.info("markets", listed=len(markets), changed=changed)
+            return None
 
     def take_written(self) -> set[str]:
         """The listed markets that the registry has, or has again, since the last call."""
         taken, self._newly_written = self._newly_written, set()
         return taken
+
+
+async def _pages(markets: AsyncIterator[Market]) -> AsyncIterator[list[Market]]:
+    page: list[Market] = []
+    async for market in markets:
+        page.append(market)
+        if len(page) >= PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

@@ -72,6 +72,28 @@ async def test_each_connection_is_signed_anew_with_the_key_named_like_the_feed(t
     assert signed not in exchange.credentials().fingerprint
 
 
+async def test_a_key_that_changes_where_it_is_kept_gives_other_credentials_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_id, private, _public = make_key_pair(tmp_path / "old")
+    _, other, _public = make_key_pair(tmp_path / "new")
+    mounted = tmp_path / "api_secret"
+    mounted.write_text(private.read_text())
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_KEY", key_id)
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET_FILE", str(mounted))
+    async with AsyncExitStack() as stack:
+        opener = Opener(chosen(tmp_path), stack)
+        exchange = make_exchange(opener, open_feed("kalshi", date(2026, 11, 22)), WS, KalshiRest(REST))
+        before = exchange.credentials()
+        assert exchange.credentials().fingerprint == before.fingerprint
+        mounted.with_suffix(".new").write_text(other.read_text())
+        mounted.with_suffix(".new").replace(mounted)  # as Kubernetes does
+
+        assert exchange.credentials().fingerprint != before.fingerprint
+        assert exchange.key_hint("rotate").startswith("Run: ssmd key rotate test kalshi ")
+        assert exchange.volatile
+
+
 async def test_a_session_subscribes_the_channels_of_the_file(tmp_path: Path, signed: str) -> None:
     assert signed
     base = chosen(tmp_path)

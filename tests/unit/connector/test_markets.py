@@ -50,6 +50,8 @@ class Venue:
         if isinstance(answer, Unavailable):
             raise answer
         for each in answer:
+            if each.ticker == "CUT":
+                raise Unavailable("the connection broke in the middle of the list")
             yield each
 
     async def follow(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,3 +175,27 @@ async def test_listed_markets_are_written_down_and_trading_alone_changes_none(
     assert venue.markets.take_written() == {"A", "B"}
     assert venue.markets.take_written() == set()
     assert capsys.readouterr().out.count("changed=") == 1  # the second list changed no row
+
+
+async def test_pages_before_a_failure_count_and_a_database_that_is_away_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ssmd.connector.markets.PAGE", 2)
+    venue = Venue()
+    asked: list[int] = []
+
+    def away(feed: str, markets: list[Market], volatile: frozenset[str]) -> int:
+        asked.append(len(markets))
+        raise Unavailable("the database is away")
+
+    venue.answers = [[market(ticker) for ticker in ("A", "B", "CUT", "C")]]
+    await venue.follow(monkeypatch)
+    assert venue.markets.tickers == {"A", "B"}
+    assert [each.ticker for each in venue.registry.markets("kalshi")] == ["A", "B"]
+
+    monkeypatch.setattr(venue.registry, "upsert_markets", away)
+    venue.answers = [[market(ticker) for ticker in "ABCDE"]]
+    await venue.follow(monkeypatch)
+    assert venue.markets.tickers == set("ABCDE")
+    assert asked == [2]
+    assert venue.markets.take_written() == set()
