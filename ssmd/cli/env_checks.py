@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from ssmd.feeds.catalogue import open_feed
 from ssmd.keys.state import KeyState, key_states
 from ssmd.keys.stores import standard_stores
 from ssmd.local.home import Home
-from ssmd.nearest import did_you_mean
+from ssmd.nearest import did_you_mean, nearest
 from ssmd.registry.survey import SHIPPED_VERSION, Survey, built_in, shipped_schemas
 
 EXPIRES_SOON_DAYS = 14
@@ -56,17 +56,14 @@ def _feed_problem(document: Document) -> Problem | None:
         return None
     database = spec.get("database")
     url = database.get("url") if isinstance(database, dict) else database
-    known = built_in("").feeds
+    known: Mapping[str, str] = built_in("").feeds
     if isinstance(url, str) and feed not in known:
-        answer = asyncio.run(feeds_of(url))
-        if answer is None:
-            return None
-        known = answer
+        known = asyncio.run(feeds_of(url)) or known
     if feed in known:
         return None
-    advice = did_you_mean(feed, known, f"known: {', '.join(sorted(known))}")
-    path = ("spec", "feed")
-    return Problem("spec.feed", document.line_of(path), f"is not found in the feed registry; {advice}")
+    guess = nearest(feed, known)
+    advice = f"did you mean {guess!r}?" if guess else f"known: {', '.join(sorted(known))}"
+    return Problem("spec.feed", document.line_of(("spec", "feed")), f"is not found in the feed registry; {advice}")
 
 
 def look(chosen: Chosen, *, write: bool = False) -> tuple[list[Check], list[KeyState]]:
@@ -138,14 +135,8 @@ def feed_checks(
     """Is the feed known, active, fit for this transport and this program?"""
     feed, status = environment.spec.feed, survey.feeds.get(environment.spec.feed)
     origin = " (built in)" if survey.built_in else ""
-    if status is None and database_away:
-        yield Check(
-            ENVIRONMENT, f"Feed '{feed}' is not built in, and the registry cannot be asked", "unavailable",
-            path="spec.feed",
-        )  # fmt: skip
-        return
     if status is None:
-        yield unknown_feed(feed, survey)
+        yield unknown_feed(feed, survey, database_away=database_away)
         return
     if status == "active":
         yield _line(f"Feed '{feed}' exists and is active{origin}")
@@ -155,12 +146,14 @@ def feed_checks(
     yield from _fitting(environment, survey, states)
 
 
-def unknown_feed(feed: str, survey: Survey) -> Check:
-    """The line about a feed that nobody knows."""
+def unknown_feed(feed: str, survey: Survey, *, database_away: bool) -> Check:
+    """The line about a feed that nobody knows; without the registry, only those that can be captured are known."""
     known = ", ".join(f"{name} ({status})" for name, status in sorted(survey.feeds.items())[:20])
-    hint = did_you_mean(feed, survey.feeds)
-    fix = f"{hint} Available feeds: {known or 'none'}".strip()
-    return Check(ENVIRONMENT, f"Feed '{feed}' not found in feed registry", "config", fix, "spec.feed")
+    fix = f"{did_you_mean(feed, survey.feeds)} Available feeds: {known or 'none'}".strip()
+    text = f"Feed '{feed}' not found in feed registry"
+    if database_away:
+        text = f"Feed '{feed}' is not built in, and the registry cannot be asked"
+    return Check(ENVIRONMENT, text, "config", fix, "spec.feed")
 
 
 def _fitting(environment: Environment, survey: Survey, states: list[KeyState]) -> Iterator[Check]:

@@ -107,6 +107,4 @@ def _coloured(mark: str, stream: TextIO) -> str:
 
 
 def _row(check: Check) -> dict[str, object]:
-    row = {"section": check.section, "mark": check.mark, "text": check.text, "fix": check.fix}
-    row |= {"severity": check.severity}
-    return row | ({"path": check.path, "line": check.line} if check.path or check.line else {})
+    return {"mark": check.mark, **msgspec.structs.asdict(check)}

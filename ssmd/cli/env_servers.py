@@ -157,14 +157,14 @@ async def look_into_registry(site: Site) -> tuple[Survey, list[Check]]:
     return found, [_line(f"Database '{where}' is reachable and migrated")]
 
 
-async def feeds_of(url: str) -> Mapping[str, str] | None:
-    """The feeds of the database at a URL, with their status; None when it cannot be asked."""
+async def feeds_of(url: str) -> Mapping[str, str]:
+    """The feeds of the database at a URL, with their status; {} when it cannot be asked."""
     try:
         parts = urlsplit(url)
         await reach(parts.hostname or "", parts.port or 5432)
         return (await aside(lambda: _survey(url, "", ""))).feeds
     except (SsmdError, TimeoutError, ValueError):
-        return None  # what is wrong with the URL is reported where the file is read
+        return {}  # what is wrong with the URL is reported where the file is read
 
 
 def _survey(url: str, environment: str, feed: str) -> Survey:

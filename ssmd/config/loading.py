@@ -12,6 +12,7 @@ from ssmd.config import reading
 from ssmd.config.environment import Environment
 from ssmd.config.reading import Document, Problem, dotted
 from ssmd.config.references import reference_problems
+from ssmd.config.values import KEY_FIELD, KEY_NAME
 from ssmd.errors import ConfigError
 from ssmd.nearest import nearest
 
@@ -27,6 +28,14 @@ _EXPECTED = {
 }
 
 _NAMES = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a fraction"}
+
+_PATTERNS = {
+    r"^[a-z][a-z0-9-]{0,62}$": "must be lower-case letters, digits and '-', begin with a letter, and have at most 63",
+    r"^[a-z][a-z0-9-]{0,31}$": "must be lower-case letters, digits and '-', begin with a letter, and have at most 32",
+    rf"^{KEY_NAME}$": "must be lower-case letters, digits, '_' and '-', begin with a letter, and have at most 63",
+    rf"^{KEY_FIELD}$": "must be lower-case letters, digits and '_', begin with a letter, and have at most 63",
+}
+"""What the patterns mean, for those whom a regular expression does not tell."""
 
 _MOVED: dict[str, str] = {
     r"spec\.transport\.stream": "is gone: the stream is always called ssmd-{feed}",
@@ -144,14 +153,14 @@ def _model_problems(error: ValidationError, document: Document, flat: bool) -> I
     for found in error.errors(include_url=False):
         kind = found["type"]
         path = _file_path(found["loc"], document.data)
+        if kind.startswith("union_tag"):
+            path = (*path, "type")
         if kind == "default_factory_not_called" or any(path[: len(b)] == b for b in document.broken):
             continue
         if kind == "extra_forbidden" and _has_moved(path):
             continue
         if flat and kind == "missing" and path in (("spec", "keys"), ("spec", "middleware")):
             continue
-        if kind.startswith("union_tag"):
-            path = (*path, "type")
         yield Problem(dotted(path), document.line_of(path), _explain(found, path, document))
 
 
@@ -188,7 +197,7 @@ def _explain(found: Mapping[str, Any], path: tuple[str | int, ...], document: Do
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
-        return f"must match {context['pattern']}"
+        return _PATTERNS.get(context["pattern"]) or f"must match {context['pattern']}"
     text = str(found["msg"])
     return text.replace("Input should", "should").replace("String should", "should").replace("Tuple should", "should")
 
@@ -198,6 +207,8 @@ def _explain_option(kind: str, value: Any, context: Mapping[str, Any], path: Any
         return "is missing; one of: " + ", ".join(_kinds(path[:-1]))
     options = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected", ""))
     if kind == "union_tag_invalid":
+        if isinstance(value, dict) and value.get("type") is None:
+            return f"is empty; one of: {', '.join(options)}"
         value = context["tag"]
     if not isinstance(value, str) or len(value) > 40:
         return "must be one of: " + ", ".join(options or [str(context.get("expected"))])

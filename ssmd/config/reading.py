@@ -177,7 +177,7 @@ def _scalar(tag: str, text: str) -> tuple[Any, str]:
 def read(raw: bytes) -> Document:
     """The one document in `raw`. Never raises: what could not be read at all is the only problem, with data None."""
     if len(raw) > MAX_BYTES:
-        return _unreadable(None, f"the file has {len(raw)} bytes; an environment file has at most {MAX_BYTES}")
+        return _unreadable(None, f"the file is too large; an environment file has at most {MAX_BYTES} bytes")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -191,7 +191,7 @@ def read(raw: bytes) -> Document:
             composer.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        text = f"the file is not YAML: {_explained(error.problem or str(error))}"
+        text = f"the file is not plain YAML: {_explained(error.problem or str(error))}"
         return _unreadable(mark.line + 1 if mark else None, text)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -88,3 +88,4 @@ def _collisions(document: Document, defined: dict[str, Any]) -> Iterator[Problem
                     path = ("spec", "keys", name, "fields")
                     text = f"share the variable {spelled} with {other}; rename one"
                     yield Problem(dotted(path), document.line_of(path), text)
+                    break  # their …_FILE variables collide as well
