@@ -277,7 +277,11 @@ class KalshiMapper:
             return self._count(error.problem)
         if self._recent_trades.repeated(event.trade_id):
             self._count("duplicate_trade")  # its time is an old one, naturally
-        elif self._trade_times.backwards(event.ticker, event.exchange_ns):
+            return event
+        exchange_ns, times = event.exchange_ns, self._trade_times
+        if exchange_ns >= times[event.ticker]:
+            times[event.ticker] = exchange_ns
+        elif exchange_ns:
             self._backwards(message.seq)
         return event
 
@@ -286,7 +290,10 @@ class KalshiMapper:
             event = translate.quote(message, self.connection, received_ns)
         except BadValue as error:
             return self._count(error.problem)
-        if self._quote_times.backwards(event.ticker, event.exchange_ns):
+        exchange_ns, times = event.exchange_ns, self._quote_times
+        if exchange_ns >= times[event.ticker]:
+            times[event.ticker] = exchange_ns
+        elif exchange_ns:
             self._backwards(message.seq)
         return event
 

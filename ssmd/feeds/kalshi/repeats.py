@@ -13,27 +13,20 @@ class RecentTrades:
 
     def repeated(self, trade_id: str) -> bool:
         """Did this id come before? It has, from now on. Never so for a trade without one."""
-        if trade_id in self._newer or trade_id in self._older:
-            return True
-        if trade_id:
-            self._newer.add(trade_id)
-            if len(self._newer) >= MAX_TRADES:
-                self._older, self._newer = self._newer, set()
+        newer = self._newer
+        count = len(newer)
+        newer.add(trade_id)
+        if len(newer) == count or trade_id in self._older:
+            return trade_id != ""
+        if count + 1 >= MAX_TRADES:
+            self._older, self._newer = newer, set()
         return False
 
 
-class LatestTimes:
-    """The exchange's latest time on one channel, for each market."""
+class LatestTimes(dict[str, int]):
+    """The exchange's latest time on one channel by market; 0 for one that has none, and begun anew when it is full."""
 
-    def __init__(self) -> None:
-        self._latest: dict[str, int] = {}
-
-    def backwards(self, ticker: str, exchange_ns: int) -> bool:
-        """Is this time before one that came earlier? 0 says that the exchange gave none."""
-        latest = self._latest
-        if exchange_ns >= latest.get(ticker, 0):
-            if len(latest) >= MAX_MARKETS:
-                latest.clear()
-            latest[ticker] = exchange_ns
-            return False
-        return exchange_ns > 0
+    def __missing__(self, _ticker: str) -> int:
+        if len(self) >= MAX_MARKETS:
+            self.clear()
+        return 0
