@@ -10,10 +10,10 @@ from typing import Annotated
 import uvloop
 from cyclopts import Parameter
 
+from ssmd.logs import log_for_people
 from ssmd.simulator.faults import FAULTS
 from ssmd.simulator.options import SimulatorOptions, allowed_keys
 from ssmd.simulator.server import Simulator, running
-from ssmd.logs import log_for_people
 
 
 def simulate(  # noqa: PLR0913 -- each is an option of the command

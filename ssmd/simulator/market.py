@@ -18,6 +18,8 @@ _TICK = 10_000  # one cent in millionths of a dollar
 _DEPTH = 14
 _KEPT_WINDOWS = 8
 _KEPT_TRADES = 100_000
+_KEPT_SETTLED = 10_000
+"""Markets that stay listed after their window is forgotten: none disappears from one sync to the next."""
 _UNDERLYINGS = (("TEST-BTC15M", 84_000.0), ("TEST-ETH15M", 3_200.0), ("TEST-GOLD15M", 4_180.0))
 _encode = msgspec.json.Encoder().encode
 
@@ -40,6 +42,8 @@ class MarketGenerator:
         self._markets: dict[str, Market] = {}
         self._active: list[Market] = []
         self._trades: deque[Row] = deque(maxlen=_KEPT_TRADES)
+        self._settled: deque[Row] = deque(maxlen=_KEPT_SETTLED)
+        self._past_events: deque[Row] = deque(maxlen=_KEPT_SETTLED)
         self._roll(now_ns)
         for market in self._active:
             for _ in range(20):
@@ -75,10 +79,10 @@ class MarketGenerator:
         return {f"{side}_dollars": market.book.levels(side, depth) for side in ("yes", "no")}
 
     def markets(self) -> list[Row]:
-        return [market.row() for market in self._markets.values()]
+        return [*self._settled, *(market.row() for market in self._markets.values())]
 
     def events(self) -> list[Row]:
-        return [event for window in self._windows for event in window.events()]
+        return [*self._past_events, *(event for window in self._windows for event in window.events())]
 
     def series(self) -> list[Row]:
         opened_ns = self._windows[0].open_ns if self._windows else 0
@@ -104,8 +108,10 @@ class MarketGenerator:
                 for market in window.markets:
                     messages += self._advance(market, now_ns)
         while len(self._windows) > _KEPT_WINDOWS and self._windows[0].is_settled:
-            for market in self._windows.popleft().markets:
-                del self._markets[market.ticker]
+            window = self._windows.popleft()
+            self._past_events += window.events()
+            for market in window.markets:
+                self._settled.append(self._markets.pop(market.ticker).row())
         return messages
 
     def _create(self, open_ns: int, now_ns: int) -> list[Message]:

@@ -18,8 +18,9 @@ class SimulatorOptions:
     `port` 0 takes a free one. Without `tapes` the seeded market generator plays, at `rate` messages a second (50 when
     None). With tapes, `rate` is in frames a second; when it is None the recorded times are kept, divided by `speed`
     (0: as fast as the clients take it). A tape starts `settle_s` seconds after the last subscription command, so that
-    a client which subscribes channel by channel misses nothing. `keys` are the key ids that are let in, each with the
-    PEM file that its signatures are checked with (an id of None: any); without keys anyone may enter.
+    a client which subscribes channel by channel misses nothing. `objects` are files and folders of recorded REST
+    bodies, listed beside what is played. `keys` are the key ids that are let in, each with the PEM file that its
+    signatures are checked with (an id of None: any); without keys anyone may enter.
     """
 
     host: str = "127.0.0.1"
@@ -31,6 +32,7 @@ class SimulatorOptions:
     window_s: int = 900
     strikes: int = 3
     tapes: tuple[Path, ...] = ()
+    objects: tuple[Path, ...] = ()
     speed: float = 1.0
     in_turn: bool = False
     loop: bool = False

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,11 +14,14 @@ from aiohttp import web
 from ssmd.clock import now_ns
 from ssmd.errors import ConfigError, Unavailable
 from ssmd.simulator.auth import Gatekeeper
+from ssmd.simulator.changes import Change, Changer, parse_changes
 from ssmd.simulator.connection import Connection
 from ssmd.simulator.faults import FAULTS, FaultCommand, FaultRecord, Faults
 from ssmd.simulator.hostile import CORPUS
 from ssmd.simulator.ledger import Ledger
+from ssmd.simulator.listing import Listing
 from ssmd.simulator.market import MarketGenerator
+from ssmd.simulator.objects import read_objects
 from ssmd.simulator.options import REST_PATH, WS_PATH, SimulatorOptions
 from ssmd.simulator.protocol import Sent, Subscriptions
 from ssmd.simulator.rest import make_application
@@ -40,7 +43,8 @@ class Simulator:
         options.check()
         self.options = options
         self.gatekeeper = Gatekeeper(options.keys, options.max_skew_s)
-        self.source = _open_source(options)
+        self.source = Listing(_open_source(options), read_objects(options.objects))
+        self._changer = Changer(self.source)
         self.ledger = Ledger(options.ledger)
         self.faults = Faults()
         self.connections: list[Connection] = []
@@ -67,7 +71,7 @@ class Simulator:
 
     @property
     def control_url(self) -> str:
-        """`…/fault` and `…/state` are below it."""
+        """`…/fault`, `…/markets` and `…/state` are below it."""
         return f"http://{self._authority}/_simulator"
 
     @property
@@ -106,6 +110,7 @@ class Simulator:
             "connections_total": self._count,
             "frames": self._frames_gone + sum(connection.sent for connection in self.connections),
             "source": self.source.progress(),
+            "listed": self.source.counts(),
             "faults_active": self.faults.active(),
             "faults": msgspec.to_builtins(self.faults.history),
         }
@@ -150,6 +155,15 @@ class Simulator:
                     subscription.seq = max(0, subscription.seq + (step if command.fault == "seq_gap" else -step))
             case _:  # a timed state of the whole exchange, switched on by recording it
                 pass
+
+    def change(self, **order: Any) -> dict[str, Any]:
+        """As `POST /_simulator/markets`."""
+        return self.order_changes(parse_changes(msgspec.json.encode(order)))
+
+    def order_changes(self, changes: Sequence[Change]) -> dict[str, Any]:
+        self._deliver(self._changer.apply(changes, now_ns()))
+        log.info("listing changed", orders=len(changes))
+        return {"changed": len(changes), "listed": self.source.counts()}
 
     # --- life ----------------------------------------------------------------------------------------------------
 
