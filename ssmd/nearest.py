@@ -11,7 +11,7 @@ def nearest(word: str, known: Iterable[str], alike: float = _ALIKE) -> str:
     from rapidfuzz import fuzz, process  # half of the time of a command that mistyped nothing
 
     by_folded = {name.lower(): name for name in known}
-    found = process.extractOne(word[:_LONGEST].lower(), by_folded, scorer=fuzz.ratio, score_cutoff=alike)
+    found = process.extractOne(word[:_LONGEST].lower(), list(by_folded), scorer=fuzz.ratio, score_cutoff=alike)
     return by_folded[found[0]] if found else ""
 
 

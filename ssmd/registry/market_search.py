@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from ssmd.nearest import nearest
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.interface import Market
+from ssmd.registry.market_listing import one_market
 from ssmd.registry.rows import market_of
 from ssmd.registry.tables import markets
 from ssmd.registry.values import storable
@@ -51,6 +52,11 @@ class MarketSearch:
                     query = query.where(column == storable(value))
             query = query.order_by(m.ticker).limit(limit)
             return [market_of(row) for row in connection.execute(query)]
+
+    def one(self, feed: str, ticker: str) -> Market | None:
+        """One market."""
+        with self._database.transaction(f"read a market of feed {feed!r}") as connection:
+            return one_market(connection, find_feed(connection, feed), ticker)
 
     def settlements(self, feed: str, tickers: Sequence[str]) -> dict[str, Settlement]:
         """How those of `tickers` that are known were settled."""

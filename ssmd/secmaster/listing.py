@@ -9,6 +9,7 @@ import structlog
 
 from ssmd.feeds.kalshi.rest import KalshiRest, NotListed
 from ssmd.registry.interface import ListedEvent, Market, Series
+from ssmd.registry.market_syncs import SyncCounts
 from ssmd.registry.values import storable
 from ssmd.secmaster.parents import Parents
 
@@ -20,8 +21,8 @@ MARKET_STATUSES = ("unopened", "open", "closed")
 """What a full sync lists; settled markets come by the time of their settlement, paused ones when they are asked for."""
 
 Page = TypeVar("Page")
-Progress = Callable[[str, int], None]
-"""Called with `series`, `events` or `markets` and how many of them came so far."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with `series`, `events` or `markets`, how many of them came so far, and how many are expected, if any are."""
 
 log = structlog.get_logger(component="secmaster")
 
@@ -45,11 +46,21 @@ class Sink(Protocol):
 class Listing:
     """One sync's questions. `combos`: multivariate markets (tickers `KXMVE…`) are wanted, too."""
 
-    def __init__(self, rest: KalshiRest, parents: Parents, sink: Sink, progress: Progress, *, combos: bool) -> None:
+    def __init__(
+        self,
+        rest: KalshiRest,
+        parents: Parents,
+        sink: Sink,
+        progress: Progress,
+        expected: SyncCounts | None = None,
+        *,
+        combos: bool,
+    ) -> None:
         self._rest = rest
         self._parents = parents
         self._sink = sink
         self._progress = progress
+        self._expected = expected
         self._filter = None if combos else NO_COMBOS
         self._combos = combos
         self._counts = {"series": 0, "events": 0, "markets": 0}
@@ -147,7 +158,7 @@ class Listing:
 
     def _count(self, what: str, listed: Sequence[object]) -> None:
         self._counts[what] += len(listed)
-        self._progress(what, self._counts[what])
+        self._progress(what, self._counts[what], getattr(self._expected, what, None))
 
 
 async def _one_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:

@@ -14,7 +14,7 @@ from ssmd.errors import RefusedError, SsmdError
 from ssmd.feeds.catalogue import FeedParts
 from ssmd.feeds.kalshi.rest import PAGE, KalshiRest
 from ssmd.market.events import Status
-from ssmd.registry.market_syncs import Watermarks
+from ssmd.registry.market_syncs import SyncCounts, Watermarks
 from ssmd.registry.security_master import SecurityMaster, SyncResult
 from ssmd.secmaster.listing import Listing, Progress
 from ssmd.secmaster.parents import Known, Parents
@@ -65,8 +65,8 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
 class Context(Known, Protocol):
     """What a sync asks of the registry beside its own transaction (`registry.sync_context.SyncContext`)."""
 
-    def last_open_markets(self, feed: str) -> int:
-        """How many open markets the last completed full sync found."""
+    def last_full(self, feed: str) -> SyncCounts | None:
+        """What the last completed full sync found."""
         ...
 
     def note_refusal(self, feed: str, kind: str, started_at: datetime, open_markets: int, reason: str) -> None:
@@ -102,7 +102,7 @@ class SecurityMasterSync:
         self._now = now
 
     async def sync(
-        self, *, full: bool = False, accept: bool = False, progress: Progress = lambda _what, _count: None
+        self, *, full: bool = False, accept: bool = False, progress: Progress = lambda _what, _count, _expected: None
     ) -> SyncReport:
         """Sync: in full when that was asked for, was never done, or was done longer ago than a day.
 
@@ -112,17 +112,20 @@ class SecurityMasterSync:
         """
         began, malformed = time.monotonic(), self._rest.malformed
         marks = await asyncio.to_thread(self._master.watermarks, self._feed)
+        last = await asyncio.to_thread(self._context.last_full, self._feed)
+        known_open = last.open_markets if last else 0
         kind = self._kind(marks, full=full)
         settled_since = _seconds(marks.settled - OVERLAP if marks.settled else self._now() - FIRST_LOOK_BACK)
         async with _in_thread(self._master.sync(self._feed, kind, self._parts.volatile)) as into:
-            listing = Listing(self._rest, Parents(self._feed, self._context), into, progress, combos=self._combos)
+            parents, expected = Parents(self._feed, self._context), last if kind == "full" else None
+            listing = Listing(self._rest, parents, into, progress, expected, combos=self._combos)
             gone: set[str] = set()
             if kind == "full":
                 await listing.everything(settled_since)
-                gone = await self._follow_vanished(listing, into.started_at, accept=accept)
+                gone = await self._follow_vanished(listing, into.started_at, known_open, accept=accept)
             else:
                 assert marks.updated is not None
-                await self._probe(listing, into.started_at, accept=accept)
+                await self._probe(listing, into.started_at, known_open, accept=accept)
                 await listing.changes(_seconds(marks.updated - OVERLAP), settled_since)
             result = await asyncio.to_thread(lambda: into.apply(accept=accept))
         unlisted = await asyncio.to_thread(self._master.unlist, self._feed, sorted(gone)) if gone else 0
@@ -152,9 +155,8 @@ class SecurityMasterSync:
         recent = marks.last_full is not None and self._now() - marks.last_full < FULL_EVERY
         return "incremental" if recent and marks.updated is not None and not full else "full"
 
-    async def _probe(self, listing: Listing, started_at: datetime, *, accept: bool) -> None:
+    async def _probe(self, listing: Listing, started_at: datetime, known: int, *, accept: bool) -> None:
         """An incremental answer may rightly be empty; a list of open markets may not."""
-        known = await asyncio.to_thread(self._context.last_open_markets, self._feed)
         found, expected = await listing.probe(), min(PAGE, known)
         if found * 2 >= expected or accept:
             return
@@ -167,9 +169,8 @@ class SecurityMasterSync:
             reason, f"Nothing was changed. If it is right: ssmd market sync --feed {self._feed} --full --accept"
         )
 
-    async def _follow_vanished(self, listing: Listing, since: datetime, *, accept: bool) -> set[str]:
+    async def _follow_vanished(self, listing: Listing, since: datetime, known: int, *, accept: bool) -> set[str]:
         """Markets that were open and are in no list now: learn what became of them; those that are known no more."""
-        known = await asyncio.to_thread(self._context.last_open_markets, self._feed)
         if listing.open_markets * 2 < known and not accept:
             return set()  # the list has collapsed, and will be refused; nothing to ask about
         active = await asyncio.to_thread(self._master.unlisted_candidates, self._feed, since, MAX_MARKETS)

@@ -105,7 +105,7 @@ def test_one_market_is_shown_with_everything_the_exchange_says(capsys: pytest.Ca
 @pytest.mark.usefixtures("registry")
 def test_an_unknown_market_is_an_error_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["market", "show", "T-00001", "--env", MEMORY]) == 2
-    assert "Did you mean T-0" in capsys.readouterr().err
+    assert "Did you mean 'T-0" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("registry")

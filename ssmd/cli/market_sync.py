@@ -1,0 +1,102 @@
+"""`ssmd market sync`: the security master of an environment, its exchange and its journal, put together."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from ssmd.cli.opening import Opener, database_of
+from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
+from ssmd.cli.output import GOOD, WAITING, mark_line, show_json
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS
+
+if TYPE_CHECKING:
+    from ssmd.registry.database import Database
+    from ssmd.secmaster.sync import SyncReport
+
+COMBOS = "KXMVE"
+"""Tickers of multivariate markets begin so; there are thousands a day, and they are synced where they are named."""
+
+
+def sync(
+    *,
+    full: Annotated[
+        bool, Parameter(negative=(), help="List everything; otherwise what has changed, in full once a day.")
+    ] = False,
+    accept: Annotated[bool, Parameter(negative=(), help="Also when far fewer markets are listed than before.")] = False,
+    rest: Annotated[str | None, Parameter(help="REST address of the exchange; default: the environment's.")] = None,
+    env: EnvFile = None,
+    feed: Feed = None,
+    json: Json = False,
+) -> int:
+    """Bring the registry up to what the exchange lists: series, events, markets; changes go to journal and stream.
+
+    Exit code 3: the exchange suddenly lists far fewer markets, nothing was changed. 6: done, but something was left
+    out or could not be published. 7: the exchange is away, nothing was changed.
+    """
+    import msgspec
+
+    chosen = choose(env)
+    with database_of(chosen) as database:
+        report = asyncio.run(_sync(chosen, chosen.feed(feed), database, rest, full=full, accept=accept))
+    if json:
+        show_json(msgspec.to_builtins(report))
+    else:
+        _show(report)
+    return EXIT_FINDINGS if report.findings else EXIT_DONE
+
+
+async def _sync(
+    chosen: Chosen, feed: str, database: "Database", rest: str | None, *, full: bool, accept: bool
+) -> "SyncReport":
+    from ssmd.cli.sync_progress import sync_progress
+    from ssmd.clock import day_of, now_ns
+    from ssmd.feeds.catalogue import open_feed
+    from ssmd.registry.market_search import MarketSearch
+    from ssmd.registry.security_master import SecurityMaster
+    from ssmd.registry.sync_context import SyncContext
+    from ssmd.secmaster.publishing import Teller
+    from ssmd.secmaster.sync import SecurityMasterSync
+
+    spec = chosen.environment.spec
+    parts = open_feed(feed, day_of(now_ns()))
+    async with AsyncExitStack() as stack:
+        opener = Opener(chosen, stack)
+        client = parts.new_rest(await _rest_address(opener, feed, rest))
+        stack.push_async_callback(client.close)
+        master, topic = SecurityMaster(database), spec.middleware.journal.topics.secmaster
+        teller = Teller(parts, master, MarketSearch(database), opener.journal(), topic, opener.transport())
+        named = (*spec.symbols.include, *spec.symbols.tickers)
+        combos = any(name.startswith(COMBOS) for name in named)
+        syncing = SecurityMasterSync(parts, client, master, SyncContext(database), teller, combos=combos)
+        with sync_progress() as progress:
+            return await syncing.sync(full=full, accept=accept, progress=progress)
+
+
+async def _rest_address(opener: Opener, feed: str, given: str | None) -> str:
+    """What was given, else the exchange of the stack that runs here, else the environment's or the registry's."""
+    from ssmd.cli.exchange import endpoints
+    from ssmd.local.home import Home
+
+    if given:
+        return given
+    if feed == opener.spec.feed:
+        record = Home(opener.chosen.home).read_record()
+        if record and record.environment == opener.chosen.environment.name and record.supervisord.alive and record.rest:
+            return record.rest
+        return (await endpoints(opener, opener.registry(), None, None))[1]
+    from ssmd.clock import day_of, now_ns
+
+    return (await asyncio.to_thread(opener.registry().feed_version, feed, day_of(now_ns()))).rest
+
+
+def _show(report: "SyncReport") -> None:
+    listed = f"{report.series:,} series, {report.events:,} events, {report.markets:,} markets listed"
+    done = (
+        f"{report.new:,} new, {report.changed:,} changed, {report.settled:,} settled, {report.unlisted:,} unlisted, "
+        f"{report.published:,} published in {report.seconds:.1f} s"
+    )
+    mark_line(GOOD, report.feed, f"{report.kind} sync: {listed} ({report.open_markets:,} open); {done}")
+    for finding in report.findings:
+        mark_line(WAITING, "left", finding)
