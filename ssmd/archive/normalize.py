@@ -98,8 +98,11 @@ async def normalize_day(
         mapper = mappers.get(record.connection)
         if mapper is None:
             mapper = mappers[record.connection] = new_mapper(record.connection)
-        event = mapper.map(decode_frame(record.frame), record.received_ns)
+        decoded = decode_frame(record.frame)
+        event = mapper.map(decoded, record.received_ns)
         made.frames += 1
+        if decoded.problem:
+            made.problems[decoded.problem] += 1
         if event is not None:
             _keep(event, spill, made)
     for mapper in mappers.values():

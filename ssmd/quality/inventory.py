@@ -1,15 +1,18 @@
 """The database's rows against what was counted in the archive."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import msgspec
 
 from ssmd.clock import day_of
+from ssmd.errors import DataError
 from ssmd.market.events import Gap
 from ssmd.quality.findings import Findings
+from ssmd.quality.gaps import OBJECT_ONLY, ROW_ONLY, join_gaps
 from ssmd.registry.interface import ObjectRecord, Registry
+from ssmd.registry.values import stored_gap
 
 
 async def verify_rows(
@@ -56,25 +59,26 @@ async def _verify_day(
             findings.add("day_row", name, f"{field} is {value}, the day's row says {said}")
 
 
-async def verify_gap_rows(registry: Registry, feed: str, day: date, gaps: Sequence[Gap], findings: Findings) -> None:
-    """Each recorded gap that ended on the day has a row and each row an object; a gap reported twice has one row."""
-    rows = {_identity(row): row for row in await asyncio.to_thread(registry.gaps, feed, day)}
-    longest: dict[tuple[object, ...], int] = {}
-    for gap in gaps:
-        longest[_identity(gap)] = max(gap.to_ns, longest.get(_identity(gap), 0))
-    for identity, to_ns in sorted(longest.items(), key=str):
-        row = rows.get(identity)
-        if row is None or row.to_ns < to_ns:
-            findings.add("gap_row", _name(identity), "is an object of the archive without its row in data_gaps")
-    for identity, row in sorted(rows.items(), key=str):
-        if day_of(row.to_ns) == day and longest.get(identity) != row.to_ns:
-            findings.add("gap_object", _name(identity), "is a row in data_gaps without its object in the archive")
-
-
-def _identity(gap: Gap) -> tuple[object, ...]:
-    return gap.feed, gap.connection, gap.sid, gap.from_ns, gap.reason
-
-
-def _name(identity: tuple[object, ...]) -> str:
-    _feed, connection, sid, from_ns, reason = identity
-    return f"{connection} sid {sid} from {from_ns} ({reason})"
+async def verify_gap_rows(
+    registry: Registry, feed: str, day: date, objects: Mapping[str, Gap], findings: Findings
+) -> None:
+    """Each recorded gap that ended on the day has a row and each row an object, and both say the same."""
+    rows = await asyncio.to_thread(registry.gaps, feed, day)
+    stored: dict[str, Gap] = {}
+    for key, gap in objects.items():
+        try:
+            stored[key] = stored_gap(gap)
+        except DataError as error:
+            findings.add("gap", key, error.message)
+    # An object lies under the day on which its gap ended; rows of gaps that touch the day may have ended later.
+    for known in join_gaps(stored, rows, 0):
+        gap = known.gap
+        name = f"{gap.connection} sid {gap.sid} from {gap.from_ns} ({gap.reason})"
+        if known.known == ROW_ONLY:
+            if day_of(gap.to_ns) == day:
+                findings.add("gap_object", name, "is a row in data_gaps without its object in the archive")
+        elif known.known == OBJECT_ONLY:
+            findings.add("gap_row", name, "is an object of the archive without its row in data_gaps")
+        else:
+            for difference in known.differences:
+                findings.add("gap_row", name, difference)

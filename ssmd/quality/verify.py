@@ -106,7 +106,8 @@ class _Verification:
         else:
             for data_type, records in (("raw", self._raw_records), ("normalized", self._normalized_records)):
                 await verify_rows(self._registry, self._feed, self._day, data_type, records, findings)
-            await verify_gap_rows(self._registry, self._feed, self._day, list(self._gaps.values()), findings)
+            objects = {its.key: gap for its, gap in self._gaps.items()}
+            await verify_gap_rows(self._registry, self._feed, self._day, objects, findings)
             findings.checks["inventory"] = RAN
         await self._verify_derived()
         for gap in self._gaps.values():

@@ -270,6 +270,11 @@ async def gap_without_row(venue: Venue, tmp_path: Path) -> None:
     await store_gap(venue.storage, RAW, GAP)
 
 
+async def gap_row_altered(venue: Venue, tmp_path: Path) -> None:
+    [known] = venue.registry.gaps(FEED, DAY)
+    venue.registry.record_gaps([msgspec.structs.replace(known, to_ns=known.to_ns + 1, next_seq=99)])
+
+
 async def gap_without_object(venue: Venue, tmp_path: Path) -> None:
     venue.registry.record_gaps([GAP])
 
@@ -367,6 +372,7 @@ PLANTED = [
     (change_row(group="control"), {"row"}),
     (gap_without_row, {"gap_row", "missing_in_stream"}),
     (gap_without_object, {"gap_object"}),
+    (gap_row_altered, {"gap_row"}),
     (unreadable_gap, {"gap"}),
     (misplaced_gap, {"gap"}),
     (flip_a_segment_byte, {"frame", "sha256"}),
