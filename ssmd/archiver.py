@@ -251,6 +251,9 @@ class Archiver:
         for first, last in sorter.holes:
             self._missing(first, last)
         sorter.holes.clear()
+        if sorter.repeated:  # for information: each was taken before
+            self._report("redelivered", sorter.repeated, f"{self._stream}: taken before, up to {sorter.last}")
+            sorter.repeated = 0
         ARCHIVER_RECEIVED.labels(self._feed).inc(sorter.last - before)
         ARCHIVER_UNARCHIVED.labels(self._feed).inc(sorter.unarchived)
         sorter.unarchived = 0
@@ -302,9 +305,6 @@ class Archiver:
             ARCHIVER_MALFORMED.labels(self._feed).inc(count)
             self._report("malformed_message", count, kind)
         self._sorter.malformed.clear()
-        if self._sorter.repeated:
-            self._report("redelivered", self._sorter.repeated, f"{self._stream}: skipped")
-            self._sorter.repeated = 0
         ARCHIVER_HELD_BYTES.labels(self._feed).set(0)
 
     async def _store(self, segment: OpenSegment) -> None:

@@ -303,6 +303,8 @@ async def test_what_was_stored_before_a_crash_is_acknowledged_when_it_comes_agai
                 await asyncio.sleep(0.001)
 
     assert await world.archived() == Counter(encode(trade(n)) for n in range(5))
+    [issue] = world.registry.issues(FEED, DAY)
+    assert (issue.issue_type, issue.detail, issue.severity, issue.count) == ("duplicate", "redelivered", "info", 5)
 
 
 async def test_a_hole_in_the_stream_is_counted_and_reported_and_the_rest_archived(world: World) -> None:
