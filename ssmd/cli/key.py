@@ -16,7 +16,7 @@ from ssmd.config.references import variable
 from ssmd.config.writing import plain_yaml
 from ssmd.errors import EXIT_DONE, EXIT_REFUSED, ConfigError, RefusedError
 from ssmd.keys.sealing import Scope
-from ssmd.keys.state import KeyState
+from ssmd.keys.state import KeyState, needed_fields
 
 app = App(name="key", help="The secrets of an environment: set, rotate, verify; values are never shown.")
 
@@ -34,7 +34,9 @@ Store = Annotated[
 ]
 Cert = Annotated[str | None, Parameter(name="--cert", help="Sealing certificate, file or URL; or SEALED_SECRETS_CERT.")]
 ScopeOption = Annotated[Scope, Parameter(name="--scope", help="Where the sealed values may be opened.")]
-Output = Annotated[str | None, Parameter(name="--output", help="File of the SealedSecret; `-`: stdout.")]
+Output = Annotated[
+    str | None, Parameter(name="--output", allow_leading_hyphen=True, help="File of the SealedSecret; `-`: stdout.")
+]
 Extra = Annotated[str, Parameter(show=False, allow_leading_hyphen=False)]
 Flags = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="Value of a field, as --api-key VALUE; flags show in `ps`.")
@@ -287,7 +289,7 @@ def _line(state: KeyState, now: datetime) -> str:
     if state.problem:
         return f"{mark} {state.name}: cannot be used ({state.problem})"
     notes = [] if state.required else ["optional"]
-    if len(state.missing_fields) < len(state.fields):
+    if len(state.missing_fields) < len(needed_fields(state)):
         notes.append(f"missing: {', '.join(state.missing_fields)}")
     return f"{mark} {state.name}: not set" + (f" ({'; '.join(notes)})" if notes else "")
 

@@ -34,12 +34,14 @@ class Scope(StrEnum):
     """Where a sealed value may be opened: under its own name, anywhere in its namespace, or anywhere."""
 
     STRICT = "strict"
-    NAMESPACE = "namespace-wide"
-    CLUSTER = "cluster-wide"
+    NAMESPACE_WIDE = "namespace-wide"
+    CLUSTER_WIDE = "cluster-wide"
 
     def label(self, namespace: str, name: str) -> bytes:
         """What binds a value to its place."""
-        return {Scope.STRICT: f"{namespace}/{name}", Scope.NAMESPACE: namespace, Scope.CLUSTER: ""}[self].encode()
+        return {Scope.STRICT: f"{namespace}/{name}", Scope.NAMESPACE_WIDE: namespace, Scope.CLUSTER_WIDE: ""}[
+            self
+        ].encode()
 
 
 def seal(value: bytes, key: RSAPublicKey, label: bytes) -> str:

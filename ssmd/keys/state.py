@@ -52,7 +52,7 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True):
         return math.ceil(days) if days > 0 else min(math.floor(days), -1)
 
 
-def needed_fields(definition: KeyDefinition) -> tuple[str, ...]:
+def needed_fields(definition: "KeyDefinition | KeyState") -> tuple[str, ...]:
     """The fields without which a key is not set: all but its type's optional ones (all, when it has only those)."""
     optional = OPTIONAL_FIELDS.get(definition.type, frozenset())
     return tuple(field for field in definition.fields if field not in optional) or tuple(definition.fields)
