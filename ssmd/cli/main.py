@@ -60,6 +60,7 @@ def build() -> App:
 def run() -> None:
     """The entry point of the `ssmd` program."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them reads every package's metadata
     # Most of a short command's time is loading modules; they leave no garbage, and a fifth of it was spent looking.
     gc.set_threshold(GC_THRESHOLD)
     load_when_needed()

@@ -22,7 +22,7 @@ _TIMEOUT_S = 30
 _MEMORY = 2 << 30
 _OTHER_FILE = re.compile(r"\b(import|embed)\b(?:\s|#[^\n]*\n)*[\"`]")
 """Looked for in comments and texts as well: where those end is the compiler's word, not ours."""
-_FAILED = re.compile(r"schema\.capnp:(\d+)(?:[:-]\d+)*: failed: ([^\n]*)")
+_FAILED = re.compile(r"schema\.capnp:(\d{1,9})(?:[:-]\d+)*: failed: ([^\n]*)")
 _ADVICE = "Give the text of one Cap'n Proto file, as those in schemas/."
 
 
@@ -113,6 +113,5 @@ def _mistake(name: str, code: int, said: str) -> ConfigError:
         return ConfigError(message, _ADVICE)
     line, text = found[-1]  # the innermost
     shown = "".join(letter if letter.isprintable() else "·" for letter in text)[:200]
-    where = f", line {line}" if line != "0" else ""
     # What the compiler advises (`capnpc -i`, "Add this line ...") is for those who have its tools.
-    return ConfigError(f"{name}{where}: {shown.partition('.  ')[0].rstrip('.')}", _ADVICE)
+    return ConfigError(f"{name}, line {int(line) + 1}: {shown.partition('.  ')[0].rstrip('.')}", _ADVICE)
