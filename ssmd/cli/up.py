@@ -28,6 +28,7 @@ def up(
     airflow: bool = True,
     exchange: Literal["simulated", "live"] = "simulated",
     tape: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = (),
+    objects: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = (),
     speed: float | None = None,
     detach: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
@@ -41,13 +42,15 @@ def up(
         The exchange if the file names none in spec.endpoints: a simulated one, or the real one.
     tape
         Recorded .ndjson files that the simulated exchange plays.
+    objects
+        Recorded REST bodies (files or folders) that the simulated exchange lists beside its own markets.
     speed
         How fast it plays them: 1 as recorded, 0 as fast as possible.
     detach
         Return when everything is up, instead of watching.
     """
     chosen = choose(env)
-    plan = plan_of(chosen, Options(exchange=exchange, tapes=tape, speed=speed))
+    plan = plan_of(chosen, Options(exchange=exchange, tapes=tape, objects=objects, speed=speed))
     home = Home(chosen.home)
     home.prepare()
     demo = _demo_key(home) if plan.simulator else None

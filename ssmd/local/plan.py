@@ -26,10 +26,11 @@ KEY_PREFIX = "SSMD_KEY_"
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the operator asked for. `speed` and `tapes` are for the simulated exchange."""
+    """What the operator asked for. `speed`, `tapes` and `objects` are for the simulated exchange."""
 
     exchange: Literal["simulated", "live"] = "simulated"
     tapes: tuple[Path, ...] = ()
+    objects: tuple[Path, ...] = ()
     speed: float | None = None
 
 
@@ -142,14 +143,18 @@ def _refuse_options(options: Options, feed: str, *, simulated: bool) -> None:
             f"there is no simulated exchange for the feed {feed!r}",
             "Run: ssmd up --exchange live, or feed: kalshi",
         )
-    if options.tapes and not simulated:
-        raise ConfigError(
-            "--tape is for the simulated exchange, and this environment uses another one",
-            "Remove spec.endpoints or --exchange live, or leave --tape away.",
-        )
+    for option, given in (("--tape", options.tapes), ("--objects", options.objects)):
+        if given and not simulated:
+            raise ConfigError(
+                f"{option} is for the simulated exchange, and this environment uses another one",
+                f"Remove spec.endpoints or --exchange live, or leave {option} away.",
+            )
     for tape in options.tapes:
         if not tape.is_file():
             raise ConfigError(f"tape {tape} does not exist", "Give the path of a recorded .ndjson file.")
+    for path in options.objects:
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist", "Give files or folders of recorded REST bodies (.json, .gz).")
 
 
 def programs(
@@ -192,6 +197,8 @@ def _simulator(plan: Plan, variables: Mapping[str, str], demo: DemoKey | None) -
         command += ["--key-id", demo.key_id, "--public-key", str(demo.public)]
     for tape in plan.options.tapes:
         command += ["--tape", str(tape.absolute())]
+    for path in plan.options.objects:
+        command += ["--objects", str(path.absolute())]
     if plan.options.speed is not None:
         command += ["--speed", str(plan.options.speed)]
     return command

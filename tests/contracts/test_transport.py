@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import nats
 import pytest
 
-from ssmd.middleware.transport.interface import Batch, Delivered, Outgoing, Publisher, Transport, TransportUnavailable
+from ssmd.middleware.transport.interface import (
+    Batch,
+    Consumer,
+    Delivered,
+    Outgoing,
+    Publisher,
+    Transport,
+    TransportUnavailable,
+)
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.middleware.transport.nats import NatsTransport, stream_config
 
@@ -80,12 +88,17 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def drain(transport: Transport, feed: str, amount: int, durable: str = "reader") -> list[Delivered]:
-    consumer = await transport.consumer(feed, durable)
+async def take(consumer: Consumer, amount: int) -> list[Delivered]:
     got: list[Delivered] = []
     async with asyncio.timeout(20):
         while len(got) < amount:
             got += await consumer.fetch(500, 1)
+    return got
+
+
+async def drain(transport: Transport, feed: str, amount: int, durable: str = "reader") -> list[Delivered]:
+    consumer = await transport.consumer(feed, durable)
+    got = await take(consumer, amount)
     await consumer.close()
     return got
 
@@ -104,6 +117,21 @@ async def test_what_is_published_is_consumed_in_order_without_holes(harness: Har
     assert [m.stream_seq for m in got] == list(range(1, 3001))
     assert [m.payload for m in got] == [m.payload for m in messages(feed, 0, 3000)]
     assert got[8].subject == f"{feed}.trade.T1".encode()
+
+
+async def test_looking_for_a_stream_makes_none(harness: Harness) -> None:
+    feed = next(_feeds)
+
+    assert await harness.transport.find_stream(feed) is None
+    assert await harness.transport.find_stream(feed) is None
+    made = await harness.transport.ensure_stream(feed)
+    assert await harness.transport.find_stream(feed) == made
+    harness.down()
+    try:
+        with pytest.raises(TransportUnavailable):
+            await harness.transport.find_stream(feed)
+    finally:
+        harness.up()
 
 
 async def test_a_repeated_message_id_is_stored_once_and_counts_as_acknowledged(harness: Harness) -> None:
@@ -284,7 +312,7 @@ async def test_a_reader_is_told_before_it_gets_the_same_numbers_from_a_stream_ma
     await made_by_hand(nats_broker, stream_config(feed, 1 << 26))
     await publish(transport, feed, 0, 5)
     consumer = await transport.consumer(feed, "reader")
-    assert [message.stream_seq for message in await consumer.fetch(10, 5)] == [1, 2, 3, 4, 5]
+    assert [message.stream_seq for message in await take(consumer, 5)] == [1, 2, 3, 4, 5]
 
     nats_broker.kill()  # while the reader is busy elsewhere
     nats_broker.start()
@@ -300,7 +328,7 @@ async def test_a_reader_is_told_before_it_gets_the_same_numbers_from_a_stream_ma
         with pytest.raises(TransportUnavailable):
             await consumer.fetch(10, 5)
     fresh = await again.consumer(feed, "reader")
-    assert [message.payload for message in await fresh.fetch(10, 5)] == [b"payload 5", b"payload 6", b"payload 7"]
+    assert [message.payload for message in await take(fresh, 3)] == [b"payload 5", b"payload 6", b"payload 7"]
     await transport.close()
     await again.close()
 

@@ -125,6 +125,16 @@ def test_a_tape_and_its_speed_go_to_the_simulator(tmp_path: Path) -> None:
     assert list(command[-4:]) == ["--tape", str(tape), "--speed", "10.0"]
 
 
+def test_recorded_objects_go_to_the_simulator_and_must_exist(tmp_path: Path) -> None:
+    chosen = plan(Options(objects=(tmp_path,)))
+
+    assert list(programs(chosen, Home(tmp_path), None, {}, None)[1].command[-2:]) == ["--objects", str(tmp_path)]
+    with pytest.raises(ConfigError, match="does not exist"):
+        plan(Options(objects=(tmp_path / "no",)))
+    with pytest.raises(ConfigError, match="--objects is for the simulated exchange"):
+        plan(Options(objects=(tmp_path,)), endpoints=ENDPOINTS)
+
+
 def test_secrets_are_seen_by_those_who_need_them_only(tmp_path: Path) -> None:
     variables = {"SSMD_KEY_KALSHI_API_SECRET": "s", "SSMD_KEY_STORE_SECRET_KEY": "t", "PATH": "/bin"}
 

@@ -39,6 +39,11 @@ STORAGES: list[Any] = [
     kinds.LocalStorage(type="local", path="storage"),
     kinds.MemoryStorage(type="memory"),
 ]
+JOURNALS: list[Any] = [
+    kinds.NatsJournal(type="nats", url="nats://127.0.0.1:4222", credentials="$key:broker"),
+    kinds.FileJournal(type="file", path="journal"),
+    kinds.MemoryJournal(type="memory"),
+]
 
 
 def kind_names(union: Any) -> set[str]:
@@ -61,7 +66,24 @@ async def test_every_storage_is_opened(config: kinds.Storage, tmp_path: Path) ->
         assert type(storage).__name__ == type(config).__name__
 
 
+@pytest.mark.parametrize("config", JOURNALS, ids=lambda config: config.type)
+async def test_every_journal_is_opened(config: kinds.Journal, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        journal = factory.open_journal(config, SECRETS, tmp_path, stack)
+
+        assert type(journal).__name__ == type(config).__name__
+
+
+async def test_a_relative_journal_path_is_meant_below_the_home(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        journal = factory.open_journal(kinds.FileJournal(type="file", path="journal"), SECRETS, tmp_path, stack)
+        await journal.create_topic("a.b")
+
+    assert (tmp_path / "journal" / "a.b.jsonl").read_bytes() == b""
+
+
 def test_no_kind_is_forgotten_above() -> None:
+    assert {type(config).__name__ for config in JOURNALS} == kind_names(kinds.Journal)
     assert {type(config).__name__ for config in TRANSPORTS} == kind_names(kinds.Transport)
     assert {type(config).__name__ for config in STORAGES} == kind_names(kinds.Storage)
 
