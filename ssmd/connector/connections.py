@@ -121,7 +121,7 @@ class Connections:
             if current is None or self._successor is not None:
                 continue  # the next connection is opened with what was found
             if self._keys.is_due(found, current.credentials, loop.time()):
-                await self._prepare_successor(found)
+                await self._prepare_successor(current, found)
 
     # -- one after the other ------------------------------------------------------------------------------------
 
@@ -185,16 +185,20 @@ class Connections:
         self._keys.accept(credentials)
         return Connection(link, conversation, credentials, now_ns())
 
-    async def _prepare_successor(self, credentials: Credentials) -> None:
+    async def _prepare_successor(self, current: Connection, credentials: Credentials) -> None:
         now_s = asyncio.get_running_loop().time()
         try:
-            self._successor = await self._open(credentials)
+            successor = await self._open(credentials)
         except ConfigError as error:
             self._keys.refuse(credentials, error, now_s)
         except TransientError as error:
             log.warning("changed key not tried, exchange unavailable", error=error.message)
             self._keys.postpone(credentials, now_s)
         else:
+            if self.current is not current:  # it ended meanwhile: the next one has the changed key anyway
+                successor.link.drop("planned_teardown")
+                return
+            self._successor = successor
             self._relieved.set()
 
     def _take_successor(self) -> Connection | None:

@@ -7,6 +7,7 @@ import pytest
 
 from ssmd.clock import now_ns
 from ssmd.connector import keys
+from ssmd.connector import link as links
 from ssmd.connector.exchange import Credentials, fingerprint
 from ssmd.errors import ConfigError
 from ssmd.feeds.kalshi.signing import sign_headers
@@ -121,6 +122,59 @@ async def test_a_connection_that_is_lost_while_the_new_key_is_wrong_comes_back_w
         assert stack.connector.health()["trouble"] == {}
         await stack.finish()
 
+        result = stack.check()
+        assert not result.findings, result.table()
+
+
+async def test_an_exchange_that_takes_no_second_connection_now_is_asked_again(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "AWAY_AGAIN_S", 0.1)
+    async with capture(tmp_path, store.options()) as stack:
+        start(stack, store)
+        await stack.until(lambda: stack.sent > 1000)
+        stack.simulator.fault("refuse_429", seconds=2.0)
+        store.put("new")
+        before = stack.sent
+        await stack.until(lambda: stack.sent > before + 1500)
+        assert key_ids(stack) == [store.pairs["old"][0]]
+        await stack.until(lambda: key_ids(stack) == [store.pairs["new"][0]])
+        assert len(stack.registry.gaps("kalshi", stack.today)) <= 1
+        before = stack.sent
+        await stack.until(lambda: stack.sent > before + 1000)
+        await stack.finish()
+
+        result = stack.check()
+        assert not result.findings, result.table()
+        assert len(result.ledger) == 2
+
+
+async def test_a_connection_that_is_lost_while_the_second_one_is_opened_is_followed_by_one_not_two(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, slow = links.connect, asyncio.Event()
+
+    async def connect_slowly(url: str, headers: dict[str, str], on_frames: links.OnFrames) -> links.Link:
+        if not slow.is_set() and headers["KALSHI-ACCESS-KEY"] == store.pairs["new"][0]:
+            slow.set()
+            await stack.until(lambda: key_ids(stack) == [store.pairs["new"][0]])  # the reconnect was quicker
+        return await connect(url, headers, on_frames)
+
+    monkeypatch.setattr(links, "connect", connect_slowly)
+    async with capture(tmp_path, store.options()) as stack:
+        start(stack, store)
+        await stack.until(lambda: stack.sent > 1000)
+        store.put("new")
+        await stack.until(slow.is_set)
+        stack.simulator.fault("close")
+        await stack.until(lambda: stack.simulator.state()["connections_total"] == 3)
+        await stack.until(lambda: len(key_ids(stack)) == 1)
+        before = stack.sent
+        await stack.until(lambda: stack.sent > before + 1000)
+        (gap,) = stack.registry.gaps("kalshi", stack.today)
+        await stack.finish()
+
+        assert gap.reason == "connection_lost"
         result = stack.check()
         assert not result.findings, result.table()
 
