@@ -213,7 +213,7 @@ def _described(text: str | None, breaking: list[Difference]) -> str | None:
 def _note_migration(connection: sa.Connection, name: str, old: str, new: str) -> None:
     """Data of the old version has to be made again from raw before it can be read as the new one."""
     v = schema_versions.c
-    ids = dict(connection.execute(sa.select(v.version, v.id).where(v.name == name)).tuples().all())
+    ids = {row.version: row.id for row in connection.execute(sa.select(v.version, v.id).where(v.name == name))}
     row = {"from_version_id": ids[old], "to_version_id": ids[new], "migration_type": "reprocess"}
     connection.execute(sa.insert(schema_migrations).values(row))
 
