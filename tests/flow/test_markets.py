@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssmd.feeds.kalshi.commands import BOOK_CHANNEL
+from ssmd.feeds.kalshi.session import DEFAULT_CHANNELS
 from ssmd.market.events import OrderBookUpdate
 from ssmd.simulator.options import SimulatorOptions
 from tests.flow.stack import Stack, capture
@@ -60,12 +61,14 @@ async def test_what_is_said_of_markets_is_followed_between_two_lists(
         stack.start_connector()
         stack.start_archiver()
         await stack.until(lambda: asked_for(stack) >= open_now(stack))
+        listed = stack.connector._markets.tickers
+        assert listed
         seen = await follow_three_windows(stack)
 
         closed = seen - open_now(stack)
         assert closed
         await stack.until(lambda: not closed & asked_for(stack) and not closed & books(stack), 5)
-        assert len(stack.connector._markets.tickers) <= 6  # what the one list had is given up as well
+        assert not stack.connector._markets.tickers & listed  # what the one list had is given up as well
         await stack.finish()
 
         result = stack.check()
@@ -73,12 +76,14 @@ async def test_what_is_said_of_markets_is_followed_between_two_lists(
         assert result.missing == 0
 
 
-async def test_lists_alone_bring_new_markets_and_take_closed_ones_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("channels", [(BOOK_CHANNEL,), DEFAULT_CHANNELS], ids=["lists-alone", "both"])
+async def test_lists_bring_new_markets_and_take_closed_ones_away_and_what_was_heard_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("ssmd.connector.markets.LIST_EVERY_S", 0.1)
+    monkeypatch.setattr("ssmd.connector.heard.RECORD_EVERY_S", 0.05)  # also what no list has yet
     async with capture(tmp_path, SHORT_LIVES) as stack:
-        stack.channels = (BOOK_CHANNEL,)  # nothing is heard of other markets
+        stack.channels = channels
         stack.start_connector()
         await stack.until(lambda: bool(asked_for(stack)))
         seen = await follow_three_windows(stack)
