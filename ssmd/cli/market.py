@@ -116,7 +116,8 @@ def show(
         return EXIT_DONE
     nested = {**fields.pop("raw", {}), **fields.pop("fields", {})}
     changes = fields.pop("history", None)
-    rows = [{"field": key, "value": value} for key, value in {**fields, **nested}.items()]
+    said = {**fields, **{key: nested[key] for key in sorted(nested) if key not in fields}}
+    rows = [{"field": key, "value": _text(value)} for key, value in said.items()]
     show_rows(rows, {"field": "FIELD", "value": "VALUE"}, as_json=False, empty="")
     if changes is not None:
         print("\nHistory:")
@@ -313,6 +314,13 @@ def _none_found(status: str | None) -> str:
     if status is not None and status not in _STATUSES:
         hint = " " + did_you_mean(status, _STATUSES, f"The exchange's words: {', '.join(_STATUSES)}.")
     return f"no such markets are known.{hint} To ask the exchange: ssmd market sync"
+
+
+def _text(value: object) -> object:
+    """Lists and objects as JSON; everything else as it is."""
+    import msgspec
+
+    return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
 
 
 def _having(rows: Sequence[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:

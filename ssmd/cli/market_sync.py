@@ -9,12 +9,13 @@ from cyclopts import Parameter
 from ssmd.cli.opening import Opener, database_of
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
 from ssmd.cli.output import GOOD, WAITING, mark_line, show_json
-from ssmd.errors import EXIT_DONE, EXIT_FINDINGS
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError
 
 if TYPE_CHECKING:
     from ssmd.registry.database import Database
     from ssmd.secmaster.sync import SyncReport
 
+MAX_URL = 2_000
 COMBOS = "KXMVE"
 """Tickers of multivariate markets begin so; there are thousands a day, and they are synced where they are named."""
 
@@ -79,8 +80,8 @@ async def _rest_address(opener: Opener, feed: str, given: str | None) -> str:
     from ssmd.cli.exchange import endpoints
     from ssmd.local.home import Home
 
-    if given:
-        return given
+    if given is not None:
+        return _checked(given)
     if feed == opener.spec.feed:
         record = Home(opener.chosen.home).read_record()
         if record and record.environment == opener.chosen.environment.name and record.supervisord.alive and record.rest:
@@ -89,6 +90,22 @@ async def _rest_address(opener: Opener, feed: str, given: str | None) -> str:
     from ssmd.clock import day_of, now_ns
 
     return (await asyncio.to_thread(opener.registry().feed_version, feed, day_of(now_ns()))).rest
+
+
+def _checked(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    from ssmd.registry.values import printable
+
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii() and len(url) <= MAX_URL
+    except ValueError:
+        usable = False
+    if not usable:
+        message = f"--rest {printable(url, 80)!r} is no address"
+        raise ConfigError(message, "Write https://host/path, up to and without the resource's path.")
+    return url
 
 
 def _show(report: "SyncReport") -> None:

@@ -31,6 +31,8 @@ FIRST_LOOK_BACK = timedelta(days=2)
 MAX_MARKETS = 1_000_000
 """No exchange has more open markets."""
 
+SHOWN = 3
+
 T = TypeVar("T")
 
 log = structlog.get_logger(component="secmaster")
@@ -190,8 +192,9 @@ def _left_out(malformed: int, result: SyncResult) -> list[str]:
     if malformed:
         found.append(f"{malformed:,} objects of the exchange were left out: they are malformed (the log shows some)")
     if result.left_out:
-        tickers = ", ".join(result.left_out_tickers[:3])
-        found.append(f"{result.left_out:,} objects were left out: their tickers cannot be stored ({tickers}, ...)")
+        tickers = ", ".join(sorted(set(result.left_out_tickers))[:SHOWN])
+        more = ", ..." if result.left_out > SHOWN else ""
+        found.append(f"objects were left out, their tickers cannot be stored: {tickers}{more}")
     return found
 
 
