@@ -81,7 +81,7 @@ def create(
             f"Run: ssmd env create {environment.name} --from {from_}, or change its metadata.name.",
         )
     commit, _ = commit_of(from_)
-    with catalogue(name, env) as environments:
+    with catalogue(name, env, from_) as environments:
         version = environments.create(environment, by=actor(), commit=commit)
     if json:
         show_json(version_row(version))

@@ -43,6 +43,7 @@ def apply_file(file: Path, *, yes: bool, trigger: Trigger, json: bool) -> int:
     show_checks(checks, as_json=False, to_stderr=json)
     error = verdict(chosen, checks, states)
     if error is not None:
+        talk("")
         raise error
     if not yes:
         _ask(file)

@@ -27,7 +27,7 @@ from ssmd.config.values import KeyRef
 from ssmd.config.writing import embedded_secrets
 from ssmd.errors import ConfigError
 from ssmd.feeds.catalogue import open_feed
-from ssmd.keys.state import KeyState, key_states
+from ssmd.keys.state import KeyState, key_states, needed_fields
 from ssmd.keys.stores import standard_stores
 from ssmd.local.home import Home
 from ssmd.nearest import did_you_mean, nearest
@@ -224,7 +224,8 @@ def _key_status(environment: Environment, state: KeyState, now: datetime, *, is_
     if state.status == "not_set" and not state.required:
         return Check(KEYS, f"{said} is not set (optional)", "note")
     if state.status == "not_set":
-        part = f": no value for {', '.join(state.missing_fields)}" if state.missing_fields != state.fields else ""
+        whole = state.missing_fields == needed_fields(environment.spec.keys[state.name])
+        part = "" if whole else f": no value for {', '.join(state.missing_fields)}"
         return Check(KEYS, f"{said} is NOT SET{part}", "refused")
     rotate = f"Run: ssmd key rotate {environment.name} {state.name}"
     if state.status == "expired" and state.expires_at:

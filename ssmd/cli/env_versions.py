@@ -32,22 +32,33 @@ _LIST_COLUMNS = {
 
 
 @contextmanager
-def catalogue(name: str | None, file: Path | None) -> Iterator[EnvironmentCatalogue]:
-    """The environments in the database that is meant: `file`'s, else $SSMD_ENV's, else that of the file called `name`.
+def catalogue(name: str | None, asked: Path | None, described: Path | None = None) -> Iterator[EnvironmentCatalogue]:
+    """The environments in the database that is meant: that of the file `asked` (--env), where one is given.
 
-    Where there is no such file, or its database needs a key that is not set here, the default environment's is asked.
+    Else that of the file that describes the environment; without one, $SSMD_ENV's, or that of the file in
+    environments/ called `name`. Where there is none, or its database needs a key that is not set here, the default
+    environment's is asked.
     """
-    with database_of(_asked(name, file)) as database:
+    with database_of(_meant(name, asked, described)) as database:
         yield EnvironmentCatalogue(database)
 
 
-def _asked(name: str | None, file: Path | None) -> Chosen:
-    if name is None or file is not None or os.environ.get("SSMD_ENV"):
-        return choose(file)
+def _meant(name: str | None, asked: Path | None, described: Path | None) -> Chosen:
+    if asked is not None:
+        return choose(asked)
+    if described is not None:
+        return _usable(choose(described))
+    if name is None or os.environ.get("SSMD_ENV"):
+        return choose(None)
     try:
         named = choose_named(name, None)
     except ConfigError:
         return choose(None)
+    return _usable(named)
+
+
+def _usable(named: Chosen) -> Chosen:
+    """`named`, when the URL of its database is known here; else the default environment."""
     try:
         with database_of(named):
             return named
