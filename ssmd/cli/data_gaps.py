@@ -110,7 +110,7 @@ async def _ask(chosen: Chosen, feed: str, first: date, last: date) -> _Asked:
         try:
             require_name(feed)
             bucket = opener.spec.middleware.storage.buckets.raw
-            objects = await gap_objects(opener.storage(), bucket, feed, first, last, rows or (), day_of(now_ns()))
+            objects = await gap_objects(opener.storage(), bucket, feed, first, last, rows, day_of(now_ns()))
         except TransientError as error:
             away.append(f"{error}\n  The archive's objects are not shown, and nothing is compared.")
     return _Asked(objects, rows, away)

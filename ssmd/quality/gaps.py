@@ -3,7 +3,7 @@
 Each gap is written twice, so that one survives the loss of the other. Nothing is repaired here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 import msgspec
@@ -63,13 +63,16 @@ def gap_rows(registry: Registry, feed: str, first: date, last: date) -> list[Gap
 
 
 async def gap_objects(
-    storage: Storage, bucket: str, feed: str, first: date, last: date, rows: Iterable[Gap], today: date
+    storage: Storage, bucket: str, feed: str, first: date, last: date, rows: Sequence[Gap] | None, today: date
 ) -> GapObjects:
-    """The gaps of the archive that touch the days; of `rows`, those that ended later are looked for, too."""
+    """The gaps of the archive that touch the days; of `rows`, those that ended later are looked for, too.
+
+    StorageUnavailable when the storage is away, also where a listing would only be empty.
+    """
     span = (last - first).days
     days = {first + timedelta(days=n) for n in range(span + 1)}
     days |= {day for n in range(LATER_DAYS) if (day := last + timedelta(days=n + 1)) <= today}
-    days |= {day_of(row.to_ns) for row in rows}
+    days |= {day_of(row.to_ns) for row in rows or ()}
     gaps: dict[str, Gap] = {}
     unreadable: dict[str, str] = {}
     start_ns, end_ns = day_bounds(first)[0], day_bounds(last)[1]
@@ -84,6 +87,8 @@ async def gap_objects(
                 continue
             if touches(gap, start_ns, end_ns):
                 gaps[entry.key] = gap
+    if not gaps and not unreadable and (rows is None or rows):
+        await storage.ping()  # nothing at all: is it empty, or not there?
     return GapObjects(gaps, unreadable)
 
 
