@@ -67,6 +67,9 @@ class Table:
         self.version = 0
         """Counts changes of recorded objects."""
 
+    def __len__(self) -> int:
+        return len(self._recorded) + len(self._live())
+
     def get(self, name: str) -> Row | None:
         """The object of that name, None when the exchange has none."""
         if name in self._recorded:
@@ -223,9 +226,9 @@ class Listing:
         return left != 0
 
     def counts(self) -> dict[str, object]:
-        """For the state page."""
+        """How many objects of each kind there are, and how many list answers are still to be empty (-1: all)."""
         tables = {"series": self.series_table, "events": self.event_table, "markets": self.market_table}
-        return {kind: sum(1 for _ in table.rows()) for kind, table in tables.items()} | {"hidden": dict(self.hidden)}
+        return {kind: len(table) for kind, table in tables.items()} | {"hidden": dict(self.hidden)}
 
 
 def _by_event(markets: Iterable[Row]) -> Mapping[str, list[Row]]:

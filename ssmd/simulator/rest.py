@@ -51,6 +51,7 @@ def make_application(exchange: Exchange) -> web.Application:
         app.router.add_get(path, _handler(make))
     app.router.add_post("/_simulator/fault", _fault(exchange))
     app.router.add_post("/_simulator/markets", _changes(exchange))
+    app.router.add_get("/_simulator/markets", _handler(lambda _: exchange.source.counts()))
     app.router.add_get("/_simulator/state", _handler(lambda _: exchange.state()))
     return app
 

@@ -110,7 +110,6 @@ class Simulator:
             "connections_total": self._count,
             "frames": self._frames_gone + sum(connection.sent for connection in self.connections),
             "source": self.source.progress(),
-            "listed": self.source.counts(),
             "faults_active": self.faults.active(),
             "faults": msgspec.to_builtins(self.faults.history),
         }

@@ -51,6 +51,7 @@ def test_it_refuses_the_world_and_files_that_are_not_there() -> None:
         (("--host", "0.0.0.0"), "loopback"),
         (("--tape", "no-such-tape"), "no-such-tape"),
         (("--public-key", "no-such-key"), "no-such-key"),
+        (("--objects", "no-such-folder"), "no-such-folder"),
     ):
         process = start("--port", "0", *arguments)
         out, err = process.communicate(timeout=20)
