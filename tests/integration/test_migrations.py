@@ -1,5 +1,6 @@
 """sql/ on a real PostgreSQL: what it creates equals what the code knows, repeats do no harm, errors say what to do."""
 
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from ssmd.errors import ConfigError, DataError, FatalError
 from ssmd.registry import db, tables
 from ssmd.registry.interface import RegistryUnavailable
 from ssmd.registry.postgres import PostgresRegistry, prepare_database
+from ssmd.registry.values import issue_type_of
 from ssmd.resources import resource
 from tests.databases import Database, database_server
 from tests.servers import free_port
@@ -123,6 +125,8 @@ def test_bootstrap_leaves_an_operators_changes_alone(postgres: Database) -> None
         "INSERT INTO data_gaps (feed_id, connection, from_ns, to_ns, reason) VALUES (1, 'c', 1, 2, 'boredom')",
         "INSERT INTO data_gaps (feed_id, connection, from_ns, to_ns, reason) "
         "VALUES (1, 'c', 1, 2, 'silence'), (1, 'c', 1, 3, 'silence')",
+        "INSERT INTO data_quality_issues (feed_id, day, data_type, issue_type, severity) "
+        "VALUES (1, '2026-11-22', 'raw', 'bad_luck', 'error')",
         "INSERT INTO markets (feed_id, ticker) VALUES (1, '')",
         "INSERT INTO markets (feed_id, ticker) VALUES (1, 'A'), (1, 'A')",
         "UPDATE feed_versions SET effective_to = '2000-01-01'",
@@ -190,6 +194,36 @@ def test_a_broken_migration_is_named_and_leaves_nothing_behind(
     with pytest.raises(FatalError, match="syntax error"):
         db.migrate(postgres.url("broken"))
     assert postgres.run("SELECT count(*) FROM pg_tables WHERE tablename = 'good'", "broken") == [(0,)]
+
+
+def test_issues_of_before_get_the_design_s_words_as_new_ones_do(
+    postgres: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.url("issues_of_before")
+    files = sorted(resource("sql").glob("*.sql"))
+    before = [file for file in files if file.name < "20261122000008"]
+    for file in before:
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(db, "resource", lambda name: tmp_path)
+    db.migrate(url)
+    words = (
+        "invalid_json", "no_type", "shape_drift", "bad_price", "sequence_repeat", "sequence_reset", "sequence_late",
+        "sequence_restart", "stale_delta", "wrong_sid", "negative_size", "crossed_book", "unknown_market",
+        "exchange_error", "decoder_failed", "mapper_failed", "not_published_spool_full", "spool_torn", "stream_gap",
+        "stream_rewound", "malformed_message", "bad_ticker",
+    )  # fmt: skip
+    postgres.run("INSERT INTO feeds (name, feed_type) VALUES ('kalshi', 'websocket')", "issues_of_before")
+    rows = ", ".join(f"(1, '2026-11-22', 'raw', '{word}', 'warning', {n})" for n, word in enumerate(words))
+    postgres.run(
+        f"INSERT INTO data_quality_issues (feed_id, day, data_type, issue_type, severity, count) VALUES {rows}",
+        "issues_of_before",
+    )
+
+    shutil.copy(next(file for file in files if file.name.startswith("20261122000008")), tmp_path)
+    db.migrate(url)
+
+    found = postgres.run("SELECT detail, issue_type FROM data_quality_issues ORDER BY count", "issues_of_before")
+    assert found == [(word, issue_type_of(word)) for word in words]
 
 
 def test_a_value_that_the_database_refuses_is_a_data_error_without_the_value(postgres: Database) -> None:
