@@ -23,10 +23,12 @@ from ssmd.market.subjects import stream_name
 from ssmd.registry.database import Database
 from ssmd.registry.survey import Survey, built_in, survey
 
-LIMIT_S = 3.5
+LIMIT_S = 3.0
 """Seconds after which a server that has not answered is called away."""
 _REACH_S = 2.0
 _PROBE = "_ssmd/validate/"  # a prefix under which nothing lies: listing it proves access, whatever the bucket holds
+_REFUSALS = ("has no such bucket", "refuses the credentials")  # a store that answers, and says no
+_MAX_WHY = 160
 
 T = TypeVar("T")
 
@@ -117,7 +119,8 @@ def _fix(host: str | None, setting: str) -> str:
 
 
 def _why(error: SsmdError) -> str:
-    return " ".join(error.message.split())
+    text = " ".join(error.message.split())
+    return text if len(text) <= _MAX_WHY else text[: _MAX_WHY - 1] + "…"
 
 
 def _unset(what: str, key: str, site: Site) -> list[Check]:
@@ -212,8 +215,7 @@ async def _check_bucket(site: Site, bucket: str) -> Check:
                 await storage.replace(bucket, key, b"ssmd\n")
                 await storage.delete(bucket, key)
     except SsmdError as error:
-        # it accepts connections: what it answers is for a person to correct
-        severity: Severity = "unavailable" if "no answer in time" in error.message else "refused"
+        severity: Severity = "refused" if any(words in error.message for words in _REFUSALS) else "unavailable"
         return _line(f"Storage bucket '{bucket}' is NOT accessible: {_why(error)}", severity, error.hint)
     return _line(f"Storage bucket '{bucket}' accessible")
 

@@ -314,7 +314,8 @@ def test_a_password_in_the_file_reaches_no_table(site: Site, capsys: Output) -> 
          "✗ Feed 'kalshi' has no version that holds today"),
         ("UPDATE feed_versions SET secret_ref = 'sealed-secret/kalshi-creds'", {}, 0,
          "○ Secret 'sealed-secret/kalshi-creds' is not known to the registry"),
-        ("SELECT 1", {"spec.middleware.storage.path": "/dev/null/x"}, 7, "✗ Storage folder '/dev/null/x' is NOT writable"),
+        ("SELECT 1", {"spec.middleware.storage.path": "/dev/null/x"}, 7,
+         "✗ Storage folder '/dev/null/x' is NOT writable"),
     ],
 )  # fmt: skip
 def test_what_the_registry_or_the_machine_refuses_is_a_line_and_an_exit_code(
@@ -358,10 +359,13 @@ def test_servers_that_are_away_are_lines_within_five_seconds(site: Site, capsys:
                 "spec.database": {"url": f"postgresql+psycopg2://u:planted-in-url@127.0.0.1:{port}/ssmd"},
                 "spec.middleware.transport.url": f"nats://127.0.0.1:{port}",
                 "spec.middleware.journal.url": f"nats://127.0.0.1:{gone}",
-                "spec.middleware.storage": {"type": "s3", "endpoint": f"http://127.0.0.1:{port}"},
+                "spec.keys.storage": {"type": "storage", "fields": ["access_key", "secret_key"]},
+                "spec.middleware.storage": {
+                    "type": "s3", "endpoint": f"http://127.0.0.1:{port}", "credentials": "$key:storage"
+                },
                 "spec.middleware.cache": {"type": "redis", "url": "redis://nobody.invalid:6379"},
             }
-        )
+        )  # fmt: skip
         began = time.monotonic()
         code = main(["env", "validate", file])
         took = time.monotonic() - began

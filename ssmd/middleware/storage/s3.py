@@ -169,10 +169,7 @@ class S3Storage:
             yield
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
-                raise StorageUnavailable(
-                    f"{doing} failed: {where} has no such bucket",
-                    "Create the bucket, or correct spec.middleware.storage.buckets.",
-                ) from error
+                raise _no_bucket(doing, where) from error
             raise ObjectMissing(f"{doing} failed: {where} has no such object") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise StorageUnavailable(
@@ -180,10 +177,18 @@ class S3Storage:
                 "Run: ssmd key set ENVIRONMENT storage (or set SSMD_KEY_STORAGE_…)",
             ) from error
         except (BaseError, OSError) as error:
+            if "NoSuchBucket" in str(error):  # a listing
+                raise _no_bucket(doing, where) from error
             raise StorageUnavailable(
                 f"{doing} failed: {where} did not do it ({_short(error)})",
                 "Check that the store runs and that spec.middleware.storage.endpoint is right.",
             ) from error
+
+
+def _no_bucket(doing: str, where: str) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"{doing} failed: {where} has no such bucket", "Create the bucket, or correct spec.middleware.storage.buckets."
+    )
 
 
 def _short(error: BaseException) -> str:
