@@ -30,7 +30,8 @@ class Heard:
         self._registry = registry
         self._heard: set[str] = set()
         self._unrecorded: dict[str, None] = {}
-        self._asked_ns: dict[str, int] = {}
+        self._requested: frozenset[str] = frozenset()
+        self._waiting: dict[str, int] = {}  # asked for and not heard: since when
         self._silent: set[str] = set()
         self.never = 0
         """Markets asked for since more than 60 s from which no event ever came."""
@@ -39,26 +40,29 @@ class Heard:
         """The registry knows these now; before, what was heard of them could not be written down."""
         self._unrecorded.update(dict.fromkeys(tickers & self._heard))
 
-    def measure(self, requested: AbstractSet[str], now: int) -> None:
+    def measure(self, requested: frozenset[str], now: int) -> None:
         """Take in what was heard, and compare it with what is asked for now; call about once a second."""
         self._take(requested)
-        asked = self._asked_ns
-        for ticker in asked.keys() - requested:
-            del asked[ticker]
-        for ticker in requested - asked.keys():
-            asked[ticker] = now
-        silent = {ticker for ticker in requested - self._heard if now - asked[ticker] > PATIENCE_NS}
+        if requested != self._requested:
+            for ticker in self._requested - requested:
+                self._waiting.pop(ticker, None)
+            for ticker in requested - self._requested:
+                if ticker not in self._heard:
+                    self._waiting[ticker] = now
+            self._requested = requested
+        silent = {ticker for ticker, asked_ns in self._waiting.items() if now - asked_ns > PATIENCE_NS}
         if silent - self._silent:
             log.warning("markets never heard", count=len(silent), first=sorted(silent)[:_SHOWN])
         self._silent, self.never = silent, len(silent)
         metrics.CONNECTOR_NEVER_HEARD.labels(self._feed).set(self.never)
 
-    def _take(self, requested: AbstractSet[str]) -> None:
+    def _take(self, requested: frozenset[str]) -> None:
         new, self._pipeline.newly_heard = self._pipeline.newly_heard, []
         for ticker in new:
             if ticker not in self._heard:
                 self._heard.add(ticker)
                 self._unrecorded[ticker] = None
+                self._waiting.pop(ticker, None)
         if len(self._heard) > MAX_KEPT:
             self._heard &= requested
             self._pipeline.note_again()  # should one that is forgotten here be asked for again
