@@ -1,6 +1,7 @@
 """The root command: what there is, and what an error becomes for the person or the scheduler who called."""
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -16,6 +17,7 @@ from ssmd.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, SsmdError
 from ssmd.logs import load_when_needed
 
 EXIT_INTERRUPTED = 130
+_MAX_SAID = 300
 GC_THRESHOLD = 50_000
 """New objects after which the collector looks for garbage; Python's own 700 is for small programs."""
 
@@ -32,7 +34,7 @@ COMMANDS = (
         "Start a connector for chosen symbols, checked against the registry first.",
     ),
     ("key", "ssmd.cli.key:app", "The secrets of an environment: set, rotate, verify; values are never shown."),
-    ("env", "ssmd.cli.env:app", "Environment files."),
+    ("env", "ssmd.cli.env:app", "Environments: check files, deploy them, ask what was deployed when."),
     ("feed", "ssmd.cli.feed:app", "Exchanges the registry knows, and how each is reached on a day."),
     ("schema", "ssmd.cli.schema:app", "Layouts of normalized data, compared before a new one is registered."),
     ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, quality, verification, compaction."),
@@ -91,6 +93,10 @@ def main(arguments: Sequence[str]) -> int:
         # The reader (head, less) has seen enough; Python would complain once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return _bug(error)
+        return _say(error, f"the file name {str(error.filename)[:80]!r}… is too long", EXIT_CONFIG)
     except Exception as error:  # noqa: BLE001 the last line: no traceback reaches a user
         return _bug(error)
 
@@ -125,9 +131,13 @@ def without_secrets(text: str, arguments: Sequence[str]) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """A message as it may be written: whatever it quotes, no terminal obeys it and it has its own lines only."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "·" for letter in text)
+
+
 def _say(error: BaseException, text: str, code: int) -> int:
-    # Whatever a message quotes, it must be possible to write it, and no terminal may obey it.
-    sys.stderr.write(f"{text.encode(errors='backslashreplace').decode()}\n")
+    sys.stderr.write(f"{printable(text)}\n")
     _debug(error)
     return code
 
@@ -139,7 +149,7 @@ def _bug(error: BaseException) -> int:
     path = Path(os.environ.get("SSMD_HOME") or ".ssmd").absolute() / "log" / "bug.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        with path.open("a", errors="backslashreplace") as file:
             file.write(
                 f"{iso(now_ns())} ssmd {__version__} {without_secrets(' '.join(arguments), arguments)}\n{story}\n"
             )
@@ -147,6 +157,7 @@ def _bug(error: BaseException) -> int:
     except OSError:
         where = "run it again with SSMD_DEBUG=1 for the traceback"
     said = without_secrets(f"{type(error).__name__}: {error}", arguments)
+    said = printable(" ".join(said.split())[:_MAX_SAID])
     sys.stderr.write(f"This is a bug in ssmd: {said}; {where}\n")
     _debug(error)
     return EXIT_BUG
