@@ -111,6 +111,10 @@ class Registry:
         """End the server."""
         self._server.stop()
 
+    def fresh(self) -> str:
+        """The URL of a new database."""
+        return self._server.fresh()
+
     def laps(self, markets: int) -> dict[str, Lap]:
         """A new listing, the same again, one with a tenth changed; and the limit."""
         url = self._server.fresh()

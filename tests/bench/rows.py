@@ -9,12 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import archiver, connector, gateway, latency, markets, normalizer, startup
+from tests.bench import archiver, connector, gateway, latency, listing, markets, normalizer, startup
 from tests.bench.backfill import RawDay
 from tests.bench.broker import Broker, broker
 from tests.bench.frames import Tape
 from tests.bench.latency import Ages, Chain
 from tests.bench.limit import Limit
+from tests.bench.markets import Registry
 from tests.bench.measure import Lap, Line, at_least, at_most, interleave, measured, rates, savings
 
 PAYLOAD_BYTES = 176
@@ -204,6 +205,7 @@ class Bench:
         registry = markets.Registry(self.new_folder())
         try:
             rounds = [registry.laps(self.scale.markets) for _ in range(self.scale.rounds)]
+            wholes = self._listings(registry)
         finally:
             registry.close()
         limit, new, same, tenth = ([each[name] for each in rounds] for name in ("limit", "new", "same", "tenth"))
@@ -212,7 +214,25 @@ class Bench:
             measured("security master", f"limit: plain COPY of the rows of {self.scale.markets:,} markets", limit),
             *(measured("", f"ssmd: sync in one transaction, {what}", laps) for what, laps in said.items()),
             *(at_least("", what, "≥ 25 % of COPY", 0.25, rates(laps, limit), "{:.0%}") for what, laps in said.items()),
+            *(
+                measured(
+                    "", f"ssmd market sync, HTTP and journal included, {what}", [each[name].lap for each in wholes]
+                )
+                for what, name in zip(said, ("new", "same", "tenth"), strict=True)
+            ),
+            Line(
+                "", "most memory of such a sync", value=f"{max(w.peak_mib for e in wholes for w in e.values()):.0f} MiB"
+            ),
         ]
+
+    def _listings(self, registry: Registry) -> list[dict[str, listing.Whole]]:
+        """Whole syncs from an exchange on the loopback, told to a journal in NATS."""
+        found = []
+        with listing.exchange(self.scale.markets) as url:
+            for _ in range(self.scale.rounds):
+                with broker(self.new_folder()) as server:
+                    found.append(listing.laps(self.scale.markets, url, registry.fresh(), server.url))
+        return found
 
     async def startup(self) -> list[Line]:
         """`ssmd --help`."""
