@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -362,6 +362,109 @@ def test_hostile_market_text_is_stored_without_harm(registry: Registry) -> None:
     assert registry.upsert_markets("kalshi", [hostile]) == 0
     with pytest.raises(DataError, match="longer than 128"):
         registry.upsert_markets("kalshi", [market("K" * 129)])
+
+
+def test_what_trading_changes_alone_is_no_change(registry: Registry) -> None:
+    volatile = frozenset({"last_price", "updated_time"})
+
+    def traded(price: str, **changes: Any) -> Market:
+        raw = {"ticker": "KXA", "last_price": price, "strike": 5}
+        return market("KXA", **{"raw": raw, **changes})
+
+    assert registry.upsert_markets("kalshi", [traded("0.1")], volatile) == 1
+    later = traded("0.9", updated_time="2026-11-22T18:50:00Z")
+    assert registry.upsert_markets("kalshi", [later], volatile) == 0
+    kept = registry.market("kalshi", "KXA")
+    assert kept == traded("0.1", updated_time="2026-11-22T18:50:00Z")
+    strike = traded("0.9", raw={"ticker": "KXA", "last_price": "0.9", "strike": 6})
+    assert registry.upsert_markets("kalshi", [strike], volatile) == 1
+    assert registry.upsert_markets("kalshi", [strike], volatile) == 0
+    found = registry.market("kalshi", "KXA")
+    assert found is not None
+    assert (found.raw["strike"], found.updated_time) == (6, "2026-11-22T18:50:00Z")
+
+
+def test_series_and_category_stay_when_an_answer_does_not_tell_them(registry: Registry) -> None:
+    registry.upsert_markets("kalshi", [market("KXA", series_ticker="KX", category="Crypto")])
+    assert registry.upsert_markets("kalshi", [market("KXA")]) == 0
+    found = registry.market("kalshi", "KXA")
+    assert found == market("KXA", series_ticker="KX", category="Crypto")
+    assert registry.upsert_markets("kalshi", [market("KXA", category="Politics")]) == 1
+    found = registry.market("kalshi", "KXA")
+    assert found == market("KXA", series_ticker="KX", category="Politics")
+
+
+FINAL = {"result": "yes", "settlement_value": "1.0000", "settled_at": "2026-11-22T19:00:08Z"}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [
+        ({}, {"status": "determined", "result": "no"}, {"result": "no"}),
+        ({"status": "finalized", **FINAL}, {"status": "closed"}, FINAL),
+        ({"status": "finalized", **FINAL}, {"status": "amended", "result": "no", "settlement_value": "0.0000"}, FINAL),
+        ({"status": "determined", "result": "no"}, {"status": "finalized", **FINAL}, FINAL),
+        ({"status": "determined", "result": "no"}, {"status": "determined", "result": "yes"}, {"result": "no"}),
+        ({"status": "determined", "result": "no"}, {"status": "amended", "result": "yes"}, {"result": "yes"}),
+        ({"status": "determined", "result": "yes"}, {"status": "disputed", **FINAL}, FINAL),
+        (
+            {"status": "determined", **FINAL},
+            {"status": "finalized", "result": "yes", "settled_at": "2026-11-22T19:05:00Z"},
+            {**FINAL, "settled_at": "2026-11-22T19:05:00Z"},
+        ),
+    ],
+)
+def test_a_settlement_changes_by_better_evidence_only(
+    registry: Registry, first: dict[str, Any], then: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    registry.upsert_markets("kalshi", [market("KXA", **first)])
+    registry.upsert_markets("kalshi", [market("KXA", **then)])
+    assert registry.market("kalshi", "KXA") == market("KXA", **{**then, **kept})
+    assert registry.upsert_markets("kalshi", [market("KXA", **then)]) == 0
+
+
+def test_a_market_that_was_corrected_is_held_against_what_it_was_before(registry: Registry) -> None:
+    registry.upsert_markets("kalshi", [market("KXA", status="determined", result="no")])
+    registry.upsert_markets("kalshi", [market("KXA", status="finalized", **FINAL)])
+    registry.upsert_markets("kalshi", [market("KXA", status="amended", result="no")])
+    assert registry.market("kalshi", "KXA") == market("KXA", status="amended", **FINAL)
+
+
+def test_markets_never_heard_are_active_ones_without_a_frame(registry: Registry) -> None:
+    at = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+    registry.upsert_markets("kalshi", [market(t) for t in ("KXC", "KXA", "KXB")] + [market("KXD", status="closed")])
+    assert [m.ticker for m in registry.never_heard("kalshi")] == ["KXA", "KXB", "KXC"]
+    registry.record_heard("kalshi", ["KXB", "KX-UNKNOWN", "KXB", "nul\x00"], at)
+    registry.record_heard("kalshi", [], at)
+    assert registry.never_heard("kalshi") == [market("KXA"), market("KXC")]
+    assert [m.ticker for m in registry.never_heard("kalshi", limit=1)] == ["KXA"]
+    registry.record_heard("kalshi", ["KXA", "KXB", "KXC"], at - timedelta(hours=1))
+    registry.record_heard("kalshi", ["KXA", "KXB", "KXC"], at + timedelta(seconds=59))
+    assert registry.never_heard("kalshi") == []
+    with pytest.raises(ConfigError, match="no feed"):
+        registry.record_heard("nofeed", ["KXA"], at)
+
+
+def test_connectors_that_hear_the_same_markets_at_once_do_not_wait_for_ever(registry: Registry) -> None:
+    tickers = [f"KX-{n:03d}" for n in range(300)]
+    registry.upsert_markets("kalshi", [market(t) for t in tickers])
+    start = datetime(2026, 11, 22, tzinfo=UTC)
+    failures: list[BaseException] = []
+
+    def hear(order: int) -> None:
+        try:
+            for minute in range(5):
+                registry.record_heard("kalshi", tickers[::order], start + timedelta(minutes=2 * minute))
+        except BaseException as error:  # noqa: BLE001  (reported below, in the test's own thread)
+            failures.append(error)
+
+    threads = [threading.Thread(target=hear, args=(order,)) for order in (1, -1, 1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert registry.never_heard("kalshi") == []
 
 
 def test_five_thousand_markets_go_in_at_once(registry: Registry) -> None:

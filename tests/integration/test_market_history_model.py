@@ -281,7 +281,7 @@ def test_history_answers_as_a_model_that_keeps_every_snapshot(postgres: Server) 
         pass
 
     OfThisDatabase.url = url
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         OfThisDatabase,
         settings=settings(
             max_examples=25, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
