@@ -429,11 +429,11 @@ def test_a_market_that_is_heard_all_the_time_is_written_once_a_minute(url: str, 
     registry = PostgresRegistry(url)
     registry.upsert_markets(FEED, [market("A"), market("B")], VOLATILE)
     start = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    heard = "SELECT ticker, first_heard_at, last_heard_at FROM market_coverage JOIN markets m ON m.id = market_id ORDER BY 1"
+    heard = "SELECT first_heard_at, last_heard_at FROM market_coverage"
 
     def after(seconds: int) -> list[Any]:
         registry.record_heard(FEED, ["A"], start + timedelta(seconds=seconds))
-        return [((first - start).seconds, (last - start).seconds) for _, first, last in rows(database, heard)]
+        return [((first - start).seconds, (last - start).seconds) for first, last in rows(database, heard)]
 
     assert after(0) == [(0, 0)]
     versions = rows(database, "SELECT xmin FROM market_coverage")
