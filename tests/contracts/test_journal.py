@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import AsyncIterator
 from itertools import count
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -252,9 +253,10 @@ async def test_appends_side_by_side_all_arrive(journal: Journal, topic: str) -> 
 # -- files --------------------------------------------------------------------------------------------------------
 
 
-def _append_many(folder: Path, name: str, who: int) -> None:
+def _append_many(folder: Path, name: str, who: int, together: Barrier) -> None:
     async def work() -> None:
         journal = FileJournal(folder)
+        together.wait(60)
         for start in range(0, 200, 10):
             await journal.append_all(
                 name, [NewEntry(f"{who}", f"shared-{n}", b"%d" % n) for n in range(start, start + 5)]
@@ -268,7 +270,8 @@ async def test_processes_that_append_to_the_same_file_lose_and_repeat_nothing(tm
     journal = FileJournal(tmp_path)
     await journal.create_topic("t")
     spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=_append_many, args=(tmp_path, "t", who)) for who in range(3)]
+    together = spawn.Barrier(3)
+    writers = [spawn.Process(target=_append_many, args=(tmp_path, "t", who, together)) for who in range(3)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -289,7 +292,7 @@ async def test_a_line_torn_by_a_crash_is_neither_read_nor_kept(tmp_path: Path) -
     await journal.append_all("t", batch(0, 3))
     file = tmp_path / "t.jsonl"
     whole = file.read_bytes()
-    file.write_bytes(whole + b'{"sequence":4,"time_ns":17900000000000000')
+    file.write_bytes(whole + b'{"sequence":4,"time_ns":1790000000000000000,"key":"' + b"torn" * 2_000)
 
     again = FileJournal(tmp_path)
     assert [e.sequence for e in await all_of(again, "t")] == [1, 2, 3]
@@ -300,6 +303,7 @@ async def test_a_line_torn_by_a_crash_is_neither_read_nor_kept(tmp_path: Path) -
     assert [line["event"] for line in logs] == ["torn entry removed"]
     assert [e.sequence for e in await all_of(journal, "t")] == [1, 2, 3, 4]
     assert file.read_bytes().startswith(whole + b'{"sequence":4,')
+    assert file.read_bytes().endswith(b"}\n")
 
 
 @pytest.mark.parametrize("cut", [1, 5_000])
