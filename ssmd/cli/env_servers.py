@@ -1,19 +1,17 @@
 """Do the servers of an environment answer? Each look is bounded in time, writes nothing and waits for no other."""
 
 import asyncio
-import contextlib
 import os
-import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ssmd.cli.env_report import ENVIRONMENT, Check, Severity
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen
+from ssmd.cli.reaching import LIMIT_S, aside, reach
 from ssmd.clock import day_of, now_ns
 from ssmd.config import middleware as kinds
 from ssmd.config.values import KeyRef, masked
@@ -23,14 +21,9 @@ from ssmd.market.subjects import stream_name
 from ssmd.registry.database import Database
 from ssmd.registry.survey import Survey, built_in, survey
 
-LIMIT_S = 3.0
-"""Seconds after which a server that has not answered is called away."""
-_REACH_S = 2.0
 _PROBE = "_ssmd/validate/"  # a prefix under which nothing lies: listing it proves access, whatever the bucket holds
 _REFUSALS = ("has no such bucket", "refuses the credentials")  # a store that answers, and says no
 _MAX_WHY = 160
-
-T = TypeVar("T")
 
 
 class Site(NamedTuple):
@@ -55,42 +48,6 @@ class Site(NamedTuple):
         """As `blocked`; the credentials of an optional key without a value are simply not used."""
         name = self.blocked(credentials)
         return name if name and self.unset[name] else ""
-
-
-async def aside(function: Callable[[], T], limit_s: float = LIMIT_S) -> T:
-    """A blocking call in a thread that nobody waits for when its time is over; TimeoutError then."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: Exception | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(result)  # type: ignore[arg-type]
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = function()
-        except Exception as caught:  # noqa: BLE001 handed to whoever awaits
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody is interested any more
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, daemon=True).start()
-    async with asyncio.timeout(limit_s):
-        return await answer
-
-
-async def reach(host: str, port: int) -> None:
-    """Return when something accepts connections there; Unavailable otherwise. (Names are looked up in time, too.)"""
-    try:
-        await aside(lambda: socket.create_connection((host, port), timeout=_REACH_S).close(), _REACH_S + 0.2)
-    except (OSError, UnicodeError) as error:
-        why = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", "") or str(error)
-        raise Unavailable(f"{host}:{port}: {why}") from error
 
 
 @asynccontextmanager
@@ -125,7 +82,7 @@ def _why(error: SsmdError) -> str:
 
 def _unset(what: str, key: str, site: Site) -> list[Check]:
     """What cannot be looked at, for want of a key that has its own line (or, an optional one, should have a value)."""
-    text = f"{what} not looked at: its key '{key}' is not set"
+    text = f"{what} not looked at: its key '{key}' has no value here"
     if site.unset[key]:
         return [_line(text, "note")]
     return [_line(text, "refused", f"Run: ssmd key set {site.chosen.environment.name} {key}")]
@@ -334,8 +291,9 @@ async def check_stream(site: Site) -> list[Check]:
 
 
 async def _reach_nats(url: str) -> None:
+    """A server that never greets would keep its client waiting (one that wants TLS first does not greet)."""
     parts = urlsplit(url)
-    await reach(parts.hostname or "", parts.port or 4222)
+    await reach(parts.hostname or "", parts.port or 4222, b"" if parts.scheme == "tls" else b"INFO")
 
 
 def _host_of(config: kinds.Transport | kinds.Journal) -> str | None:

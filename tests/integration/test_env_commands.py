@@ -279,6 +279,60 @@ async def _journal(url: str, topic: str) -> list[bytes]:
         await journal.close()
 
 
+HOSTILE = (
+    "x'; DROP TABLE environments; --",
+    "$(reboot)",
+    "a\nb",
+    "\x1b[31mred",
+    "nul\0",
+    "\udcff",
+    "x" * 10_000,
+    "",
+    "-x",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:12]))
+def test_a_hostile_argument_is_an_error_of_short_lines(site: Site, text: str, capsys: Output) -> None:
+    env, file = ["--env", str(site.file)], str(site.file)
+    commands = [
+        ["env", "create", text, "--from", file, *env],
+        ["env", "show", text, *env],
+        ["env", "show", "local", "--as-of", text, *env],
+        ["env", "show", "local", "--version", text, *env],
+        ["env", "diff", text, *env],
+        ["env", "diff", "local", "--v1", text, *env],
+        ["env", "history", text, *env],
+        ["env", "apply", file, "--trigger", text],
+    ]
+    for command in commands:
+        assert main(command) == 2, command
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "Traceback" not in said.err
+        assert all(line.isprintable() and len(line) < 300 for line in said.err.splitlines()), said.err
+    assert site.run("SELECT count(*) FROM environments WHERE name NOT IN ('local', 'test', 'kalshi-prod')") == [(0,)]
+
+
+def test_an_environment_whose_own_database_is_not_known_here_is_kept_in_the_default_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """The design's own command, `ssmd env create kalshi-prod --from environments/kalshi.yaml`."""
+    monkeypatch.setenv("SSMD_ENV", str(site.file))
+    shipped = Path(__file__).parents[2] / "environments" / "kalshi.yaml"
+
+    assert main(["env", "create", "kalshi-prod", "--from", str(shipped)]) == 0
+
+    said = capsys.readouterr()
+    assert "asking the database of small: the key 'postgres' has no value for 'host'" in said.err
+    assert main(["env", "show", "kalshi-prod"]) == 0
+    assert "name: kalshi-prod" in capsys.readouterr().out
+    assert main(["env", "apply", str(shipped), "--yes"]) == 3
+    assert (
+        "Error: Required key 'postgres' is not set.\nRun: ssmd key set kalshi-prod postgres" in capsys.readouterr().err
+    )
+
+
 def test_a_password_in_the_file_reaches_no_table(site: Site, capsys: Output) -> None:
     url = site.data["spec"]["database"]["url"].replace("postgres@", "postgres:planted-in-url@")
     file = site.write({"spec.database": {"url": url}})

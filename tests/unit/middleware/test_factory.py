@@ -14,6 +14,7 @@ from ssmd.middleware import factory
 KEYS = {
     "$key:broker": {"username": "me@x", "password": "p/w", "url": "nats://10.0.0.1:4222"},
     "$key:half": {"username": "me"},
+    "$key:optional": {},
     "$key:store": {"access_key": "a", "secret_key": "s"},
 }
 
@@ -100,6 +101,12 @@ def test_user_and_password_stand_in_the_url_escaped() -> None:
     config = kinds.NatsTransport(type="nats", url="$key:broker", credentials="$key:broker")
 
     assert factory.nats_url(config, SECRETS) == "nats://me%40x:p%2Fw@10.0.0.1:4222"
+
+
+def test_an_optional_key_without_a_value_is_not_used() -> None:
+    config = kinds.NatsTransport(type="nats", url="nats://127.0.0.1:4222", credentials="$key:optional")
+
+    assert factory.nats_url(config, SECRETS) == "nats://127.0.0.1:4222"
 
 
 def test_a_missing_password_is_named() -> None:
