@@ -180,10 +180,9 @@ def _facts(reach: Reach, before: "FeedFacts | None", version: str, effective_fro
 
     if before is None and reach.endpoint is None:
         raise ConfigError("a new feed needs an address", "Add --endpoint wss://host/path.")
-    endpoint = reach.endpoint or (before.endpoint if before else "")
     given: dict[str, Any] = {
-        "protocol": reach.protocol or (scheme_of(reach.endpoint) if reach.endpoint else None),
-        "endpoint": endpoint,
+        "protocol": reach.protocol or (None if reach.endpoint is None else scheme_of(reach.endpoint)),
+        "endpoint": reach.endpoint,
         "rest_endpoint": reach.rest_endpoint,
         "auth_method": reach.auth_method or ("api_key" if reach.secret and before is None else None),
         "secret_ref": reach.secret,
