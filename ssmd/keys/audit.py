@@ -5,12 +5,12 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import structlog
 
 from ssmd.errors import ConfigError, RefusedError
+from ssmd.keys.stores import write_private
 from ssmd.registry.keys import KeyEvent, KeyLedger
 from ssmd.telemetry import KEY_AUDIT_LOST
 
@@ -32,8 +32,8 @@ class PendingAudit:
 
     def reserve(self) -> None:
         """Make sure that a change can be recorded before it is made; RefusedError when the file is full."""
-        with self._locked() as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+        with self._locked():
+            if self._size() > MAX_BYTES:
                 raise RefusedError(
                     f"{self._path} is full of audit rows that wait for the database",
                     "Start the database (spec.database.url), then run: ssmd key audit " + self._environment,
@@ -41,47 +41,50 @@ class PendingAudit:
 
     def append(self, events: Sequence[KeyEvent]) -> None:
         """Keep events until they are flushed; they are on disk when this returns."""
-        with self._locked() as file:
-            self._append(file, events)
+        with self._locked():
+            full = self._size() >= MAX_ACCESS_BYTES
+            kept = [event for event in events if event.action != "accessed" or not full]
+            if len(kept) < len(events):
+                KEY_AUDIT_LOST.inc(len(events) - len(kept))
+                _log.warning("audit rows lost", file=str(self._path), rows=len(events) - len(kept), reason="full")
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "r+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a crash while a line was written
+                file.write(b"\n" * torn + _lines(kept))
+                file.flush()
+                os.fsync(descriptor)
 
     def flush(self, ledger: KeyLedger) -> None:
         """Write everything that waits into the database. Raises what the ledger raises; then all of it still waits."""
-        if not self._path.exists() or not self._path.stat().st_size:
+        if not self._size():
             return
-        with self._locked() as file:
-            events = self._events(file)
+        events = self.waiting()
         left = ledger.record(self._environment, events)
         # A crash here leaves rows that are in the database already: it knows them by their id.
         placed = {event.id for event in events} - {event.id for event in left}
-        with self._locked() as file:
-            remaining = [event for event in self._events(file) if event.id not in placed]
-            file.truncate(0)
-            self._append(file, remaining)
+        with self._locked():
+            write_private({self._path: _lines([event for event in self._events() if event.id not in placed])})
         if left:
             # Their keys were taken out of the environment file before the database heard of them.
             _log.warning("audit rows of undefined keys wait", file=str(self._path), rows=len(left))
 
     def waiting(self) -> list[KeyEvent]:
         """The events that wait, in the order in which they were kept."""
-        if not self._path.exists():
+        if not self._size():
             return []
-        with self._locked() as file:
-            return self._events(file)
+        with self._locked():
+            return self._events()
 
-    def _append(self, file: BinaryIO, events: Sequence[KeyEvent]) -> None:
-        size = file.seek(0, os.SEEK_END)
-        kept = [event for event in events if event.action != "accessed" or size < MAX_ACCESS_BYTES]
-        if len(kept) < len(events):
-            KEY_AUDIT_LOST.inc(len(events) - len(kept))
-            _log.warning("audit rows lost", file=str(self._path), rows=len(events) - len(kept), reason="full")
-        file.write(b"".join(msgspec.json.encode(event) + b"\n" for event in kept))
-        file.flush()
-        os.fsync(file.fileno())
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:  # not there yet; what else is wrong shows when it is opened
+            return 0
 
-    def _events(self, file: BinaryIO) -> list[KeyEvent]:
-        file.seek(0)
+    def _events(self) -> list[KeyEvent]:
         events, broken = [], 0
-        for line in file:
+        for line in self._path.read_bytes().splitlines() if self._path.exists() else []:
             try:
                 events.append(_decoder.decode(line))
             except msgspec.MsgspecError:  # half a line of a crash, or somebody's edit
@@ -92,15 +95,22 @@ class PendingAudit:
         return events
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[BinaryIO]:
-        """The file, ours alone among all processes of this machine."""
+    def _locked(self) -> Iterator[None]:
+        """The folder, ours alone among all processes of this machine."""
+        folder = self._path.parent
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise ConfigError(
                 f"cannot write the audit log {self._path}: {error.strerror}", "Set SSMD_HOME to a writable folder."
             ) from error
-        with os.fdopen(descriptor, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
+
+
+def _lines(events: Sequence[KeyEvent]) -> bytes:
+    return b"".join(msgspec.json.encode(event) + b"\n" for event in events)

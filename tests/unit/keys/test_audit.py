@@ -48,9 +48,11 @@ def test_a_torn_line_costs_itself_only_and_is_told(tmp_path: Path) -> None:
     pending.append([kept])
     with (tmp_path / "keys" / "prod" / "audit.jsonl").open("ab") as file:
         file.write(b'{"key":"kal')
+    later = event(2)
+    pending.append([later])
     with capture_logs() as logs:
-        assert pending.waiting() == [kept]
-    assert [line["event"] for line in logs] == ["audit rows unreadable"]
+        assert pending.waiting() == [kept, later]
+    assert [(line["event"], line["rows"]) for line in logs] == [("audit rows unreadable", 1)]
 
 
 def test_a_full_file_loses_reads_loudly_and_refuses_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
