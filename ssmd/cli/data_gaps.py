@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
-from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_rows, talk
+from ssmd.cli.output import BAD, GOOD, WAITING, cell, mark_line, show_rows, talk
 from ssmd.cli.validation import require_feed, require_name
 from ssmd.clock import NS_PER_S, day_of, iso, now_ns
 from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, ConfigError, TransientError
@@ -123,9 +123,10 @@ def _explain(found: Sequence[KnownGap], unreadable: dict[str, str]) -> None:
             gap = known.gap
             mark = WAITING if known.recent else BAD
             late = " (just recorded: the other place may follow)" if known.recent else ""
-            mark_line(mark, "differs", f"{gap.reason} of {gap.connection} from {iso(gap.from_ns)}: {difference}{late}")
+            what = f"{gap.reason} of {gap.connection} from {iso(gap.from_ns)}: {difference}{late}"
+            mark_line(mark, "differs", cell(what))
     for key, why in sorted(unreadable.items()):
-        mark_line(BAD, "differs", f"{key}: {why}")
+        mark_line(BAD, "differs", cell(f"{key}: {why}"))
     seconds: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for known in found:

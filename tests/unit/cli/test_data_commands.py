@@ -301,6 +301,19 @@ def test_each_difference_is_named_and_is_a_finding(
     assert "silence of c-1 from 2026-11-20T00:00:50.000000Z: reason is silence in the object, startup in the row" in out
 
 
+def test_hostile_names_in_a_gap_are_shown_without_harm(
+    registry: Database, storage: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b]0;owned\x07"
+    plant(registry, storage, [gap(0, 1, connection=evil, tickers=(evil,))], [gap(0, 1, connection=evil)])
+
+    assert main(["data", "gaps", "--date", str(DAY), *MEMORY]) == 6
+    out = capsys.readouterr().out
+    assert "tickers is 1 tickers" in out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+
+
 def test_an_object_that_is_no_gap_is_a_finding(
     registry: Database, storage: Archive, capsys: pytest.CaptureFixture[str]
 ) -> None:
