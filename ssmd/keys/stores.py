@@ -14,14 +14,15 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeAlias
-
-from cryptography.fernet import Fernet, InvalidToken
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ssmd.config.references import variable
 from ssmd.config.values import KEY_FIELD, KEY_NAME
 from ssmd.errors import ConfigError
 from ssmd.keys.secret import SecretValue, normalized
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 MAX_BYTES = 1 << 20
 MOUNT_FOLDER = Path("/var/run/secrets/ssmd")
@@ -192,6 +193,8 @@ class LocalStore:
 
     def _kept(self, key: str, field: str) -> dict[str, str] | None:
         """What the file of a field holds; None when there is no file."""
+        from cryptography.fernet import InvalidToken
+
         path = self._path(key, field)
         if not _present(path):
             return None
@@ -212,7 +215,9 @@ class LocalStore:
         again = f"Run: ssmd key set {self._folder.name} {key} (or set {variable(key, field)})"
         return ConfigError(message, f"Remove {self._path(key, field)}. {again}")
 
-    def _fernet(self) -> Fernet | None:
+    def _fernet(self) -> "Fernet | None":
+        from cryptography.fernet import Fernet  # most commands never open a stored key
+
         if not _present(self._master):
             return None
         try:
@@ -221,8 +226,10 @@ class LocalStore:
             message = f"{self._master} is not a master key"
             raise ConfigError(message, "Restore it from a backup, or remove it and store all keys again.") from error
 
-    def _make_master(self) -> Fernet:
+    def _make_master(self) -> "Fernet":
         """Create the master key; when somebody else does so in the same moment, use theirs."""
+        from cryptography.fernet import Fernet
+
         fd, name = tempfile.mkstemp(dir=self._master.parent, prefix=".master-")
         try:
             with os.fdopen(fd, "wb") as file:

