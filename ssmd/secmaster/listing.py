@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from ssmd.feeds.kalshi.rest import KalshiRest, NotListed
+from ssmd.feeds.kalshi.rest import KalshiRest, NotListed, QueryRefused
 from ssmd.registry.interface import ListedEvent, Market, Series
 from ssmd.registry.market_syncs import SyncCounts
 from ssmd.registry.values import storable
@@ -18,7 +18,9 @@ MAX_TICKER = 128
 NO_COMBOS = "exclude"
 EVENT_STATUSES = ("unopened", "open", "closed")
 MARKET_STATUSES = ("unopened", "open", "closed")
-"""What a full sync lists; settled markets come by the time of their settlement, paused ones when they are asked for."""
+"""What a full sync lists; settled markets come by the time of their settlement."""
+PAUSED = "paused"
+"""In the exchange's specification, but not among the words that its own text names."""
 
 Page = TypeVar("Page")
 Progress = Callable[[str, int, int | None], None]
@@ -79,6 +81,10 @@ class Listing:
             await self._markets(self._rest.market_pages(status, mve_filter=self._filter))
             if status == "open":
                 self.open_markets = self._counts["markets"] - before
+        try:
+            await self._markets(self._rest.market_pages(PAUSED, mve_filter=self._filter))
+        except QueryRefused as error:
+            log.info("paused markets cannot be listed", error=error.message)
         await self._settled(settled_since_s)
 
     async def changes(self, updated_since_s: int, settled_since_s: int) -> None:

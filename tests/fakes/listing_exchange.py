@@ -45,6 +45,7 @@ class ListingExchange:
         self.fault_after: int | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.first_request = asyncio.Event()
+        self.knows_paused = True
         self.repeat_cursor = False
         self.url = ""
 
@@ -142,7 +143,7 @@ class ListingExchange:
 
     def _markets(self, query: Mapping[str, str]) -> Row:
         status, combos = query.get("status", ""), query.get("mve_filter")
-        if status and status not in STATUS:
+        if status and (status not in STATUS or (status == "paused" and not self.knows_paused)):
             raise BadRequest("invalid status")
         wanted = set(filter(None, query.get("tickers", "").split(",")))
         bounds = self._bounds(query, status)

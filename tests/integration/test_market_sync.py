@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from ssmd.secmaster.sync import SecurityMasterSync, SyncReport
 from ssmd.wire.normalized import decode
 from tests.databases import Database as Server
 from tests.fakes.listing_exchange import ListingExchange, fill
+from tests.unit.simulator.listing import exchange as simulated
+from tests.unit.simulator.listing import write_objects
 
 pytestmark = pytest.mark.integration
 TOPIC = "ssmd.journal.secmaster"
@@ -44,11 +47,11 @@ def ago(**span: float) -> str:
 class Desk:
     """Everything a sync needs, over one database; each `sync` is a process of its own."""
 
-    def __init__(self, url: str, exchange: ListingExchange, journal: Journal, transport: Transport) -> None:
+    def __init__(self, url: str, rest_url: str, journal: Journal, transport: Transport) -> None:
         self.database = Database(url)
         self.master = SecurityMaster(self.database)
         self.search = MarketSearch(self.database)
-        self.exchange = exchange
+        self.rest_url = rest_url
         self.journal = journal
         self.transport = transport
         self.slept: list[float] = []
@@ -61,7 +64,7 @@ class Desk:
     async def sync(self, *, full: bool = False, accept: bool = False, combos: bool = False) -> SyncReport:
         parts = open_feed(FEED, date(2026, 11, 22))
         teller = Teller(parts, self.master, self.search, self.journal, TOPIC, self.transport)
-        async with KalshiRest(self.exchange.url, backoff=Backoff(attempts=3), sleep=self._sleep) as rest:
+        async with KalshiRest(self.rest_url, backoff=Backoff(attempts=3), sleep=self._sleep) as rest:
             syncing = SecurityMasterSync(
                 parts, rest, self.master, SyncContext(self.database), teller, combos=combos,
                 now=lambda: datetime.now(UTC) + self.ahead,
@@ -94,7 +97,7 @@ async def exchange() -> AsyncIterator[ListingExchange]:
 
 @pytest.fixture
 async def desk(postgres: Server, exchange: ListingExchange) -> AsyncIterator[Desk]:
-    made = Desk(postgres.fresh(), exchange, MemoryJournal(), MemoryTransport())
+    made = Desk(postgres.fresh(), exchange.url, MemoryJournal(), MemoryTransport())
     yield made
     made.database.close()
     await made.transport.close()
@@ -361,6 +364,52 @@ async def test_hostile_objects_cost_nothing_but_themselves(desk: Desk, exchange:
     assert len(await desk.entries()) == 9
 
 
+@pytest.mark.parametrize("knows", [True, False])
+async def test_paused_markets_are_listed_where_the_exchange_lists_them(
+    desk: Desk, exchange: ListingExchange, knows: bool
+) -> None:
+    fill(exchange, 3)
+    exchange.add_market("PAUSED", "KX0-0", status="inactive")
+    exchange.knows_paused = knows
+    report = await desk.sync()
+    assert (report.new, report.findings) == (4 if knows else 3, [])
+
+
+async def test_the_simulated_exchange_is_followed_through_its_changes(postgres: Server, tmp_path: Path) -> None:
+    async with simulated(write_objects(tmp_path / "objects")) as asked, AsyncExitStack() as stack:
+        transport = MemoryTransport()
+        stack.push_async_callback(transport.close)
+        desk = Desk(postgres.fresh(), asked.simulator.rest_url, MemoryJournal(), transport)
+        stack.callback(desk.database.close)
+
+        def known(ticker: str) -> tuple[str, str, str]:
+            market = desk.search.one(FEED, ticker)
+            assert market is not None
+            return market.status, market.result, market.category
+
+        first = await desk.sync()
+        assert (first.kind, first.findings) == ("full", [])
+        assert known("KXA-1-T1") == ("active", "", "Crypto")
+        assert known("KXA-1-T2") == ("inactive", "", "Crypto")
+        assert known("KXB-2-T1") == ("determined", "no", "World")
+        assert desk.search.one(FEED, "KXMVEX-S1-1") is None
+
+        await asked.order([{"ticker": "KXA-1-T1", "set": {"status": "finalized", "result": "yes"}}])
+        second = await desk.sync()
+        assert (second.kind, second.settled) == ("incremental", 1)
+        assert known("KXA-1-T1") == ("finalized", "yes", "Crypto")
+
+        await asked.order({"hide": True, "of": "markets"})
+        for full in (True, False):
+            with pytest.raises(RefusedError, match="0 open markets"):
+                await desk.sync(full=full)
+        await asked.order({"hide": False, "of": "markets"})
+
+        ticker = next(market.ticker for market in desk.search.find(FEED, status="active"))
+        await asked.order({"remove": ticker})
+        assert (await desk.sync(full=True)).unlisted == 1
+
+
 async def test_combos_are_left_out_unless_they_are_wanted(desk: Desk, exchange: ListingExchange) -> None:
     fill(exchange, 3)
     exchange.add_event("KXMVENFL-S1", "KXMVENFL", category="Sports")
@@ -429,7 +478,7 @@ async def test_what_was_told_is_the_same_in_a_real_journal_and_stream(
         stack.push_async_callback(transport.close)
         await transport.ensure_stream(FEED)
         before = (await (await transport.consumer(FEED, "counted")).state()).last_seq
-        desk = Desk(postgres.fresh(), exchange, journal, transport)
+        desk = Desk(postgres.fresh(), exchange.url, journal, transport)
         stack.callback(desk.database.close)
         first = await desk.sync()
         assert (first.published, first.status_events) == (2_300, 0)

@@ -34,6 +34,10 @@ T = TypeVar("T")
 log = structlog.get_logger(component="kalshi_rest")
 
 
+class QueryRefused(DataError):
+    """The exchange does not take this query (400)."""
+
+
 class NotListed(DataError):
     """The exchange has no such page or object (404)."""
 
@@ -259,7 +263,7 @@ def _error(status: int, message: str, retry_after: str) -> SsmdError:
         return RateLimited(message, retry_after_s=float(retry_after) if retry_after.isdecimal() else None)
     if status >= 500 or 300 <= status < 400 or status == 408:
         return Unavailable(message)
-    return (NotListed if status == 404 else DataError)(message)
+    return {400: QueryRefused, 404: NotListed}.get(status, DataError)(message)
 
 
 def _error_text(body: object, raw: bytes = b"") -> str:

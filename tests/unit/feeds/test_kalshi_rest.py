@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, Unavailable
-from ssmd.feeds.kalshi.rest import KalshiRest, NotListed
+from ssmd.feeds.kalshi.rest import KalshiRest, NotListed, QueryRefused
 from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
 from ssmd.registry.interface import ListedEvent
 from tests.tapes import tape
@@ -192,7 +192,7 @@ ERROR_BODIES = [
 @pytest.mark.parametrize(
     ("status", "kind", "attempts"),
     [(429, RateLimited, 4), (500, Unavailable, 4), (503, Unavailable, 4), (302, Unavailable, 4),
-     (400, DataError, 1), (404, NotListed, 1), (401, ConfigError, 1), (403, ConfigError, 1)],
+     (400, QueryRefused, 1), (404, NotListed, 1), (401, ConfigError, 1), (403, ConfigError, 1)],
 )  # fmt: skip
 async def test_every_error_body_gives_the_error_of_its_status(
     rest: KalshiRest, exchange: Exchange, body: Any, says: str, status: int, kind: type[SsmdError], attempts: int
