@@ -53,7 +53,7 @@ def up(
     plan = plan_of(chosen, Options(exchange=exchange, tapes=tape, objects=objects, speed=speed))
     home = Home(chosen.home)
     home.prepare()
-    demo = _demo_key(home) if plan.simulator else None
+    demo = _demo_key(home) if plan.simulator and not _has_key(chosen) else None
     stack = Stack(plan, home, Progress(), prepare_database, demo, os.environ)
     return stack.run(detach=detach)
 
@@ -74,6 +74,11 @@ def plan_of(chosen: Chosen, options: Options) -> Plan:
     transport = spec.middleware.transport
     broker = nats_url(transport, secrets) if isinstance(transport, NatsTransport) else None
     return make_plan(chosen.environment, chosen.file, options, database, broker)
+
+
+def _has_key(chosen: Chosen) -> bool:
+    """Has the operator set a key of the feed? Then that one signs, for the simulated exchange, too."""
+    return resolver_of(chosen).find(chosen.environment.spec.feed, "api_key") is not None
 
 
 def _demo_key(home: Home) -> DemoKey:

@@ -7,7 +7,17 @@ import msgspec
 
 from ssmd.clock import NS_PER_S
 from ssmd.market.book import OrderBook
-from ssmd.market.events import Event, Gap, Kind, MarketStatus, OrderBookUpdate, Quote, Status, Trade
+from ssmd.market.events import (
+    SECMASTER,
+    Event,
+    Gap,
+    Kind,
+    MarketStatus,
+    OrderBookUpdate,
+    Quote,
+    Status,
+    Trade,
+)
 
 TRADES_PER_TICKER = 200
 TRADES_TOTAL = 200_000
@@ -116,6 +126,9 @@ class Board:
         elif type(event) is Quote:
             self.quotes[event.ticker] = event
         elif type(event) is MarketStatus:
+            known = self.statuses.get(event.ticker)
+            if event.connection == SECMASTER and known is not None and known.exchange_ns > event.exchange_ns:
+                return False  # a sync tells what the feed has told already, and more
             self.statuses[event.ticker] = event
         else:
             assert type(event) is Gap

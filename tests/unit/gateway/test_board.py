@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmd.gateway import board as boards
 from ssmd.gateway.board import Board
-from ssmd.market.events import Kind, OrderBookUpdate, Status
+from ssmd.market.events import SECMASTER, Kind, OrderBookUpdate, Status
 from tests.unit.gateway.events import T0, book, delta, gap, quote, status, trade
 
 
@@ -207,3 +208,13 @@ def test_whatever_the_moment_of_the_hand_over_the_book_equals_the_exchange_s(
         board.take(update)
     assert levels(board) == model[last]
     assert board.books["A"].snapshot("A").kind is Kind.SNAPSHOT
+
+
+def test_a_late_sync_does_not_put_an_old_status_over_the_feeds() -> None:
+    board = Board()
+    synced = msgspec.structs.replace(status("A", Status.OPEN, T0), connection=SECMASTER)
+    assert board.take(synced), "nothing newer is known"
+    assert board.take(status("A", Status.SETTLED, T0 + 5))
+    assert not board.take(msgspec.structs.replace(synced, exchange_ns=T0 + 4))
+    assert board.statuses["A"].status is Status.SETTLED
+    assert board.take(msgspec.structs.replace(synced, exchange_ns=T0 + 6)), "a correction is told"
