@@ -234,7 +234,7 @@ def test_any_object_is_a_request_or_a_request_error(fields: dict[str, Any]) -> N
         return
 
     assert found.action == fields["action"]
-    assert set(found.symbols) <= set(fields.get("symbols") or ())
+    assert all(symbol in (fields.get("symbols") or ()) for symbol in found.symbols)
 
 
 # --- what the gateway says ---------------------------------------------------------------------------------------
