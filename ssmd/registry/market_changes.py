@@ -16,7 +16,8 @@ class JournalItem(msgspec.Struct, frozen=True):
     """Something that the journal should hear.
 
     kind 'listed': a new market; `field` is 'status', `new` the status it was listed with, `history_id` 0.
-    kind 'changed': a row of history; `old` and `new` are the field's values before and after.
+    kind 'changed': a row of history; `old` and `new` are what was believed before and after (of a correction: the
+    value that it corrects, and the right one).
     `id` is the same whenever the same item is given again.
     """
 
@@ -41,7 +42,10 @@ SELECT m.id, m.ticker, m.event_ticker, m.known_from,
 FROM markets m WHERE m.feed_id = :feed_id AND m.id > :after ORDER BY m.id LIMIT :limit
 """
 _CHANGED = """
-SELECT h.*, m.ticker, m.event_ticker FROM market_history h JOIN markets m ON m.id = h.market_id
+SELECT h.*, m.ticker, m.event_ticker, CASE WHEN c.id IS NULL THEN h.old_value ELSE c.new_value END AS before
+FROM market_history h JOIN markets m ON m.id = h.market_id
+  LEFT JOIN market_history c  -- the row that this one corrects
+    ON c.market_id = h.market_id AND c.field_name = h.field_name AND c.known_to = h.known_from
 WHERE m.feed_id = :feed_id AND h.id > :after ORDER BY h.id LIMIT :limit
 """
 
@@ -100,7 +104,7 @@ def _changed(row: Any) -> JournalItem:
         ticker=row.ticker,
         event_ticker=row.event_ticker,
         field=row.field_name,
-        old=row.old_value,
+        old=row.before,
         new=row.new_value,
         changed_at=row.changed_at,
         known_from=row.known_from,

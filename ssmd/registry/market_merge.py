@@ -2,7 +2,8 @@
 
 What a market is called now is its raw object, overlaid with the columns that the registry keeps against empty or
 weaker answers (`CURRENT`). History rows lead back from there. A correction of a settlement (better evidence, another
-result) ends the knowledge of the row that it corrects and takes over that row's old value and time.
+result) ends the knowledge of the row that it corrects and takes over that row's old value and time; when it goes back
+to that old value, the new row says so with twice the same.
 """
 
 from datetime import datetime
@@ -89,7 +90,7 @@ INSERT INTO market_history (market_id, field_name, old_value, new_value, changed
 SELECT d.market_id, d.field, CASE WHEN c.market_id IS NULL THEN d.old_value ELSE c.old_value END, d.new_value,
        coalesce(c.changed_at, d.changed_at), :at, d.evidence
 FROM differences d LEFT JOIN closed c ON c.market_id = d.market_id AND c.field_name = d.field
-WHERE d.believed AND (c.market_id IS NULL OR c.old_value IS DISTINCT FROM d.new_value)
+WHERE d.believed
 ORDER BY d.market_id, d.field
 """
 

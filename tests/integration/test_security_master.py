@@ -205,6 +205,8 @@ def test_better_evidence_corrects_a_result_and_the_wrong_one_remains_known_for_i
     assert result(wrong.at, now) == "yes"  # as we know today, it was yes from the first determination on
     assert result(first.at, now) == ""
     assert [c.new for c in master.history(FEED, "A", wrong.at) if c.field == "result"] == ["no"]
+    told = [(item.old, item.new) for item in master.unpublished(FEED) if item.field == "result"]
+    assert told == [("", "no"), ("no", "yes")]
 
 
 def test_category_and_series_stay_when_an_answer_does_not_tell_them(master: SecurityMaster) -> None:
