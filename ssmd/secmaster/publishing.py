@@ -14,7 +14,7 @@ import msgspec
 from ssmd.clock import NS_PER_S
 from ssmd.errors import DataError
 from ssmd.feeds.catalogue import FeedParts
-from ssmd.market.events import MarketStatus, Status
+from ssmd.market.events import SECMASTER, MarketStatus, Status
 from ssmd.market.subjects import subject
 from ssmd.middleware.journal.interface import Journal, NewEntry
 from ssmd.middleware.transport.interface import Outgoing, Publisher, Transport, TransportUnavailable
@@ -120,7 +120,7 @@ class Teller:
             except DataError:  # it cannot be captured either; the journal has it
                 continue
             event = self._event(item, outcomes.get(item.ticker))
-            found.append(Outgoing(token.encode(), f"secmaster:{item.history_id}".encode(), encode(event)))
+            found.append(Outgoing(token.encode(), f"{SECMASTER}:{item.history_id}".encode(), encode(event)))
         return found
 
     def _event(self, item: JournalItem, outcome: Settlement | None) -> MarketStatus:
@@ -131,7 +131,7 @@ class Teller:
             exchange_ns=_ns(item.changed_at),
             received_ns=_ns(item.known_from),
             ticker=item.ticker,
-            connection="secmaster",
+            connection=SECMASTER,
             sid=0,
             seq=0,
             status=status,

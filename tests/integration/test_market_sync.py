@@ -357,6 +357,7 @@ async def test_hostile_objects_cost_nothing_but_themselves(desk: Desk, exchange:
     nul = found["A\ufffdB"]
     assert (nul.series_ticker, nul.category, nul.title) == ("KX0", "Category 0", "nul \ufffd escape \ufffd[2J")
     assert nul.raw["custom_strike"] == {"k\ufffd": ["\ufffd", {"x": "\t\n"}]}
+    assert (await desk.sync(full=True)).unlisted == 0
     del exchange.markets["COMMA,TICKER"]
     del exchange.markets["A\0B"]
     again = await desk.sync(full=True)
