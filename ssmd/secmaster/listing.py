@@ -71,8 +71,8 @@ class Listing:
         self.open_markets = 0
         """How many came in the list of open ones."""
 
-    async def everything(self, settled_since_s: int) -> None:
-        """All series; events and markets that are not settled; what settled after `settled_since_s` (Unix seconds)."""
+    async def everything(self, settled_since_s: int | None) -> None:
+        """All series; events and markets that are not settled; what settled since (Unix seconds; None: ever)."""
         await self._series(await self._rest.series(include_product_metadata=True))
         for status in EVENT_STATUSES:
             await self._events(self._rest.event_pages(status=status))
@@ -87,7 +87,7 @@ class Listing:
             log.info("paused markets cannot be listed", error=error.message)
         await self._settled(settled_since_s)
 
-    async def changes(self, updated_since_s: int, settled_since_s: int) -> None:
+    async def changes(self, updated_since_s: int, settled_since_s: int | None) -> None:
         """What was updated, created or settled after these times (Unix seconds)."""
         since = updated_since_s
         await self._series(await self._rest.series(include_product_metadata=True, min_updated_ts=since))
@@ -123,7 +123,7 @@ class Listing:
             await self._add_markets(older)
         return left
 
-    async def _settled(self, since_s: int) -> None:
+    async def _settled(self, since_s: int | None) -> None:
         await self._markets(self._rest.market_pages("settled", mve_filter=self._filter, min_settled_ts=since_s))
 
     async def _series(self, listed: Sequence[Series]) -> None:

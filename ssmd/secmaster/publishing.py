@@ -120,7 +120,7 @@ class Teller:
             except DataError:  # it cannot be captured either; the journal has it
                 continue
             event = self._event(item, outcomes.get(item.ticker))
-            found.append(Outgoing(token.encode(), f"{SECMASTER}:{item.history_id}".encode(), encode(event)))
+            found.append(Outgoing(token.encode(), f"{SECMASTER}:{_identity(item)}".encode(), encode(event)))
         return found
 
     def _event(self, item: JournalItem, outcome: Settlement | None) -> MarketStatus:
@@ -171,7 +171,12 @@ def entry(feed: str, item: JournalItem) -> NewEntry:
     }  # fmt: skip
     if any(value is not None and len(value) > MAX_TEXT for value in (item.old, item.new)):
         said["cut"] = True
-    return NewEntry(item.ticker, f"{feed}:{item.id}", msgspec.json.encode(said))
+    return NewEntry(item.ticker, f"{feed}:{_identity(item)}", msgspec.json.encode(said))
+
+
+def _identity(item: JournalItem) -> str:
+    """The same at every attempt; with the time, since a database made anew counts its rows from 1 again."""
+    return f"{item.id}:{_ns(item.known_from)}"
 
 
 def _cut(value: str | None) -> str | None:

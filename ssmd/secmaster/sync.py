@@ -25,9 +25,6 @@ Kind: TypeAlias = Literal["full", "incremental"]
 FULL_EVERY = timedelta(hours=24)
 OVERLAP = timedelta(minutes=10)
 """Asked again before a watermark: what changed while the last sync was reading its pages."""
-FIRST_LOOK_BACK = timedelta(days=2)
-"""How far back the first sync looks for settled markets."""
-
 MAX_MARKETS = 1_000_000
 """No exchange has more open markets."""
 
@@ -117,7 +114,8 @@ class SecurityMasterSync:
         last = await asyncio.to_thread(self._context.last_full, self._feed)
         known_open = last.open_markets if last else 0
         kind = self._kind(marks, full=full)
-        settled_since = _seconds(marks.settled - OVERLAP if marks.settled else self._now() - FIRST_LOOK_BACK)
+        # The first sync takes every settled market that the exchange still lists (Kalshi: those of about 60 days).
+        settled_since = _seconds(marks.settled - OVERLAP) if marks.settled else None
         async with _in_thread(self._master.sync(self._feed, kind, self._parts.volatile)) as into:
             parents, expected = Parents(self._feed, self._context), last if kind == "full" else None
             listing = Listing(self._rest, parents, into, progress, expected, combos=self._combos)

@@ -112,8 +112,8 @@ async def test_the_first_sync_takes_everything_with_series_and_category(desk: De
     exchange.settle("KX0-OLD-B", ago(days=5))
     report = await desk.sync()
     assert (report.kind, report.series, report.events) == ("full", 3, 501)
-    assert (report.markets, report.open_markets, report.new, report.changed) == (2_501, 2_500, 2_501, 0)
-    assert (report.published, report.status_events, report.findings) == (2_501, 0, [])
+    assert (report.markets, report.open_markets, report.new, report.changed) == (2_502, 2_500, 2_502, 0)
+    assert (report.published, report.status_events, report.findings) == (2_502, 0, [])
     found = desk.search.find(FEED, series="KX1", category="Category 1")
     assert len(found) == 835
     assert desk.search.find(FEED, event="KX0-OLD")[0].category == "Category 0"
@@ -121,7 +121,7 @@ async def test_the_first_sync_takes_everything_with_series_and_category(desk: De
     assert all(query.get("mve_filter") == "exclude" for query in exchange.asked("/markets"))
     assert exchange.asked("/series") == [{"include_product_metadata": "true"}]
     entries = await desk.entries()
-    assert len({entry.headers["Nats-Msg-Id"] for entry, _ in entries}) == 2_501
+    assert len({entry.headers["Nats-Msg-Id"] for entry, _ in entries}) == 2_502
     entry, said = entries[0]
     assert entry.key == said["ticker"]
     assert (said["change"], said["field"], said["new"], said["feed"]) == ("listed", "status", "active", FEED)
