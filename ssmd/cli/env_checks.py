@@ -125,7 +125,7 @@ def _defined_keys(environment: Environment) -> Iterator[Check]:
 
 def _embedded(environment: Environment) -> Iterator[Check]:
     for path in embedded_secrets(environment):
-        text = f"A password stands in the file, at {path}; it is not stored anywhere else"
+        text = f"A password stands in the file, at {path}; `ssmd env apply` records the file with *** in its place"
         yield Check(ENVIRONMENT, text, "note", "Define a key for it in spec.keys, and write $key:name there.", path)
 
 

@@ -19,6 +19,7 @@ from ssmd.errors import ConfigError, SsmdError, TransientError, Unavailable
 from ssmd.local.ports import is_loopback
 from ssmd.market.subjects import stream_name
 from ssmd.registry.database import Database
+from ssmd.registry.db import parse
 from ssmd.registry.survey import Survey, built_in, survey
 
 _PROBE = "_ssmd/validate/"  # a prefix under which nothing lies: listing it proves access, whatever the bucket holds
@@ -101,10 +102,10 @@ async def look_into_registry(site: Site) -> tuple[Survey, list[Check]]:
     try:
         async with _opened(site) as opener:
             text = opener.secrets.text(url)
-            parts = urlsplit(text)
-            host = parts.hostname
+            server = parse(text)
+            host = server.host
             if host and not host.startswith("/"):
-                await reach(host, parts.port or 5432)
+                await reach(host, server.port or 5432)
             found = await aside(lambda: _survey(text, environment.name, feed))
     except SsmdError as error:
         fix = error.hint if "ssmd db migrate" in error.hint else _fix(host, "spec.database.url")
@@ -120,8 +121,8 @@ async def look_into_registry(site: Site) -> tuple[Survey, list[Check]]:
 async def feeds_of(url: str) -> Mapping[str, str]:
     """The feeds of the database at a URL, with their status; {} when it cannot be asked."""
     try:
-        parts = urlsplit(url)
-        await reach(parts.hostname or "", parts.port or 5432)
+        server = parse(url)
+        await reach(server.host or "", server.port or 5432)
         return (await aside(lambda: _survey(url, "", ""))).feeds
     except (SsmdError, TimeoutError, ValueError):
         return {}  # what is wrong with the URL is reported where the file is read
@@ -229,9 +230,8 @@ async def check_cache(site: Site) -> list[Check]:
         async with _opened(site) as opener:
             from ssmd.middleware.cache.ping import ping_cache
 
-            parts = urlsplit(opener.secrets.text(config.url))
-            host = parts.hostname
-            await reach(host or "", parts.port or 6379)
+            host, port, _ = _place(opener.secrets.text(config.url), 6379)
+            await reach(host, port)
             await ping_cache(config, opener.secrets)
     except SsmdError as error:
         fix = error.hint if isinstance(error, ConfigError) else _fix(host, setting)
@@ -292,8 +292,18 @@ async def check_stream(site: Site) -> list[Check]:
 
 async def _reach_nats(url: str) -> None:
     """A server that never greets would keep its client waiting (one that wants TLS first does not greet)."""
-    parts = urlsplit(url)
-    await reach(parts.hostname or "", parts.port or 4222, b"" if parts.scheme == "tls" else b"INFO")
+    host, port, scheme = _place(url, 4222)
+    await reach(host, port, b"" if scheme == "tls" else b"INFO")
+
+
+def _place(url: str, port: int) -> tuple[str, int, str]:
+    """Host, port and scheme of a URL out of a key, which nobody has checked yet; ConfigError without its text."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or port, parts.scheme
+    except ValueError:
+        hint = "In user and password, percent-encode it: %40 for @, %2F for /, %23 for #, %3F for ?."
+        raise ConfigError("what its key holds is not a URL", hint) from None
 
 
 def _host_of(config: kinds.Transport | kinds.Journal) -> str | None:

@@ -12,6 +12,7 @@ from ssmd.cli.options import Chosen, actor
 from ssmd.cli.output import talk
 from ssmd.config.environment import KeyDefinition, KubernetesRuntime
 from ssmd.config.references import variable
+from ssmd.config.values import masked
 from ssmd.config.writing import plain_yaml
 from ssmd.errors import ConfigError, SsmdError
 from ssmd.keys.audit import PendingAudit
@@ -166,7 +167,7 @@ class KeyDesk:
     def _seal(self, key: str, values: Mapping[str, SecretValue], sealing: Sealing) -> str:
         self.check_complete(key, values)
         place = sealing.certificate or os.environ.get(CERTIFICATE_VARIABLE)
-        sealer = public_key(read_certificate(place), repr((place or "")[:200]), datetime.now(UTC))
+        sealer = public_key(read_certificate(place), repr(masked(place or "")[:200]), datetime.now(UTC))
         text = plain_yaml(manifest(secret_name(self.name, key), self.namespace, values, sealer, sealing.scope))
         if sealing.output == STDOUT:
             print(text, end="")

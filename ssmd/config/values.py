@@ -11,17 +11,42 @@ KEY_PREFIX = "$key:"
 KEY_NAME = r"[a-z][a-z0-9_-]{0,62}"
 KEY_FIELD = r"[a-z][a-z0-9_]{0,62}"
 _REFERENCE = re.compile(rf"\$key:({KEY_NAME})(?:\.({KEY_FIELD}))?")
-_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(\S*)")
+_ONLY_URL = re.compile(r"(\s*[A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.]*\]|[^:@\[\]]*)(?::\d*)?")
+_WEB = ("http", "https", "ws", "wss")
 # NATS reads a lone user as a token, and web servers may; PostgreSQL's lone user is a name.
-_TOKEN = re.compile(r"\b((?:nats|tls|https?|wss?)://)[^/@\s:]+@")
-_PARAMETER = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key|signature)[^=&\s]*=)[^&\s#]+", re.IGNORECASE)
+_TAKE_TOKENS = ("nats", "tls", *_WEB)
+_NAMED = r"[?&][^=&\s]*(?:pass|pwd|secret|token|key|signature)[^=&\s]*="
+_PARAMETER = re.compile(rf"({_NAMED})[^&\s]+", re.IGNORECASE)
+_PARAMETER_TO_END = re.compile(rf"({_NAMED})[^&]+", re.IGNORECASE)  # in a URL that stands alone
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def masked(text: str) -> str:
-    """`text` with the secrets of every URL in it (password, token, `?password=…`) replaced by `***`."""
-    return _PARAMETER.sub(r"\1***", _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text)))
+    """`text` with the secrets of every URL in it (password, token, `?password=…`) replaced by `***`.
+
+    A URL that is not well-formed (`@`, `/` or blanks in its password) rather loses too much than too little.
+    """
+    alone = _ONLY_URL.fullmatch(text)
+    return _masked_url(alone) if alone else _PARAMETER.sub(r"\1***", _URL.sub(_masked_url, text))
+
+
+def _masked_url(match: re.Match[str]) -> str:
+    scheme, rest = match[1], _PARAMETER_TO_END.sub(r"\1***", match[2])
+    before, at, after = rest.rpartition("@")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, sign, place = authority.rpartition("@")
+    kind = scheme.strip().lower()
+    if not at or (kind in _WEB and not sign and _PLACE.fullmatch(place)):  # any `@` is one of its path
+        return f"{scheme}://{rest}"
+    name, colon, _ = before.partition(":")
+    if sign and ":" not in user and kind not in _TAKE_TOKENS and _PLACE.fullmatch(place):
+        return f"{scheme}://{rest}"
+    if colon:
+        return f"{scheme}://{name}:***@{after}"
+    return f"{scheme}://***@{after}" if kind in _TAKE_TOKENS else f"{scheme}://{rest}"
 
 
 def masked_within(value: Any) -> Any:
@@ -76,6 +101,8 @@ def _split(text: str, schemes: tuple[str, ...], example: str) -> SplitResult:
         host, port = parts.hostname, parts.port
     except ValueError:  # its text may quote the password
         raise ValueError(f"is not a URL; write it like {example}") from None
+    if "@" in parts.netloc.rpartition("@")[0]:
+        raise ValueError('has an "@" in its user or password; percent-encode it: %40')
     if parts.scheme not in schemes:
         allowed = " or ".join(f"{scheme}://" for scheme in schemes)
         raise ValueError(f"must begin with {allowed}; write it like {example}")

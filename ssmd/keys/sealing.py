@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ssmd.config.values import masked
 from ssmd.errors import ConfigError, DataError, Unavailable
 from ssmd.keys.secret import SecretValue
 
@@ -110,7 +111,7 @@ def read_certificate(place: str | None) -> bytes:
             return file.read(MAX_CERTIFICATE_BYTES)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise ConfigError(f"cannot read the certificate {place[:200]!r}: {reason}", _HOW) from error
+        raise ConfigError(f"cannot read the certificate {masked(place)[:200]!r}: {reason}", _HOW) from error
 
 
 def _fetch(url: str) -> bytes:
@@ -118,22 +119,27 @@ def _fetch(url: str) -> bytes:
 
     import aiohttp
 
+    where = masked(url)[:200]
+
     async def fetch() -> bytes:
         timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session, session.get(url) as answer:
             if answer.status != 200:
-                raise Unavailable(f"{url[:200]!r} answered {answer.status} instead of a certificate", _HOW)
+                raise Unavailable(f"{where!r} answered {answer.status} instead of a certificate", _HOW)
             body = await answer.content.read(MAX_CERTIFICATE_BYTES + 1)
             while len(body) <= MAX_CERTIFICATE_BYTES and (more := await answer.content.read(MAX_CERTIFICATE_BYTES)):
                 body += more
         if len(body) > MAX_CERTIFICATE_BYTES:
-            raise ConfigError(f"{url[:200]!r} gave more than {MAX_CERTIFICATE_BYTES} bytes", _HOW)
+            raise ConfigError(f"{where!r} gave more than {MAX_CERTIFICATE_BYTES} bytes", _HOW)
         return body
 
     try:
         return asyncio.run(fetch())
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise Unavailable(f"cannot fetch the certificate {url[:200]!r}: {str(error) or 'time-out'}", _HOW) from error
+    except (aiohttp.InvalidURL, ValueError) as error:  # its text may quote the password
+        raise ConfigError(f"cannot fetch the certificate {where!r}: it is not a URL", _HOW) from error
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        why = masked(str(error).replace(url, where))[:200] or "time-out"
+        raise Unavailable(f"cannot fetch the certificate {where!r}: {why}", _HOW) from error
 
 
 def _padding(label: bytes) -> padding.OAEP:

@@ -17,6 +17,7 @@ from ssmd.local.nats_server import find_server
 from ssmd.local.ports import Listener, free_port, is_loopback
 from ssmd.local.postgres import STOP_SIGNAL, PostgresServer
 from ssmd.local.supervisord import Program
+from ssmd.registry import db
 
 SERVICES = ("connector", "archiver", "gateway")
 STOP_ORDER = (*SERVICES, "simulator", "nats", "postgres")
@@ -111,8 +112,9 @@ def make_plan(
     """
     spec = environment.spec
     _refuse_memory(environment)
-    database = _address(database_url, 5432)
-    broker = _address(nats_url, 4222)
+    server = db.parse(database_url) if database_url else None
+    database = Address(server.host or "127.0.0.1", server.port or 5432) if server else None
+    broker = _broker_address(nats_url)
     simulated = spec.endpoints is None and options.exchange == "simulated"
     _refuse_options(options, spec.feed, simulated=simulated)
     external = [
@@ -128,7 +130,7 @@ def make_plan(
         environment=environment,
         file=file.absolute(),
         postgres=own_database,
-        postgres_password=urlsplit(database_url).password if database_url and own_database else None,
+        postgres_password=server.password if server and own_database else None,
         database_url=database_url,
         nats=broker if broker and is_loopback(broker.host) else None,
         simulator=Address("127.0.0.1", free_port()) if simulated else None,
@@ -204,11 +206,17 @@ def _simulator(plan: Plan, variables: Mapping[str, str], demo: DemoKey | None) -
     return command
 
 
-def _address(url: str | None, default_port: int) -> Address | None:
+def _broker_address(url: str | None) -> Address | None:
     if url is None:
         return None
-    parts = urlsplit(url)
-    return Address(parts.hostname or "127.0.0.1", parts.port or default_port)
+    try:
+        parts = urlsplit(url)
+        return Address(parts.hostname or "127.0.0.1", parts.port or 4222)
+    except ValueError:  # its text may quote the password
+        raise ConfigError(
+            "the URL of spec.middleware.transport is not a URL",
+            "Write nats://host:port; percent-encode what stands in user and password (%40 for @, %2F for /).",
+        ) from None
 
 
 def _refuse_memory(environment: Environment) -> None:

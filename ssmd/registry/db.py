@@ -1,6 +1,7 @@
 """The PostgreSQL connection: engine, migrations with dbmate, and what its errors mean for the caller."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import exc
 
+from ssmd.config.values import masked
 from ssmd.errors import ConfigError, DataError, FatalError
-from ssmd.registry.interface import RegistryUnavailable
+from ssmd.registry.interface import RegistryRefused, RegistryUnavailable
 from ssmd.resources import resource
 
 MIGRATIONS_TABLE = "ssmd_migrations"
@@ -26,17 +29,37 @@ _CREATE_ATTEMPTS = 5
 _CREATED_MEANWHILE = ("pg_database_datname_index", "is being accessed by other users", "(42P04)")
 """What dbmate reports when somebody else creates the same database in the same moment."""
 _REFUSED = ("authentication failed", "no password supplied", "pg_hba.conf", 'role "')
+_WELL_FORMED = re.compile(
+    re.escape(DRIVER) + r"://(?:[^:@/?#\s\x00]*(?::[^@/?#\s\x00]*)?@)?"
+    r"(?:\[[0-9A-Fa-f:.]+\]|[^:@/?#\s\x00\[\]]*)(?::\d{1,5})?(?:/[^@?#\s\x00]*)?(?:\?[^@#\x00]*)?"
+)
+_SECRET_PARAMETER = re.compile("pass|secret|key|token", re.IGNORECASE)
 _HINT_START = "Start it (`ssmd up` does), or correct spec.database.url."
 
 
 def parse(url: str) -> sa.URL:
-    """The parts of `postgresql+psycopg2://user@host:port/database`; ConfigError when it is something else."""
+    """The parts of `postgresql+psycopg2://user@host:port/database`; ConfigError when it is something else.
+
+    No error shows the URL: what is not well-formed cannot be masked with certainty.
+    """
+    how = f"Write {DRIVER}://user@host:port/database."
+    if "://" not in url:
+        raise ConfigError("the database URL is not a URL", how)
+    if not url.startswith(f"{DRIVER}://"):
+        raise ConfigError(f"the database URL does not begin with {DRIVER}://", how)
+    if not _WELL_FORMED.fullmatch(url):
+        raise ConfigError(
+            "the database URL is not clear about where its user and password end and its host begins",
+            "In user and password, percent-encode it: %40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %20.",
+        )
     try:
         parts = sa.make_url(url)
-    except (exc.ArgumentError, ValueError) as error:
-        raise ConfigError("the database URL is not a URL", f"Write {DRIVER}://user@host:port/database.") from error
-    if parts.drivername != DRIVER or not parts.database:
-        raise ConfigError(f"cannot use the database URL {parts}", f"Write {DRIVER}://user@host:port/database.")
+    except (exc.ArgumentError, ValueError):  # their text may quote it
+        raise ConfigError("the database URL is not a URL", how) from None
+    if not parts.database:
+        raise ConfigError("the database URL names no database", how)
+    if any("\x00" in text for text in (parts.username or "", parts.password or "", parts.database)):
+        raise ConfigError("the database URL holds a NUL character", how)
     return parts
 
 
@@ -95,30 +118,41 @@ def translated(url: sa.URL, doing: str) -> Iterator[None]:
     except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
         raise _away(url, doing, error) from error
     except exc.ProgrammingError as error:
-        message = f"cannot {doing}: the tables in {server(url)} are not those of this version ({_first_line(error)})"
-        raise ConfigError(message, "Run: ssmd db migrate") from error
+        why = _first_line(error, url)
+        message = f"cannot {doing}: the tables in {server(url)} are not those of this version ({why})"
+        raise RegistryRefused(message, "Run: ssmd db migrate") from error
     except (exc.DataError, exc.IntegrityError) as error:
-        message = f"cannot {doing}: {server(url)} refuses a value ({_first_line(error)})"
+        message = f"cannot {doing}: {server(url)} refuses a value ({_first_line(error, url)})"
         raise DataError(message, "Nothing of this call was stored.") from error
     except exc.DBAPIError as error:
         if error.connection_invalidated:
             raise _away(url, doing, error) from error
-        raise FatalError(f"cannot {doing} in {server(url)}: {_first_line(error)}") from error
+        raise FatalError(f"cannot {doing} in {server(url)}: {_first_line(error, url)}") from error
 
 
-def _first_line(error: exc.DBAPIError) -> str:
-    return (str(error.orig).strip().splitlines() or ["no message"])[0]
+def _first_line(error: exc.DBAPIError, url: sa.URL) -> str:
+    return _without_secrets((str(error.orig).strip().splitlines() or ["no message"])[0], url)
 
 
-def _away(url: sa.URL, doing: str, error: exc.DBAPIError) -> RegistryUnavailable | ConfigError:
+def _without_secrets(text: str, url: sa.URL) -> str:
+    """`text` of the driver or of dbmate, which may quote parts of the URL."""
+    values = [url.password, *(value for name, value in url.query.items() if _SECRET_PARAMETER.search(name))]
+    for value in values:
+        for secret in (value,) if isinstance(value, str) else value or ():
+            for spelled in {str(secret), quote(str(secret), safe=""), quote_plus(str(secret))} - {""}:
+                text = text.replace(spelled, "***")
+    return masked(text)
+
+
+def _away(url: sa.URL, doing: str, error: exc.DBAPIError) -> RegistryUnavailable | RegistryRefused:
     """What an OperationalError is: wrong credentials are the operator's, everything else may pass."""
     text = str(error.orig)
     if any(sign in text for sign in _REFUSED):
         message = f"cannot {doing}: PostgreSQL at {server(url)} refuses user {url.username!r}"
-        return ConfigError(message, "Correct user and password: spec.database.url, or the key it refers to.")
+        return RegistryRefused(message, "Correct user and password: spec.database.url, or the key it refers to.")
     if f'database "{url.database}" does not exist' in text:
         return RegistryUnavailable(f"cannot {doing}: there is no database {server(url)}", "Run: ssmd db migrate")
-    return RegistryUnavailable(f"cannot {doing}: PostgreSQL at {server(url)}: {_first_line(error)}", _HINT_START)
+    return RegistryUnavailable(f"cannot {doing}: PostgreSQL at {server(url)}: {_first_line(error, url)}", _HINT_START)
 
 
 def dbmate_program() -> Path:
@@ -177,8 +211,7 @@ def _dbmate_url(parts: sa.URL) -> str:
 def _migration_error(parts: sa.URL, output: str) -> RegistryUnavailable | ConfigError | FatalError:
     lines = [line for line in output.splitlines() if line.startswith("Error:")] or output.splitlines()[-1:]
     text = " ".join(lines).removeprefix("Error: ").replace(_dbmate_url(parts), server(parts))
-    if parts.password:
-        text = text.replace(str(parts.password), "***")
+    text = _without_secrets(text, parts)
     if "SSL" in text or "no encryption" in text:
         return ConfigError(f"cannot migrate {server(parts)}: {text}", "Add ?sslmode=require to the database URL.")
     if any(sign in text for sign in (*_REFUSED, "permission denied")):

@@ -12,13 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import quote
 
 import psycopg2
 import pytest
+import yaml
 
+from ssmd.config.loading import loads
 from ssmd.errors import ConfigError, FatalError, Unavailable
 from ssmd.local import postgres as module
+from ssmd.local.plan import Options, make_plan
 from ssmd.local.postgres import PostgresServer
+from ssmd.registry.database import Database
+from ssmd.registry.postgres import prepare_database
 from tests.conftest import missing
 from tests.servers import free_port
 
@@ -62,6 +68,34 @@ def answer(port: int, **credentials: Any) -> object:
     with contextlib.closing(connection), connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('data_directory'), current_setting('listen_addresses')")
         return cursor.fetchone()
+
+
+def test_the_password_of_the_url_is_the_servers_whatever_stands_in_it(folder: Path) -> None:
+    port, password = free_port(), "p@ss:w/rd%"
+    url = f"postgresql+psycopg2://postgres:{quote(password, safe='')}@127.0.0.1:{port}/ssmd"
+    file = {
+        "apiVersion": "ssmd/v1", "kind": "Environment", "metadata": {"name": "here"},
+        "spec": {
+            "keys": {}, "feed": "kalshi", "database": {"url": url},
+            "middleware": {
+                "transport": {"type": "nats", "url": "nats://127.0.0.1:4222"},
+                "storage": {"type": "local", "path": "storage"},
+            },
+        },
+    }  # fmt: skip
+    plan = make_plan(loads(yaml.safe_dump(file).encode()), Path("here.yaml"), Options(), url, None)
+    assert plan.postgres == ("127.0.0.1", port)
+    server = PostgresServer(folder / "data", *plan.postgres, plan.postgres_password)
+    server.prepare(sync=False)
+    with Running(server):
+        server.wait_ready()
+        answer(port, password=password)
+        prepare_database(url)
+        database = Database(url)
+        database.ping()
+        database.close()
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            answer(port, password=quote(password, safe=""))
 
 
 def test_a_cluster_is_made_once_and_found_again(folder: Path) -> None:

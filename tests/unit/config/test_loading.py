@@ -184,6 +184,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file() -> None:
         ("spec.database.url", "postgresql+psycopg2://u@h", "names no database"),
         ("spec.database.url", "postgresql+psycopg2://u@h:0/d", "port 0"),
         ("spec.database.url", "postgresql+psycopg2://u@h:99999/d", "is not a URL"),
+        ("spec.database.url", "postgresql+psycopg2://u:a@b@h:1/d", "percent-encode it: %40"),
         ("spec.middleware.transport", {"type": "nats", "url": "http://h:1"}, ""),
         ("spec.endpoints", {"ws": "https://h/p", "rest": "https://h/p"}, ""),
         ("spec.connector.channels", ["trade", "trades"], ""),

@@ -111,6 +111,34 @@ def test_what_holds_no_secret_stays(text: str) -> None:
     assert masked(text) == text
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql+psycopg2://u:pa@{SECRET}@h:5432/d",
+        f"postgresql+psycopg2://us@er:{SECRET}@h:5432/d",
+        f"postgresql+psycopg2://us@er:a/{SECRET}@h:5432/d",
+        f"postgresql+psycopg2://u:a/b@{SECRET}?#@h/d",
+        f"postgresql://h/d?user=u&password={SECRET}#1",
+        f"postgresql://h/d?password=a#{SECRET}",
+        f"postgresql://h/d?password=a {SECRET}",
+        f"nats://u:a b{SECRET}@h:4222",
+        f"nats://u:a\x00{SECRET}@h:4222",
+        f"nats://u:1/{SECRET}@h:4222",
+        f"nats://a/{SECRET}@h:4222",
+        f"NATS://{SECRET}@h:4222",
+        f"tls://h:1,nats://u:{SECRET}@h:4222",
+        f"https://u:1@2/{SECRET}@h/v2?Signature={SECRET}",
+        f"http://u:[{SECRET}@h/v2",
+        f"redis://:{SECRET}@{SECRET}@r:6379/0",
+    ],
+)
+def test_a_secret_in_a_broken_url_is_masked_too(url: str) -> None:
+    assert SECRET not in masked(url)
+    assert masked(masked(url)) == masked(url)
+    if " " not in url:  # in a sentence, a URL ends where a blank is
+        assert SECRET not in masked(f"cannot open {url!r}: no such host")
+
+
 def test_settings_name_every_value_and_default_by_its_path() -> None:
     found = settings(loads(GOOD.encode()))
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ssmd.config.writing import plain_yaml
-from ssmd.errors import ConfigError, DataError, Unavailable
+from ssmd.errors import ConfigError, DataError, SsmdError, Unavailable
 from ssmd.keys import sealing
 from ssmd.keys.sealing import Scope, manifest, public_key, read_certificate, seal, unseal
 from ssmd.keys.secret import SecretValue
@@ -129,3 +129,22 @@ async def test_a_certificate_comes_from_a_url_within_bounds(monkeypatch: pytest.
         await runner.cleanup()
     with pytest.raises(Unavailable, match="cannot fetch"):
         await asyncio.to_thread(read_certificate, url)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://u:hunter2@127.0.0.1:9/c.pem",
+        "http://u:a@hunter2@127.0.0.1:9/c.pem",
+        "http://u:a/hunter2@127.0.0.1:9/c.pem",
+        "http://u:[hunter2@127.0.0.1:9/c.pem",
+        "http://127.0.0.1:9/c.pem?token=hunter2",
+        "HTTP://u:hunter2@127.0.0.1:9/c.pem",
+        "http://u:hunter2@127.0.0.1:99999/c.pem",
+    ],
+)
+def test_the_password_in_the_url_of_a_certificate_is_not_shown(place: str) -> None:
+    with pytest.raises(SsmdError) as refused:
+        read_certificate(place)
+    assert "127.0.0.1" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
