@@ -14,7 +14,7 @@ from ssmd.cli.validation import require_feed, require_name
 from ssmd.clock import NS_PER_S, day_of, iso, now_ns
 from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, ConfigError, TransientError
 from ssmd.market.events import Gap
-from ssmd.quality.gaps import GapObjects, KnownGap, gap_objects, gap_rows, join_gaps
+from ssmd.quality.gaps import OBJECT_ONLY, GapObjects, KnownGap, gap_objects, gap_rows, join_gaps
 
 MAX_DAYS = 366
 _COLUMNS = {
@@ -48,7 +48,7 @@ def gaps(
     """Show the recorded gaps that touch a day (UTC; default: today) or several, and where each is known.
 
     A gap is an object in the archive and a row in the database. Exit code 6 when the two differ (not for a gap of the
-    last minute); 7 when neither place answers.
+    last minute); 7 when one of the places does not answer.
 
     Parameters
     ----------
@@ -70,14 +70,17 @@ def gaps(
     found = join_gaps(objects, asked.rows, now_ns())
     lines: list[dict[str, Any]] = [_line(known) for known in found]
     lines += [
-        {"object": key, "known": "object only", "differences": [why], "recent": False}
+        {"object": key, "known": OBJECT_ONLY, "differences": [why], "recent": False}
         for key, why in sorted(unreadable.items())
     ]
     span = "on this day" if first == last else "in these days"
-    show_rows(lines, _COLUMNS, as_json=json, empty=f"no gaps {span}")
+    known_by = "" if not asked.away else " where one was looked for"
+    show_rows(lines, _COLUMNS, as_json=json, empty=f"no gaps {span}{known_by}")
     if lines and not json:
         _explain(found, unreadable)
-    return EXIT_FINDINGS if unreadable or any(known.differs for known in found) else EXIT_DONE
+    if unreadable or any(known.differs for known in found):
+        return EXIT_FINDINGS
+    return EXIT_UNAVAILABLE if asked.away else EXIT_DONE
 
 
 def _days(day: date | None, first: date | None, last: date | None, today: date) -> tuple[date, date]:

@@ -159,7 +159,7 @@ def show(name: str, *, as_of: AsOf = None, known_at: KnownAt = None, env: EnvFil
 
     now = datetime.now(UTC)
     day = moment("--as-of", as_of, now).date()
-    known = moment("--known-at", known_at, now) if known_at else None
+    known = moment("--known-at", known_at, now) if known_at is not None else None
     with database_of(choose(env)) as database:
         view = FeedCatalogue(database).show(name, day, known)
     if json:

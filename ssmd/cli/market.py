@@ -23,6 +23,7 @@ app = App(name="market", help="Markets the registry knows: list, show, as they w
 app.command("ssmd.cli.market_sync:sync", name="sync", help="Bring the registry up to what the exchange lists.")
 
 _PAGE = 1000
+_MOST = 1_000_000
 _SHOWN = 80  # characters of a long value in a table
 _COLUMNS = {
     "ticker": "TICKER", "status": "STATUS", "category": "CATEGORY", "close_time": "CLOSES", "result": "RESULT",
@@ -84,7 +85,7 @@ def list_markets(
     if limit < 0:
         raise ConfigError(f"--limit {limit} is negative", "Give 0 for all.")
     chosen = choose(env)
-    if as_of or known_at:
+    if as_of is not None or known_at is not None:
         if wanted.never_heard:
             raise ConfigError("--never-heard goes with no date", "Only the present is known of it.")
         rows = _listed_then(chosen, chosen.feed(feed), wanted, limit, *_moments(as_of, known_at))
@@ -108,7 +109,10 @@ def show(
     """Show one market: everything the exchange says about it, or what it said on a date."""
     chosen = choose(env)
     name = chosen.feed(feed)
-    fields = _fields_then(chosen, name, ticker, as_of, known_at) if as_of or known_at else _fields(chosen, name, ticker)
+    if as_of is not None or known_at is not None:
+        fields = _fields_then(chosen, name, ticker, as_of, known_at)
+    else:
+        fields = _fields(chosen, name, ticker)
     if history:
         fields["history"] = [_change(change) for change in _changes(chosen, name, ticker, known_at)]
     if json:
@@ -159,21 +163,22 @@ def syncs(*, limit: int = 20, env: EnvFile = None, feed: Feed = None, json: Json
 
 
 def _listed_now(chosen: Chosen, feed: str, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
-    if wanted.belongs and not wanted.never_heard:
-        from ssmd.registry.market_search import MarketSearch
+    if chosen.environment.spec.database_url is None:
+        with registry_of(chosen) as registry:
+            if wanted.never_heard:
+                rows = [_row(market) for market in registry.never_heard(feed, _MOST)]
+            else:
+                rows = [_row(market) for market in _all(registry, feed, wanted.status, 0)]
+        fields = wanted.belongs | ({"status": wanted.status} if wanted.status else {})
+        return _having(rows, fields)[: limit or None]
+    from ssmd.registry.market_search import MarketSearch
 
-        with database_of(chosen) as database:
-            belonging = MarketSearch(database).find(
-                feed, status=wanted.status, category=wanted.category, series=wanted.series, event=wanted.event,
-                limit=limit or None,
-            )  # fmt: skip
-        return [_row(market) for market in belonging]
-    with registry_of(chosen) as registry:
-        if not wanted.never_heard:
-            return [_row(market) for market in _all(registry, feed, wanted.status, limit)]
-        rows = [_row(market) for market in registry.never_heard(feed, limit=1_000_000)]
-    fields = wanted.belongs | ({"status": wanted.status} if wanted.status else {})
-    return _having(rows, fields)[: limit or None]
+    with database_of(chosen) as database:
+        listed = MarketSearch(database).find(
+            feed, status=wanted.status, category=wanted.category, series=wanted.series, event=wanted.event,
+            never_heard=wanted.never_heard, limit=limit or None,
+        )  # fmt: skip
+    return [_row(market) for market in listed]
 
 
 def _all(registry: Registry, feed: str, status: str | None, limit: int) -> list[Market]:
@@ -192,7 +197,7 @@ def _fields(chosen: Chosen, feed: str, ticker: str) -> dict[str, Any]:
         market = registry.market(feed, ticker)
         if market is None:
             raise _unknown(chosen, registry, feed, ticker)
-    return _row(market) | {"raw": market.raw}
+    return _row(market) | {"listed": market.listed, "raw": market.raw}
 
 
 def _row(market: Market) -> dict[str, Any]:
@@ -223,12 +228,13 @@ def _listed_then(
     with database_of(chosen) as database:
         master, after = SecurityMaster(database), ""
         while not limit or len(found) < limit:
-            page = master.markets_as_of(feed, valid, known, wanted.status, _PAGE, after)
-            found += _having([_state_row(state) for state in page], wanted.belongs)
-            if len(page) < _PAGE:
+            size = min(_PAGE, limit - len(found)) if limit else _PAGE
+            page = master.markets_as_of(feed, valid, known, wanted.status, size, after, wanted.belongs)
+            found += [_state_row(state) for state in page]
+            if len(page) < size:
                 break
             after = page[-1].ticker
-    return found[: limit or None]
+    return found
 
 
 def _fields_then(chosen: Chosen, feed: str, ticker: str, as_of: str | None, known_at: str | None) -> dict[str, Any]:
@@ -264,7 +270,7 @@ def _state_row(state: "MarketState") -> dict[str, Any]:
 def _changes(chosen: Chosen, feed: str, ticker: str, known_at: str | None) -> "list[MarketChange]":
     from ssmd.registry.security_master import SecurityMaster
 
-    known = moment("--known-at", known_at, datetime.now(UTC)) if known_at else None
+    known = moment("--known-at", known_at, datetime.now(UTC)) if known_at is not None else None
     with registry_of(chosen) as registry:
         if registry.market(feed, ticker) is None:
             raise _unknown(chosen, registry, feed, ticker)

@@ -1,4 +1,4 @@
-"""How answers look: tables for people, plain columns in pipes, JSON for programs, and the marks ✓ ○ ✗."""
+"""How answers look: tables for people, the same columns apart by tabs in pipes, JSON for programs, and the marks ✓ ○ ✗."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def show_rows(rows: Sequence[Row], columns: Mapping[str, str], *, as_json: bool,
     if sys.stdout.isatty():
         _table(list(columns.values()), cells)
     else:
-        for line in cells:
+        for line in [list(columns.values()), *cells]:
             print("\t".join(line))
 
 

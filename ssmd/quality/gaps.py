@@ -22,6 +22,7 @@ LATER_DAYS = 7
 """An object lies under the day on which its gap ended: so many days after the ones asked for are looked at, too."""
 
 BOTH, OBJECT_ONLY, ROW_ONLY = "object+row", "object only", "row only"
+ROWS_NOT_ASKED, OBJECTS_NOT_ASKED = "object, rows not asked", "row, objects not asked"
 _COMPARED = ("from_ns", "to_ns", "reason", "last_seq", "next_seq", "tickers")
 _TIMES = {"from_ns": "from", "to_ns": "to"}
 
@@ -36,7 +37,7 @@ class GapObjects(msgspec.Struct, frozen=True):
 class KnownGap(msgspec.Struct, frozen=True):
     """A gap, and where it is known. `gap` is the object's, where there is one; `key` is the object's.
 
-    `known` is one of `object+row`, `object only`, `row only`; when only one place could be asked, it is that place's.
+    `known` is one of `object+row`, `object only`, `row only`, or says which place could not be asked.
     `differences` say in words how the two places differ; none where they agree, or where only one could be asked.
     """
 
@@ -121,6 +122,8 @@ def _altered(gap: Gap, left: dict[tuple[object, ...], Gap]) -> Gap | None:
 
 def _known(gap: Gap, key: str | None, row: Gap | None, compared: bool, now_ns: int) -> KnownGap:
     known = ROW_ONLY if key is None else OBJECT_ONLY if row is None else BOTH
+    if not compared:
+        known = ROWS_NOT_ASKED if row is None else OBJECTS_NOT_ASKED
     differences: list[str] = []
     if compared and known == OBJECT_ONLY:
         differences = ["the database has no row of it"]

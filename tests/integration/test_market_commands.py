@@ -121,7 +121,10 @@ async def test_a_sync_says_in_one_line_what_it_did(terminal: Terminal, exchange:
         ("incremental", "completed", 0),
         ("full", "completed", 12),
     ]
-    assert (await terminal.run("syncs", "--limit", "1")).split("\t")[1:3] == ["incremental", "completed"]
+    assert (await terminal.run("syncs", "--limit", "1")).splitlines()[1].split("\t")[1:3] == [
+        "incremental",
+        "completed",
+    ]
 
 
 async def test_exit_codes_tell_refusals_from_outages_and_findings(
@@ -204,7 +207,7 @@ async def test_markets_are_listed_by_what_they_belong_to(terminal: Terminal, exc
     for words in (("--limit", "-1"), ("--never-heard", "--as-of", "2026-01-01"), ("--as-of", "yesterday")):
         assert await terminal.run("list", *words) == ""
         assert terminal.code == 2
-    line = (await terminal.run("list", "--status", "closed")).rstrip("\n").split("\t")
+    line = (await terminal.run("list", "--status", "closed")).splitlines()[1].split("\t")
     assert line == [tickers[0], "closed", "Category 0", "2026-12-20T12:00:00Z", "", f"market {tickers[0]}"]
 
 

@@ -76,7 +76,10 @@ def test_the_designs_example_adds_a_feed(url: str, capsys: pytest.CaptureFixture
 
 def test_feeds_are_listed_for_pipes_and_programs(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = ask(capsys, "feed", "list")
-    assert out == "kalshi\twebsocket\tactive\tv2\twss://external-api-ws.kalshi.com/trade-api/ws/v2\tPrediction market\n"
+    assert out.splitlines() == [
+        "NAME\tTYPE\tSTATUS\tVERSION\tENDPOINT\tDESCRIPTION",
+        "kalshi\twebsocket\tactive\tv2\twss://external-api-ws.kalshi.com/trade-api/ws/v2\tPrediction market",
+    ]
     _, out, _ = ask(capsys, "feed", "list", "--json")
     (feed,) = json.loads(out)
     assert (feed["name"], feed["status"], feed["version"]) == ("kalshi", "active", "v2")
@@ -168,8 +171,8 @@ def test_a_schema_is_compared_refused_registered_and_shown(
 
 def test_schemas_are_listed_and_a_day_has_those_of_its_dates(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = ask(capsys, "schema", "list")
-    assert (code, len(out.splitlines())) == (0, 5)
-    assert out.splitlines()[4].startswith("trade\tv1\tcapnp\tactive\t2021-01-01\t")
+    assert (code, len(out.splitlines())) == (0, 6)
+    assert out.splitlines()[5].startswith("trade\tv1\tcapnp\tactive\t2021-01-01\t")
     code, out, err = ask(capsys, "schema", "used", "--feed", "kalshi", "--date", "2025-12-14")
     assert "trade\tv1\tactive\t0\tno\n" in out
     assert "by their dates" in err

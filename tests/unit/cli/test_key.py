@@ -230,7 +230,7 @@ def test_every_change_is_in_the_audit_log_by_name(run: Run, home: Path) -> None:
     assert [row["action"] for row in rows] == ["deleted", "rotated", "created"]
     assert all(row["actor"].startswith("cli:") for row in rows)
     assert rows[1]["details"] == {"fields": ["api_key"], "given_by": ["flags"], "store": "local store"}
-    assert run("audit", "kalshi-prod", "--limit", "1")[1].count("\n") == 1
+    assert run("audit", "kalshi-prod", "--limit", "1")[1].count("\n") == 2
 
 
 def test_a_key_for_kubernetes_becomes_a_manifest_that_opens(run: Run, home: Path) -> None:

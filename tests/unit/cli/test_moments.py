@@ -26,7 +26,7 @@ def test_a_day_means_its_end_and_a_time_means_itself(text: str | None, meant: da
     assert moment("--as-of", text, NOW) == meant
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "2026-11-22; DROP", "x" * 10_000])
+@pytest.mark.parametrize("text", ["", " ", "yesterday", "2026-13-01", "2026-11-22; DROP", "x" * 10_000])
 def test_anything_else_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         moment("--as-of", text, NOW)

@@ -9,10 +9,10 @@ from ssmd.cli.output import GOOD, cell, mark_line, show_json, show_rows
 COLUMNS = {"name": "NAME", "count": "COUNT"}
 
 
-def test_rows_in_a_pipe_are_tab_separated_without_headings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_in_a_pipe_are_tab_separated_below_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
     show_rows([{"name": "a", "count": 12345, "more": 1}], COLUMNS, as_json=False, empty="none")
 
-    assert capsys.readouterr() == ("a\t12345\n", "")
+    assert capsys.readouterr() == ("NAME\tCOUNT\na\t12345\n", "")
 
 
 def test_no_rows_are_an_empty_list_in_json_and_a_word_on_stderr_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
