@@ -29,6 +29,7 @@ from ssmd.market.subjects import check_feed
 from ssmd.middleware.storage.interface import ObjectMissing, Storage, StorageUnavailable
 from ssmd.middleware.transport.interface import Consumer, Delivered, StreamState, Transport, TransportUnavailable
 from ssmd.registry.interface import Registry
+from ssmd.registry.patient import PatientRegistry
 from ssmd.registry.values import counted_issue
 from ssmd.telemetry import (
     ARCHIVER_BACKLOG,
@@ -115,7 +116,7 @@ class Archiver:
         self._seal_s = seal_s
         self._seal_bytes = int(seal_mb * (1 << 20))
         self._clock_ns = clock_ns
-        self._inventory = Inventory(storage, bucket, registry, feed, "normalized", clock_ns)
+        self._inventory = Inventory(storage, bucket, PatientRegistry(registry), feed, "normalized", clock_ns)
         self._sorter = Sorter(feed)
         self._stop = _Stop(asyncio.Event())
         self._folder = Path()
@@ -129,9 +130,10 @@ class Archiver:
         self._day = day_of(clock_ns())
 
     def health(self) -> dict[str, object]:
-        """`status` is `ok` while storage and broker answer; rows that wait for the database do not harm the archive."""
+        """`status` is `ok` while storage, broker and database answer; the archive goes on without the database."""
+        well = self._identity and not self._problems and not self._inventory.problem
         return {
-            "status": "ok" if self._identity and not self._problems else "degraded",
+            "status": "ok" if well else "degraded",
             "stream": self._identity,
             "taken_seq": self._sorter.last,
             "acked_seq": self._acked,

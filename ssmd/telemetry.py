@@ -146,6 +146,13 @@ KEY_EXPIRES_IN_DAYS = Gauge(
 )  # fmt: skip
 KEY_AUDIT_LOST = Counter("ssmd_key_audit_rows_lost", "Audit rows of keys that could not be kept.", registry=METRICS)
 
+# --- registry --------------------------------------------------------------------------------------------------------
+
+REGISTRY_LEFT_OUT = Counter(
+    "ssmd_registry_left_out", "Values that the database refused and services left out, by what was done with them.",
+    ["doing"], registry=METRICS,
+)  # fmt: skip
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 

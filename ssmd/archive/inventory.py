@@ -15,12 +15,10 @@ from ssmd.errors import DataError, TransientError
 from ssmd.market.events import EVENT_TYPES
 from ssmd.middleware.storage.interface import Storage
 from ssmd.registry.interface import Issue, ObjectRecord, Registry
-from ssmd.registry.values import issue_identity, merged_issue
+from ssmd.registry.unwritten import UnwrittenIssues
 
 RECONCILE_S = 3600.0
 RETRY_S = 10.0
-MAX_ISSUES = 1_000
-"""Kinds and days of problems that wait for the database; further ones are logged and forgotten."""
 
 log = structlog.get_logger(component="archive")
 
@@ -30,14 +28,20 @@ async def reconcile(
 ) -> list[ObjectRecord]:
     """Record the objects of a day ('raw' or 'normalized') that have a manifest and no row; those rows.
 
-    Rows are never removed or changed here: a difference is a finding of `ssmd data verify`. DataError for a manifest
-    that cannot be read.
+    Rows are never removed or changed here: a difference is a finding of `ssmd data verify`, and so is a manifest that
+    cannot be read; it is logged, and the others count.
     """
     described = await _described(storage, bucket, feed, day, data_type)
     if not described:
         return []
     known = {row.key for row in await asyncio.to_thread(registry.objects, feed, day, data_type)}
-    missing = [(await read_manifest(storage, bucket, its)).record(bucket) for its in described if its.key not in known]
+    missing = []
+    for its in described:
+        if its.key not in known:
+            try:
+                missing.append((await read_manifest(storage, bucket, its)).record(bucket))
+            except DataError as error:
+                _unreadable(feed, error)
     if missing:
         await asyncio.to_thread(registry.record_objects, feed, missing)
         log.info("inventory reconciled", feed=feed, day=day.isoformat(), data_type=data_type, rows=len(missing))
@@ -46,14 +50,22 @@ async def reconcile(
 
 async def _described(storage: Storage, bucket: str, feed: str, day: date, data_type: str) -> list[DataObject]:
     """The objects of a day that have a manifest."""
+    parse: Callable[[str], DataObject] = layout.parse_normalized_manifest
+    prefixes = [layout.normalized_manifests_prefix(feed, event_type, day) for event_type in EVENT_TYPES]
     if data_type == "raw":
-        entries = await storage.list(bucket, layout.raw_manifests_prefix(feed, day))
-        return [layout.parse_raw_manifest(entry.key) for entry in entries]
+        parse, prefixes = layout.parse_raw_manifest, [layout.raw_manifests_prefix(feed, day)]
     found: list[DataObject] = []
-    for event_type in EVENT_TYPES:
-        entries = await storage.list(bucket, layout.normalized_manifests_prefix(feed, event_type, day))
-        found += [layout.parse_normalized_manifest(entry.key) for entry in entries]
+    for prefix in prefixes:
+        for entry in await storage.list(bucket, prefix):
+            try:
+                found.append(parse(entry.key))
+            except DataError as error:
+                _unreadable(feed, error)
     return found
+
+
+def _unreadable(feed: str, error: DataError) -> None:
+    log.error("manifest unreadable, no row", feed=feed, error=error.message, hint="Run: ssmd data verify")
 
 
 class Inventory:
@@ -78,7 +90,7 @@ class Inventory:
         self._data_type = data_type
         self._clock_ns = clock_ns
         self._waiting: list[ObjectRecord] = []
-        self._issues: dict[tuple[object, ...], Issue] = {}
+        self._issues = UnwrittenIssues(registry)
         self._unsure: set[date] = set()
         self._changed = asyncio.Event()
         self._closing = False
@@ -91,11 +103,7 @@ class Inventory:
 
     def report(self, issue: Issue) -> None:
         """A problem of the data that reviewers should see; counted with what waits of its kind and day."""
-        known = self._issues.get(issue_identity(issue))
-        if known is None and len(self._issues) >= MAX_ISSUES:
-            log.error("issue forgotten, too many wait", feed=self._feed, issue=issue.detail, count=issue.count)
-            return
-        self._issues[issue_identity(issue)] = merged_issue(known, issue) if known else issue
+        self._issues.add(issue)
         self._changed.set()
 
     def close(self) -> None:
@@ -118,18 +126,6 @@ class Inventory:
                     await self._changed.wait()
         await self._write()
 
-    async def _write_issues(self) -> None:
-        issues, self._issues = list(self._issues.values()), {}
-        if not issues:
-            return
-        try:
-            await asyncio.to_thread(self._registry.record_issues, issues)
-        except TransientError:
-            later, self._issues = self._issues, {}
-            for issue in (*issues, *later.values()):
-                self.report(issue)
-            raise
-
     async def _write(self) -> None:
         """Write what waits and reconcile the days that may lack rows; trouble is kept in `problem` and tried again."""
         records, self._waiting = self._waiting, []
@@ -137,7 +133,7 @@ class Inventory:
         try:
             if records:
                 await asyncio.to_thread(self._registry.record_objects, self._feed, records)
-            await self._write_issues()
+            await self._issues.write()
             for day in sorted(self._unsure):
                 await reconcile(self._storage, self._bucket, self._registry, self._feed, day, self._data_type)
                 self._unsure.discard(day)

@@ -14,7 +14,7 @@ from ssmd.errors import Unavailable
 from ssmd.feeds.catalogue import FeedParts, open_feed
 from ssmd.feeds.interface import Mapper, Session
 from ssmd.feeds.kalshi.rest import KalshiRest
-from ssmd.registry.interface import Market, Registry
+from ssmd.registry.interface import Market, Registry, RegistryRefused
 from ssmd.registry.memory import MemoryRegistry
 
 CHANNELS = {"trade": "trade", "orderbook": "orderbook_delta", "ticker": "ticker", "status": "market_lifecycle_v2"}
@@ -89,8 +89,9 @@ async def endpoints(opener: Opener, registry: Registry, ws: str | None, rest: st
     today = day_of(now_ns())
     try:
         known = await asyncio.to_thread(registry.feed_version, opener.spec.feed, today)
-    except Unavailable as error:
-        # The database being away must not keep the feed closed: the addresses that came with this version do.
-        _log.warning("registry away, using built-in endpoints", error=error.message)
+    except (Unavailable, RegistryRefused) as error:
+        # The database being away, or refusing us, must not keep the feed closed: capture needs but the addresses, and
+        # those that came with this version do.
+        _log.error("registry away, using built-in endpoints", error=error.message, hint=error.hint)
         known = MemoryRegistry().feed_version(opener.spec.feed, today)
     return ws or known.ws, rest or known.rest

@@ -1,6 +1,7 @@
 """`ssmd run`: one service in the foreground, put together from the environment; SIGTERM drains it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -9,6 +10,8 @@ from cyclopts import App, Parameter
 
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, choose
+from ssmd.errors import Unavailable
+from ssmd.registry.interface import Registry
 from ssmd.runtime import Service, run_service
 from ssmd.telemetry import configure_logging
 
@@ -50,8 +53,9 @@ def archiver(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
         from ssmd.archiver import Archiver
 
         bucket = chosen.environment.spec.middleware.storage.buckets.normalized
+        registry = await _willing_registry(opener)
         return Archiver(
-            chosen.environment.spec.feed, opener.transport(), opener.storage(), bucket, opener.registry(),
+            chosen.environment.spec.feed, opener.transport(), opener.storage(), bucket, registry,
             seal_s=settings.seal_s, seal_mb=settings.seal_mb,
         )  # fmt: skip
 
@@ -67,12 +71,24 @@ def gateway(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
     async def open_service(opener: Opener) -> Service:
         from ssmd.gateway.service import Gateway
 
+        registry = await _willing_registry(opener)
         return Gateway(
-            chosen.environment.spec.feed, opener.transport(), opener.registry(), settings.host, settings.port,
+            chosen.environment.spec.feed, opener.transport(), registry, settings.host, settings.port,
             max_clients=settings.max_clients, buffer_bytes=settings.buffer_mb << 20,
         )  # fmt: skip
 
     return _serve("gateway", chosen, open_service, admin_port or settings.metrics_port)
+
+
+async def _willing_registry(opener: Opener) -> Registry:
+    """The registry of a service that nothing depends on; ConfigError when it refuses us already at the start.
+
+    One that is away is waited for, and one that refuses us later, too. The connector captures in any case.
+    """
+    registry = opener.registry()
+    with contextlib.suppress(Unavailable):
+        await asyncio.to_thread(registry.ping)
+    return registry
 
 
 def _serve(name: str, chosen: Chosen, open_service: Callable[[Opener], Awaitable[Service]], port: int | None) -> int:

@@ -84,8 +84,7 @@ class Heard:
         at = datetime.fromtimestamp(now_ns() / NS_PER_S, UTC)
         try:
             await asyncio.to_thread(self._registry.record_heard, self._feed, tickers, at)
-        except TransientError as error:
-            log.warning("heard markets not written down yet", error=error.message, waiting=len(tickers))
+        except TransientError:  # the registry tells of its troubles itself
             return
         for ticker in tickers:
             self._unrecorded.pop(ticker, None)

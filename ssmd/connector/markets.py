@@ -7,7 +7,8 @@ import structlog
 
 from ssmd import telemetry as metrics
 from ssmd.connector.exchange import Exchange, MarketSource, Settings
-from ssmd.errors import SsmdError, TransientError
+from ssmd.errors import DataError, SsmdError, TransientError
+from ssmd.market.subjects import encode_ticker
 from ssmd.registry.interface import Market, Registry
 
 LIST_EVERY_S = 60.0
@@ -23,6 +24,7 @@ ENDED_FOR_S = 300.0
 """For this long, what the exchange said of a market's end is stronger than a list, which may be older."""
 MAX_ENDED = 100_000
 PAGE = 1000
+_SHOWN = 80
 
 log = structlog.get_logger(component="connector")
 
@@ -55,6 +57,8 @@ class Markets:
         self._written: frozenset[str] = frozenset()
         self._newly_written: set[str] = set()
         self.tickers: frozenset[str] = self._always
+        self.left_out = 0
+        """Listed markets that cannot be captured: their tickers fit into no subject (see `encode_ticker`)."""
 
     # -- what is listed -----------------------------------------------------------------------------------------
 
@@ -62,15 +66,17 @@ class Markets:
         """Ask for the list again and again, until cancelled. Between two lists, the session hears of new markets."""
         if self._source is None:
             return
-        known = await self._known()
+        listed_once = False
         while True:
             delay = ASK_AGAIN_S
             try:
                 listed = await self._ask(self._source)
             except SsmdError as error:
-                log.warning("markets not listed", error=error.message, from_registry=len(known))
-                self._want(known)
+                known = 0 if listed_once else await self._want_known()
+                listed_once = listed_once or known > 0
+                log.warning("markets not listed", error=error.message, from_registry=known)
             else:
+                listed_once = True
                 if self.take_list(listed) or (listed and self._doubts > EAGER_DOUBTS):
                     delay = LIST_EVERY_S
             await asyncio.sleep(delay)
@@ -79,9 +85,10 @@ class Markets:
         """All listed tickers. Each page is wanted and written down as it comes: a list may be larger than memory."""
         listed: list[str] = []
         written: set[str] = set()
+        left_out: list[str] = []
         changed: int | None = 0
         async for page in _pages(source.open_markets()):
-            tickers = [market.ticker for market in page]
+            tickers = self._usable((market.ticker for market in page), left_out)
             listed += tickers
             self._want(tickers)
             found = None if changed is None else await self._remember(page)  # a database that is away is asked once
@@ -89,9 +96,26 @@ class Markets:
             written.update(() if found is None else tickers)
         if changed:
             log.info("markets", listed=len(listed), changed=changed)
+        if len(left_out) != self.left_out:
+            first = [repr(ticker[:_SHOWN]) for ticker in left_out[:3]]
+            log.error("markets left out, no subject can carry their tickers", count=len(left_out), first=first)
+            self.left_out = len(left_out)
         self._newly_written |= written - self._written
         self._written = frozenset(written)
         return listed
+
+    def _usable(self, tickers: Iterable[str], left_out: list[str]) -> list[str]:
+        """Those of `tickers` that can be captured; the others are added to `left_out`."""
+        usable = []
+        for ticker in tickers:
+            try:
+                if ticker not in self.tickers:
+                    encode_ticker(ticker)
+            except DataError:
+                left_out.append(ticker)
+            else:
+                usable.append(ticker)
+        return usable
 
     def take_list(self, listed: list[str]) -> bool:
         """Want what is listed, give up what two lists in a row lack; False when the list is not to be believed.
@@ -168,20 +192,23 @@ class Markets:
 
     # -- the registry -------------------------------------------------------------------------------------------
 
-    async def _known(self) -> list[str]:
+    async def _want_known(self) -> int:
+        """Want the markets that the registry last knew as active, all of them; how many, 0 when it is away."""
+        count, after = 0, ""
         try:
-            rows = await asyncio.to_thread(self._registry.markets, self._settings.feed, "active", 20_000)
-        except TransientError as error:
-            log.warning("registry unavailable, markets come from the exchange alone", error=error.message)
-            return []
-        return [market.ticker for market in rows]
+            while page := await asyncio.to_thread(self._registry.markets, self._settings.feed, "active", PAGE, after):
+                tickers = [market.ticker for market in page]
+                self._want(self._usable(tickers, []))
+                count, after = count + len(tickers), tickers[-1]
+        except TransientError:  # the registry tells of its troubles itself
+            return 0
+        return count
 
     async def _remember(self, markets: list[Market]) -> int | None:
         """Write markets down; how many rows changed, None when the registry is away."""
         try:
             return await asyncio.to_thread(self._registry.upsert_markets, self._settings.feed, markets, self._volatile)
-        except TransientError as error:
-            log.warning("markets not written down", error=error.message)
+        except TransientError:  # the registry tells of its troubles itself
             return None
 
     def take_written(self) -> set[str]:

@@ -1,9 +1,6 @@
 """What the connector says about its work: metrics each second, counted problems to the registry."""
 
-import asyncio
-from collections.abc import Iterable
-
-import structlog
+import contextlib
 
 from ssmd import telemetry as metrics
 from ssmd.clock import NS_PER_S, day_of, now_ns
@@ -13,8 +10,9 @@ from ssmd.connector.sealer import Sealer
 from ssmd.connector.spool import Spool
 from ssmd.errors import TransientError
 from ssmd.market.events import Gap
-from ssmd.registry.interface import Issue, Registry
-from ssmd.registry.values import counted_issue, issue_identity, merged_issue
+from ssmd.registry.interface import Registry
+from ssmd.registry.unwritten import UnwrittenIssues
+from ssmd.registry.values import counted_issue
 
 _KNOWN_TYPES = frozenset(
     ("trade", "orderbook_snapshot", "orderbook_delta", "ticker", "market_lifecycle_v2", "event_lifecycle")
@@ -22,21 +20,17 @@ _KNOWN_TYPES = frozenset(
 _NOT_RAW = frozenset(("not_published_spool_full",))
 """Problems of the live stream: the raw archive has the frames."""
 
-log = structlog.get_logger(component="connector")
-
 
 class Report:
     """Counters as they were at the last report; issues wait here while the registry is away, one of a kind and day."""
 
     def __init__(self, feed: str, registry: Registry) -> None:
         self._feed = feed
-        self._registry = registry
         self._received: dict[str, int] = {}
         self._published = 0
         self._stored = (0, 0)
         self._problems: dict[str, int] = {}
-        self._waiting: dict[tuple[object, ...], Issue] = {}
-        self._flushing = asyncio.Lock()
+        self._issues = UnwrittenIssues(registry)
         self.gap_count = 0
 
     def gap(self, gap: Gap) -> None:
@@ -75,10 +69,6 @@ class Report:
 
     async def flush(self, pipeline: Pipeline, sealer: Sealer) -> None:
         """Write the problems since the last flush to the registry; what cannot be written waits."""
-        async with self._flushing:  # the drain's may meet the regular one
-            await self._flush(pipeline, sealer)
-
-    async def _flush(self, pipeline: Pipeline, sealer: Sealer) -> None:
         today = day_of(now_ns())
         for kind, count in pipeline.problems.items():
             new = count - self._problems.get(kind, 0)
@@ -87,23 +77,8 @@ class Report:
                 metrics.CONNECTOR_ERRORS.labels(self._feed, kind).inc(new)
                 sample = pipeline.samples.pop(kind, b"").decode("utf-8", "backslashreplace")
                 data_type = "normalized" if kind in _NOT_RAW else "raw"
-                self._wait([counted_issue(self._feed, today, data_type, kind, new, sample)])
-        self._wait(sealer.issues)
-        sealer.issues.clear()
-        if not self._waiting:
-            return
-        issues = list(self._waiting.values())
-        self._waiting.clear()
-        try:
-            await asyncio.to_thread(self._registry.record_issues, issues)
-        except TransientError as error:
-            log.warning("issues not written down yet", error=error.message, waiting=len(issues))
-            later = list(self._waiting.values())
-            self._waiting.clear()
-            self._wait([*issues, *later])
-
-    def _wait(self, issues: Iterable[Issue]) -> None:
-        """Count them together with what waits already, so that however long it takes they stay few."""
-        for issue in issues:
-            known = self._waiting.get(issue_identity(issue))
-            self._waiting[issue_identity(issue)] = merged_issue(known, issue) if known else issue
+                self._issues.add(counted_issue(self._feed, today, data_type, kind, new, sample))
+        while sealer.issues:
+            self._issues.add(sealer.issues.pop(0))
+        with contextlib.suppress(TransientError):  # the registry tells of its troubles itself
+            await self._issues.write()

@@ -51,6 +51,7 @@ class Sealer:
         self._stored: deque[tuple[Segment, Stored]] = deque()
         self._done: list[Segment] = []
         self._gaps: deque[Gap] = deque()
+        self._gap_rows: deque[Gap] = deque()
         self._numbers: dict[tuple[object, str], int] = {}
         self._wake = asyncio.Event()
         self.trouble: dict[str, str] = {}
@@ -71,7 +72,7 @@ class Sealer:
     @property
     def idle(self) -> bool:
         """Nothing waits to be stored or written down."""
-        return not self._waiting and not self._stored and not self._gaps
+        return not (self._waiting or self._stored or self._gaps or self._gap_rows)
 
     @property
     def objects_waiting(self) -> int:
@@ -98,7 +99,8 @@ class Sealer:
         stored = await self._attempt("storage", self._store_waiting)
         gaps = await self._attempt("storage", self._store_gaps)
         rows = await self._attempt("registry", self._write_rows)
-        return stored or gaps or rows
+        gap_rows = await self._attempt("registry", self._write_gap_rows)
+        return stored or gaps or rows or gap_rows
 
     async def _attempt(self, what: str, step: Callable[[], Awaitable[bool]]) -> bool:
         try:
@@ -211,8 +213,17 @@ class Sealer:
         while self._gaps:
             gap = self._gaps[0]
             await store_gap(self._storage, self._bucket, gap)
-            await asyncio.to_thread(self._registry.record_gaps, [gap])
             self._gaps.popleft()
+            self._gap_rows.append(gap)
+        return True
+
+    async def _write_gap_rows(self) -> bool:
+        gaps = list(self._gap_rows)
+        if not gaps:
+            return False
+        await asyncio.to_thread(self._registry.record_gaps, gaps)
+        for _ in gaps:
+            self._gap_rows.popleft()
         return True
 
     async def _write_rows(self) -> bool:

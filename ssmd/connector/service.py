@@ -1,6 +1,7 @@
 """The connector: keeps a connection to the exchange, and turns what comes into the raw archive and the live stream."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -17,10 +18,12 @@ from ssmd.connector.pipeline import TRANSIT_NS, Pipeline
 from ssmd.connector.report import Report
 from ssmd.connector.sealer import Sealer
 from ssmd.connector.spool import Spool
+from ssmd.errors import TransientError
 from ssmd.feeds.interface import Mapper
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Transport
 from ssmd.registry.interface import Registry
+from ssmd.registry.patient import PatientRegistry
 
 SYNC_EVERY_S = 0.03
 """Frames are durable within 50 ms: this and the duration of one fdatasync."""
@@ -31,6 +34,7 @@ _DRAIN_ARCHIVE_S = 20.0
 _LATE_NS = NS_PER_S
 """A planned end is announced a second longer: an exchange may go on sending until it notices."""
 _SUBSCRIBED_AFTER_S = 15.0
+_ASK_REGISTRY_S = 15.0
 
 log = structlog.get_logger(component="connector")
 
@@ -45,7 +49,7 @@ class Connector:
         self._exchange = exchange
         self._transport = transport
         self._storage = storage
-        self._registry = registry
+        self._registry = PatientRegistry(registry)
         self._spool: Spool
         self._outbox: Outbox
         self._sealer: Sealer
@@ -54,7 +58,7 @@ class Connector:
         self._keys: Keys
         self._connections: Connections
         self._heard: Heard
-        self._markets = Markets(settings, exchange, registry, self._add_tickers, self._drop_tickers)
+        self._markets = Markets(settings, exchange, self._registry, self._add_tickers, self._drop_tickers)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -100,6 +104,7 @@ class Connector:
             ("keys", self._connections.follow_keys),
             ("heard", self._heard.follow),
             ("books", self._serve_books),
+            ("registry", self._watch_registry),
         ]
         try:
             async with asyncio.TaskGroup() as group:
@@ -186,6 +191,13 @@ class Connector:
             await asyncio.sleep(5.0)
             await self._report.flush(self._pipeline, self._sealer)
 
+    async def _watch_registry(self) -> None:
+        """Notice soon, from the start on, when the database is away or refuses us: capture goes on without it."""
+        while True:
+            with contextlib.suppress(TransientError):  # the registry tells of its troubles itself
+                await asyncio.to_thread(self._registry.ping)
+            await asyncio.sleep(_ASK_REGISTRY_S)
+
     def _add_tickers(self, tickers: list[str]) -> None:
         connection = self._connections.current
         if connection is not None:
@@ -230,6 +242,8 @@ class Connector:
         connection, problem = self._connections.current, self._connections.problem
         conversation = connection.conversation if connection else None
         trouble = dict(self._sealer.trouble)
+        if self._registry.problem:
+            trouble["registry"] = self._registry.problem
         if self._pipeline.losing:
             trouble["spool"] = "the spool is full, frames are being lost; free some disk space"
         if connection and now_ns() - connection.opened_ns > _SUBSCRIBED_AFTER_S * NS_PER_S:
@@ -250,6 +264,7 @@ class Connector:
             "published": self._pipeline.published,
             "tickers": len(conversation.session.requested_tickers) if conversation else 0,
             "never_heard": self._heard.never,
+            "left_out": self._markets.left_out,
             "gaps": self._report.gap_count,
             "spool_bytes": self._spool.closed_bytes + self._spool.offset,
             "trouble": trouble,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ssmd.clock import now_ns
 from ssmd.market.events import Gap
 from ssmd.registry.interface import Market, Registry, RegistryUnavailable
+from ssmd.registry.patient import PatientRegistry
 
 ANSWER_S = 3.0
 LOOKUP_S = 0.5
@@ -26,7 +27,7 @@ class Catalogue:
         self.available = False
         self.changed_ns = clock()
         self.error = "not asked yet"
-        self._registry = registry
+        self._registry = PatientRegistry(registry)
         self._clock = clock
         self._busy = 0
         self._gaps: tuple[int, date, list[Gap]] | None = None

@@ -9,12 +9,19 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ssmd.errors import Unavailable
+from ssmd.errors import ConfigError, Unavailable
 from ssmd.market.events import Gap
 
 
 class RegistryUnavailable(Unavailable):
     """The database did not answer."""
+
+
+class RegistryRefused(ConfigError):
+    """The database answered, and refuses the login or has not the tables of this version.
+
+    For a command this is the end; a running service tries again (`patient.PatientRegistry`).
+    """
 
 
 class ObjectRecord(msgspec.Struct, frozen=True):
@@ -89,6 +96,7 @@ class Market(msgspec.Struct, frozen=True):
     settled_at: str | None = None
     settlement_value: str = ""
     updated_time: str | None = None  # the exchange's time of the last change that is not trading
+    listed: bool = True  # False: the exchange listed it once, and no longer knows it
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -146,8 +154,11 @@ class Registry(Protocol):
         """
         ...
 
-    def record_issues(self, issues: Sequence[Issue]) -> None:
-        """Add to the counts of (feed, day, data type, issue type, detail, connection)."""
+    def record_issues(self, issues: Sequence[Issue], batch: str | None = None) -> None:
+        """Add to the counts of (feed, day, data type, issue type, detail, connection).
+
+        `batch` is a UUID that names these issues: for a week, the same batch again changes nothing.
+        """
         ...
 
     def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
@@ -177,15 +188,16 @@ class Registry(Protocol):
 
         Fields of the raw objects that are `volatile` change with trading: alone, they change nothing here. Empty
         series, category and updated time leave what is known. A settlement changes by better evidence only.
+        A market whose ticker cannot be stored (empty, longer than 128 characters) is left out, logged and counted.
         """
         ...
 
     def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
-        """Markets sorted by ticker, from the first after `after`."""
+        """Listed markets sorted by ticker, from the first after `after`."""
         ...
 
     def market(self, feed: str, ticker: str) -> Market | None:
-        """One market."""
+        """One market, `listed` or not."""
         ...
 
     def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:

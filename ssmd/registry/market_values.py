@@ -7,11 +7,13 @@ time means "not told", and what is known stays.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 
+from ssmd import telemetry as metrics
 from ssmd.errors import DataError
 from ssmd.registry.interface import Market
 from ssmd.registry.values import MAX_DEPTH, json_value, moment, printable, storable, written
@@ -29,6 +31,7 @@ EVIDENCE_RANK = {"determined": 1, "amended": 2, "finalized": 3}
 LISTED = "listed"
 """The one field of history that is not the exchange's: 'false' from when a market is no longer listed."""
 _SETTLEMENT = ("result", "settled_at", "settlement_value")
+_log = structlog.get_logger()
 _ODD = (UnicodeEncodeError, TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -49,6 +52,22 @@ def stored_ticker(ticker: str) -> str:
     if not 1 <= len(stored) <= MAX_TICKER:
         raise DataError(f"ticker {printable(stored, 80)!r} is empty or longer than {MAX_TICKER} characters")
     return stored
+
+
+def storable_markets(listed: Sequence[Market]) -> list[Market]:
+    """Those of `listed` whose tickers can be stored: one that cannot costs itself, and is logged and counted."""
+    found, left_out = [], []
+    for market in listed:
+        try:
+            stored_ticker(market.ticker)
+        except DataError:
+            left_out.append(printable(market.ticker, 80))
+        else:
+            found.append(market)
+    if left_out:
+        metrics.REGISTRY_LEFT_OUT.labels("upsert_markets").inc(len(left_out))
+        _log.warning("markets left out of the registry", count=len(left_out), first=left_out[:3])
+    return found
 
 
 def stored_columns(market: Market) -> Market:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -17,12 +18,16 @@ from ssmd.registry.market_values import (
     SETTLEMENT_FIELDS,
     evidence_of,
     fingerprint,
+    storable_markets,
     stored_market,
+    stored_ticker,
     updated_market,
 )
 from ssmd.registry.values import (
+    BATCHES_KEPT,
     DATA_TYPES,
     STATUSES,
+    batch_id,
     choice,
     day_bounds,
     gap_identity,
@@ -72,6 +77,7 @@ class MemoryRegistry:
     def __init__(self, feeds: Sequence[KnownFeed] = KNOWN_FEEDS) -> None:
         self._lock = threading.Lock()
         self._feeds = {feed.name: _Feed(feed) for feed in feeds}
+        self._batches: dict[UUID, datetime] = {}
 
     def feed_version(self, feed: str, on: date) -> FeedVersion:
         """See `Registry.feed_version`."""
@@ -142,13 +148,23 @@ class MemoryRegistry:
                 status = "partial" if row.status == "complete" else row.status
                 days[key] = msgspec.structs.replace(row, status=status, quality_score=None)
 
-    def record_issues(self, issues: Sequence[Issue]) -> None:
+    def record_issues(self, issues: Sequence[Issue], batch: str | None = None) -> None:
         """See `Registry.record_issues`."""
+        stored, named = [stored_issue(issue) for issue in issues], batch_id(batch)
         with self._lock:
-            for issue in [stored_issue(issue) for issue in issues]:
-                known = self._feed(issue.feed).issues
+            feeds = {issue.feed: self._feed(issue.feed) for issue in stored}
+            if named is not None and not self._is_new(named):
+                return
+            for issue in stored:
+                known = feeds[issue.feed].issues
                 before = known.get(issue_identity(issue))
                 known[issue_identity(issue)] = merged_issue(before, issue) if before else issue
+
+    def _is_new(self, batch: UUID) -> bool:
+        """Take note of a batch; was it unknown? Old ones are forgotten."""
+        now = datetime.now(UTC)
+        self._batches = {known: at for known, at in self._batches.items() if at > now - BATCHES_KEPT}
+        return self._batches.setdefault(batch, now) is now
 
     def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
         """See `Registry.objects`."""
@@ -204,7 +220,7 @@ class MemoryRegistry:
 
     def upsert_markets(self, feed: str, markets: Sequence[Market], volatile: frozenset[str] = frozenset()) -> int:
         """See `Registry.upsert_markets`."""
-        latest = {market.ticker: market for market in map(stored_market, markets)}
+        latest = {market.ticker: market for market in map(stored_market, storable_markets(markets))}
         with self._lock:
             known = self._feed(feed).markets
             return sum(_learn(known, market, volatile) for market in latest.values())
@@ -213,14 +229,26 @@ class MemoryRegistry:
         """See `Registry.markets`."""
         with self._lock:
             known = self._feed(feed).markets
-            tickers = sorted(t for t, found in known.items() if t > after and status in (None, found.market.status))
-            return [known[ticker].market for ticker in tickers[: max(0, limit)]]
+            listed = {t: found.market for t, found in known.items() if t > after and found.market.listed}
+            tickers = sorted(t for t, market in listed.items() if status in (None, market.status))
+            return [listed[ticker] for ticker in tickers[: max(0, limit)]]
 
     def market(self, feed: str, ticker: str) -> Market | None:
         """See `Registry.market`."""
         with self._lock:
             found = self._feed(feed).markets.get(ticker)
         return found.market if found else None
+
+    def unlist_markets(self, feed: str, tickers: Sequence[str]) -> int:
+        """The exchange no longer knows these; how many were listed. One that is upserted again is listed again."""
+        wanted = {stored_ticker(ticker) for ticker in tickers}
+        with self._lock:
+            known = self._feed(feed).markets
+            gone = [ticker for ticker in wanted & known.keys() if known[ticker].market.listed]
+            for ticker in gone:
+                unlisted = msgspec.structs.replace(known[ticker].market, listed=False)
+                known[ticker] = known[ticker]._replace(market=unlisted)
+        return len(gone)
 
     def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:
         """See `Registry.record_heard`."""
@@ -235,8 +263,8 @@ class MemoryRegistry:
         with self._lock:
             state = self._feed(feed)
             silent = [found.market for ticker, found in state.markets.items() if ticker not in state.heard]
-        active = sorted((market for market in silent if market.status == ACTIVE), key=lambda market: market.ticker)
-        return active[: max(0, limit)]
+        active = [market for market in silent if market.status == ACTIVE and market.listed]
+        return sorted(active, key=lambda market: market.ticker)[: max(0, limit)]
 
     def ping(self) -> None:
         """Memory is always there."""
@@ -264,12 +292,12 @@ def _learn(known: dict[str, _Known], market: Market, volatile: frozenset[str]) -
     after, evidence = updated_market(before.market, before.evidence, market)
     parents = (before.market.series_ticker, before.market.category) != (after.series_ticker, after.category)
     if told == before.fingerprint and not parents:
-        after = msgspec.structs.replace(before.market, updated_time=after.updated_time)
+        after = msgspec.structs.replace(before.market, updated_time=after.updated_time, listed=True)
         known[market.ticker] = before._replace(market=after)
         return False
     known[market.ticker] = _Known(after, told, evidence)
     return msgspec.structs.replace(after, raw=None, updated_time=None) != msgspec.structs.replace(
-        before.market, raw=None, updated_time=None
+        before.market, raw=None, updated_time=None, listed=True
     ) or _followed(after, volatile) != _followed(before.market, volatile)
 
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
@@ -28,17 +29,20 @@ from ssmd.registry.rows import (
     recount_objects,
     touching,
 )
-from ssmd.registry.security_master import store_markets
+from ssmd.registry.security_master import SecurityMaster, store_markets
 from ssmd.registry.tables import (
     data_gaps,
     data_inventory,
     data_objects,
+    data_quality_batches,
     data_quality_issues,
     feed_versions,
 )
 from ssmd.registry.values import (
+    BATCHES_KEPT,
     DATA_TYPES,
     STATUSES,
+    batch_id,
     choice,
     day_bounds,
     gap_days,
@@ -143,9 +147,9 @@ class PostgresRegistry:
             recount_gaps().where(inventory.feed_id == feed_id, inventory.date >= first, inventory.date <= last)
         )
 
-    def record_issues(self, issues: Sequence[Issue]) -> None:
+    def record_issues(self, issues: Sequence[Issue], batch: str | None = None) -> None:
         """See `Registry.record_issues`."""
-        stored = [stored_issue(issue) for issue in issues]
+        stored, named = [stored_issue(issue) for issue in issues], batch_id(batch)
         if not stored:
             return
         statement = insert(data_quality_issues)
@@ -159,6 +163,8 @@ class PostgresRegistry:
         )
         with self._transaction("record quality issues") as connection:
             ids = {feed: find_feed(connection, feed) for feed in sorted({issue.feed for issue in stored})}
+            if named is not None and not _is_new(connection, named):
+                return
             # in one order, so that two writers cannot wait for each other; singly, since a kind may come twice
             for row in sorted((issue_row(ids[i.feed], i) for i in stored), key=_issue_order):
                 connection.execute(counted, row)
@@ -233,6 +239,10 @@ class PostgresRegistry:
         with self._transaction(f"read a market of feed {feed!r}") as connection:
             return one_market(connection, find_feed(connection, feed), ticker)
 
+    def unlist_markets(self, feed: str, tickers: Sequence[str]) -> int:
+        """The exchange no longer knows these; how many were listed. One that is upserted again is listed again."""
+        return SecurityMaster(self._database).unlist(feed, tickers)
+
     def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:
         """See `Registry.record_heard`."""
         with self._transaction(f"record heard markets of feed {feed!r}") as connection:
@@ -254,6 +264,17 @@ class PostgresRegistry:
 
 def _issue_order(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["feed_id"], row["day"], row["data_type"], row["issue_type"], row["detail"], row["connection"]
+
+
+def _is_new(connection: sa.Connection, batch: UUID) -> bool:
+    """Take note of a batch of issues; was it unknown? Old ones are forgotten."""
+    b = data_quality_batches.c
+    statement = insert(data_quality_batches).values(batch=batch).on_conflict_do_nothing().returning(b.batch)
+    if connection.execute(statement).one_or_none() is None:
+        return False
+    old = sa.select(b.batch).where(b.recorded_at < sa.func.now() - BATCHES_KEPT).with_for_update(skip_locked=True)
+    connection.execute(sa.delete(data_quality_batches).where(b.batch.in_(old)))
+    return True
 
 
 def _delete_objects(connection: sa.Connection, feed_id: int, keys: Sequence[tuple[str, str]]) -> set[int]:

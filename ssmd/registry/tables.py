@@ -204,6 +204,14 @@ data_quality_issues = sa.Table(
     ),
 )
 
+data_quality_batches = sa.Table(
+    "data_quality_batches",
+    metadata,
+    sa.Column("batch", UUID(as_uuid=True), primary_key=True),
+    sa.Column("recorded_at", _TIMESTAMP, nullable=False, server_default=_NOW),
+    sa.Index("data_quality_batches_recorded_at_idx", "recorded_at"),
+)
+
 markets = sa.Table(
     "markets",
     metadata,
@@ -226,6 +234,7 @@ markets = sa.Table(
     sa.Column("settlement_kept", JSONB(none_as_null=True)),
     sa.Column("settled_at", _TIMESTAMP),
     sa.Column("source_updated_at", _TIMESTAMP),
+    sa.Column("listed_at", _TIMESTAMP),
     sa.Column("metadata_hash", sa.CHAR(32)),
     _time("observed_at"),
     _time("known_from"),

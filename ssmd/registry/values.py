@@ -6,8 +6,9 @@ outside; they are replaced, never a reason to lose the record that holds them.
 
 import posixpath
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -18,6 +19,8 @@ from ssmd.registry.interface import Issue, ObjectRecord
 
 MAX_BIGINT = 2**63 - 1
 MAX_SAMPLE_BYTES = 1_024
+BATCHES_KEPT = timedelta(days=7)
+"""For this long a batch of issues that comes again is known."""
 DATA_TYPES = ("raw", "normalized")
 STATUSES = ("complete", "partial", "failed", "processing")
 SEVERITIES = ("error", "warning", "info")
@@ -215,6 +218,14 @@ def stored_issue(issue: Issue) -> Issue:
         connection=storable(issue.connection, 128),
         detail=printable(issue.detail, 64),
     )
+
+
+def batch_id(batch: str | None) -> UUID | None:
+    """The name of a batch; DataError when it is no UUID."""
+    try:
+        return None if batch is None else UUID(batch)
+    except ValueError as error:
+        raise DataError(f"the batch {printable(batch or '', 80)!r} is no UUID") from error
 
 
 def score_value(score: float | None) -> float | None:

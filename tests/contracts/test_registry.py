@@ -297,6 +297,17 @@ def test_kinds_of_one_issue_type_are_counted_apart(registry: Registry) -> None:
     assert found == [("parse_error", "bad_price", 3), ("parse_error", "invalid_json", 3)]
 
 
+def test_a_batch_of_issues_that_comes_again_is_counted_once(registry: Registry) -> None:
+    first, second = "0b0c7d8e-58a5-4c43-9e55-6d3b2f0c7a01", "0b0c7d8e-58a5-4c43-9e55-6d3b2f0c7a02"
+    with pytest.raises(DataError, match="catastrophe"):
+        registry.record_issues([issue(1, severity="catastrophe")], first)
+    for batch in (first, first, second, None, None, first):
+        registry.record_issues([issue(2)], batch)
+    assert registry.issues("kalshi", DAY) == [issue(8)]
+    with pytest.raises(DataError, match="UUID"):
+        registry.record_issues([issue(1)], "first")
+
+
 def test_a_hostile_sample_becomes_printable_and_short(registry: Registry) -> None:
     registry.record_issues([issue(1, sample="\x00\x1b[2J\ud800 ok " + "é" * 2_000, detail="x\x1b" * 100)])
     (kept,) = registry.issues("kalshi", DAY)
@@ -360,8 +371,12 @@ def test_hostile_market_text_is_stored_without_harm(registry: Registry) -> None:
     assert kept.raw["nul\ufffdkey"] == "nul\ufffd"
     assert (kept.raw["lone"], kept.raw["nan"]) == ("\ufffd", None)
     assert registry.upsert_markets("kalshi", [hostile]) == 0
-    with pytest.raises(DataError, match="longer than 128"):
-        registry.upsert_markets("kalshi", [market("K" * 129)])
+
+
+def test_a_market_whose_ticker_cannot_be_stored_costs_only_itself(registry: Registry) -> None:
+    odd = ["KX-1", "K" * 129, "KX-2", "", "KX-3"]
+    assert registry.upsert_markets("kalshi", [market(ticker) for ticker in odd]) == 3
+    assert [each.ticker for each in registry.markets("kalshi")] == ["KX-1", "KX-2", "KX-3"]
 
 
 def test_what_trading_changes_alone_is_no_change(registry: Registry) -> None:
@@ -443,6 +458,22 @@ def test_markets_never_heard_are_active_ones_without_a_frame(registry: Registry)
     assert registry.never_heard("kalshi") == []
     with pytest.raises(ConfigError, match="no feed"):
         registry.record_heard("nofeed", ["KXA"], at)
+
+
+def test_a_vanished_market_is_in_no_list_until_it_is_listed_again(registry: Registry) -> None:
+    assert isinstance(registry, MemoryRegistry | PostgresRegistry)
+    registry.upsert_markets("kalshi", [market("KXA"), market("KXB")])
+    assert registry.unlist_markets("kalshi", ["KXA", "KX-UNKNOWN"]) == 1
+    assert registry.unlist_markets("kalshi", ["KXA"]) == 0
+    assert registry.markets("kalshi") == registry.markets("kalshi", "active") == [market("KXB")]
+    assert registry.never_heard("kalshi") == [market("KXB")]
+    assert registry.market("kalshi", "KXA") == market("KXA", listed=False)
+    assert registry.upsert_markets("kalshi", [market("KXA")]) == 0
+    assert registry.markets("kalshi") == registry.never_heard("kalshi") == [market("KXA"), market("KXB")]
+    assert registry.market("kalshi", "KXA") == market("KXA")
+    registry.unlist_markets("kalshi", ["KXA"])
+    assert registry.upsert_markets("kalshi", [market("KXA", status="closed")]) == 1
+    assert registry.market("kalshi", "KXA") == market("KXA", status="closed")
 
 
 def test_connectors_that_hear_the_same_markets_at_once_do_not_wait_for_ever(registry: Registry) -> None:

@@ -392,10 +392,11 @@ async def test_while_the_database_is_away_objects_are_stored_and_their_rows_foll
     async with world.running(archiver):
         await world.until(archiver, "acked_seq", 20)
         await world.until(archiver, "inventory", "the database is switched off")
-        assert archiver.health()["status"] == "ok"
+        assert archiver.health()["status"] == "degraded"
         assert world.registry.objects(FEED, DAY) == []
         world.registry.away = False
         await world.until(archiver, "inventory", "ok")
+        assert archiver.health()["status"] == "ok"
         assert len(world.registry.objects(FEED, DAY)) == len(await world.segments())
 
 

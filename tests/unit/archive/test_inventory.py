@@ -9,7 +9,6 @@ import pytest
 from ssmd.archive import inventory
 from ssmd.archive.inventory import Inventory, reconcile
 from ssmd.archive.layout import RawObject
-from ssmd.errors import DataError
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.registry.interface import Issue, ObjectRecord, RegistryUnavailable
 from ssmd.registry.memory import MemoryRegistry
@@ -27,10 +26,10 @@ class AwayRegistry(MemoryRegistry):
             raise RegistryUnavailable("the database is switched off")
         super().record_objects(feed, objects)
 
-    def record_issues(self, issues: Sequence[Issue]) -> None:
+    def record_issues(self, issues: Sequence[Issue], batch: str | None = None) -> None:
         if self.away:
             raise RegistryUnavailable("the database is switched off")
-        super().record_issues(issues)
+        super().record_issues(issues, batch)
 
 
 async def stored(storage: MemoryStorage, tmp_path: Path) -> list[ObjectRecord]:
@@ -54,13 +53,19 @@ async def test_missing_rows_are_made_from_the_manifests_and_only_those(tmp_path:
     assert await reconcile(storage, RAW, registry, FEED, DAY, "raw") == []
 
 
-async def test_a_manifest_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
-    storage = MemoryStorage()
-    await stored(storage, tmp_path)
-    await storage.replace(RAW, RawObject(FEED, DAY, "trades", "", 1).manifest_key, b"{}")
+async def test_a_manifest_that_cannot_be_read_is_named_and_costs_only_its_own_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, registry = MemoryStorage(), MemoryRegistry()
+    records = await stored(storage, tmp_path)
+    broken = RawObject(FEED, DAY, "trades", "", 1).manifest_key
+    await storage.replace(RAW, broken, b"{}")
+    await storage.replace(RAW, broken.replace("trades-01", "not a segment"), b"{}")
 
-    with pytest.raises(DataError, match="trades-01"):
-        await reconcile(storage, RAW, MemoryRegistry(), FEED, DAY, "raw")
+    assert await reconcile(storage, RAW, registry, FEED, DAY, "raw") == [records[0], records[2]]
+    said = capsys.readouterr().out
+    assert "trades-01" in said
+    assert "not a segment" in said
 
 
 async def test_rows_and_issues_wait_for_the_database_and_none_is_lost(

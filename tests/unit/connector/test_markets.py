@@ -177,6 +177,35 @@ async def test_listed_markets_are_written_down_and_trading_alone_changes_none(
     assert capsys.readouterr().out.count("changed=") == 1  # the second list changed no row
 
 
+async def test_listed_markets_whose_tickers_no_subject_can_carry_are_left_out_and_the_others_captured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ssmd.connector.markets.PAGE", 2)
+    venue = Venue()
+    tickers = ["A", "L" * 200, "B", "-C", "\ud800", "", "KX\u00e9 1.5"]
+    venue.answers = [[market(ticker) for ticker in tickers] for _ in range(2)]
+    await venue.follow(monkeypatch)
+
+    assert venue.waits == [LIST_EVERY_S, LIST_EVERY_S]
+    assert venue.new == ["A", "B", "KX\u00e9 1.5"]
+    assert venue.markets.left_out == 4
+    assert {"A", "B", "KX\u00e9 1.5"} <= {each.ticker for each in venue.registry.markets("kalshi")}
+    assert capsys.readouterr().out.count("markets left out, no subject") == 1
+
+
+async def test_while_the_exchange_lists_nothing_all_markets_that_the_registry_knows_are_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ssmd.connector.markets.PAGE", 7)
+    venue = Venue()
+    known = [market(f"KX-{n:03d}") for n in range(50)]
+    venue.registry.upsert_markets("kalshi", known)
+    venue.answers = [Unavailable("no answer"), Unavailable("no answer")]
+    await venue.follow(monkeypatch)
+    assert venue.markets.tickers == {each.ticker for each in known}
+    assert venue.new == sorted(venue.markets.tickers)
+
+
 async def test_pages_before_a_failure_count_and_a_database_that_is_away_is_asked_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
