@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import UUID, uuid4
 
 import msgspec
@@ -69,6 +69,8 @@ class KeyLedger:
         """
         with self._database.transaction(f"write the audit log of {environment!r}") as connection:
             ids = self._key_ids(connection, environment)
+            changed = sorted({e.key for e in events if e.action in _CHANGES and e.key in ids})
+            _lock(connection, sa.select(keys.c.id).where(keys.c.id.in_([ids[key] for key in changed])))
             rows = [
                 {
                     "key_id": ids[event.key], "action": event.action, "actor": printable(event.actor, 128),
@@ -79,7 +81,7 @@ class KeyLedger:
             ]  # fmt: skip
             if rows:
                 connection.execute(insert(key_audit_log).values(rows).on_conflict_do_nothing())
-            for key in sorted({e.key for e in events if e.action in _CHANGES and e.key in ids}):
+            for key in changed:
                 self._settle(connection, ids[key])
         return [event for event in events if event.key not in ids]
 
@@ -87,22 +89,21 @@ class KeyLedger:
         """Mark the keys whose time has come."""
         with self._database.transaction(f"mark the expired keys of {environment!r}") as connection:
             place = sa.select(environments.c.id).where(environments.c.name == storable(environment)).scalar_subquery()
-            connection.execute(
-                sa.update(keys)
-                .where(keys.c.environment_id == place, keys.c.status == "set", keys.c.expires_at <= now)
-                .values(status="expired", updated_at=sa.func.now())
-            )
+            over = (keys.c.environment_id == place, keys.c.status == "set", keys.c.expires_at <= now)
+            ids = _lock(connection, sa.select(keys.c.id).where(*over))
+            if ids:
+                again = sa.update(keys).where(keys.c.id.in_(ids), *over)  # what changed while we waited for the lock
+                connection.execute(again.values(status="expired", updated_at=sa.func.now()))
 
     def found(self, environment: str, names: Sequence[str]) -> None:
         """Mark as set what a service found, of the keys that were never set through the ledger."""
         with self._database.transaction(f"mark the keys of {environment!r} as set") as connection:
             place = sa.select(environments.c.id).where(environments.c.name == storable(environment)).scalar_subquery()
-            connection.execute(
-                sa.update(keys)
-                .where(keys.c.environment_id == place, keys.c.name.in_(names), keys.c.status == "not_set")
-                .where(keys.c.last_rotated.is_(None))
-                .values(status="set", updated_at=sa.func.now())
-            )
+            unset = (keys.c.environment_id == place, keys.c.status == "not_set", keys.c.last_rotated.is_(None))
+            ids = _lock(connection, sa.select(keys.c.id).where(keys.c.name.in_(names), *unset))
+            if ids:
+                still = sa.update(keys).where(keys.c.id.in_(ids), *unset)
+                connection.execute(still.values(status="set", updated_at=sa.func.now()))
 
     def recorded(self, environment: str) -> dict[str, RecordedKey]:
         """What is known of each key, by name; {} for an environment that is not known."""
@@ -155,7 +156,7 @@ class KeyLedger:
     def _settle(connection: sa.Connection, key_id: int) -> None:
         """Bring one key to what the latest change in its log says."""
         log = key_audit_log.c
-        key = connection.execute(sa.select(keys.c.rotation_days).where(keys.c.id == key_id).with_for_update()).one()
+        key = connection.execute(sa.select(keys.c.rotation_days).where(keys.c.id == key_id)).one()
         last = connection.execute(
             sa.select(log.action, log.created_at, log.details)
             .where(log.key_id == key_id, log.action.in_(_CHANGES))
@@ -176,6 +177,15 @@ class KeyLedger:
                 "sealed_secret_ref": details.get("sealed_secret_ref"),
             }
         connection.execute(sa.update(keys).where(keys.c.id == key_id).values(**values, updated_at=sa.func.now()))
+
+
+def _lock(connection: sa.Connection, query: sa.Select[Any]) -> list[int]:
+    """The ids that `query` finds, locked before anything else of this transaction touches them, all in one order.
+
+    The audit log's foreign key takes a share of the key's row: locked after it, two writers would wait in a ring.
+    """
+    rows = connection.execute(query.order_by(keys.c.name).with_for_update(key_share=True))
+    return [int(row[0]) for row in rows]
 
 
 def add_environment(connection: sa.Connection, name: str) -> int:

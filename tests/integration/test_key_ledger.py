@@ -1,5 +1,6 @@
 """The ledger of keys in a real PostgreSQL: each event once, and every key as its log says."""
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,6 +96,42 @@ def test_the_log_is_newest_first_and_bounded(ledger: KeyLedger, name: str) -> No
     ]  # fmt: skip
     assert [row.details for row in ledger.audit(name, "kalshi", 1)] == [{"fields": ["api_key"]}]
     assert ledger.audit(name, "x'; DROP TABLE keys; --\x00", 10) == []
+
+
+def test_writers_at_the_same_time_wait_for_each_other_and_never_in_a_ring(postgres_url: str, name: str) -> None:
+    troubles: list[Exception] = []
+
+    def write(turn: int) -> None:
+        database = Database(postgres_url)
+        mine = KeyLedger(database)
+        try:
+            for number in range(30):
+                both = [event("rotated", key="kalshi"), event("rotated", key="nats")]
+                mine.record(name, both[:: 1 if (turn + number) % 2 else -1])
+                if number % 5 == turn:
+                    mine.declare(
+                        name,
+                        {
+                            **KEYS,
+                            "kalshi": KeyDefinition(type="api_key", fields=("api_key",), rotation_days=number + 1),
+                        },
+                    )
+                mine.expire(name, datetime.now(UTC) + timedelta(days=1))
+                mine.found(name, ["nats", "kalshi"])
+        except Exception as error:  # noqa: BLE001 shown by the assertion below
+            troubles.append(error)
+        finally:
+            database.close()
+
+    threads = [threading.Thread(target=write, args=(turn,)) for turn in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert troubles == []
+    database = Database(postgres_url)
+    assert len(KeyLedger(database).audit(name, None, 1_000)) == 3 * 30 * 2
+    database.close()
 
 
 def test_an_unknown_action_is_refused_and_nothing_is_written(ledger: KeyLedger, name: str) -> None:
