@@ -38,8 +38,9 @@ ALTER TABLE markets
   ADD COLUMN settlement_value   VARCHAR(32),  -- the exchange's decimal text
   ADD COLUMN settlement_kept    JSONB,  -- settlement fields, as text, held against a weaker answer in raw_metadata
   ADD COLUMN source_updated_at  TIMESTAMPTZ,
+  ADD COLUMN listed_at          TIMESTAMPTZ,  -- when the exchange listed it (created, else opened), where it tells
   ADD COLUMN metadata_hash      CHAR(32),  -- md5 over what history follows; tells cheaply that nothing changed
-  ADD COLUMN observed_at        TIMESTAMPTZ NOT NULL DEFAULT now(),  -- when a sync last saw it
+  ADD COLUMN observed_at        TIMESTAMPTZ NOT NULL DEFAULT now(),  -- when the answer that last described it was asked
   ADD COLUMN known_from         TIMESTAMPTZ NOT NULL DEFAULT now(),
   ADD COLUMN known_to           TIMESTAMPTZ,  -- the exchange no longer lists it (provisional markets can vanish)
   ADD CONSTRAINT markets_known_check CHECK (known_to IS NULL OR known_to >= known_from);

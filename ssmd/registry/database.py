@@ -19,11 +19,16 @@ class Database:
 
     def __init__(self, url: str | Callable[[], str]) -> None:
         self._engine = db.open_engine(url)
+        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextmanager
-    def transaction(self, doing: str) -> Iterator[sa.Connection]:
-        """All or nothing; `doing` completes "cannot …" in errors (RegistryUnavailable, ConfigError, DataError)."""
-        with db.translated(self._engine.url, doing), self._engine.begin() as connection:
+    def transaction(self, doing: str, *, snapshot: bool = False) -> Iterator[sa.Connection]:
+        """All or nothing; `doing` completes "cannot …" in errors (RegistryUnavailable, ConfigError, DataError).
+
+        `snapshot`: every statement reads the same state of the database, and nothing can be written.
+        """
+        engine = self._snapshots if snapshot else self._engine
+        with db.translated(engine.url, doing), engine.begin() as connection:
             yield connection
 
     def ping(self) -> None:

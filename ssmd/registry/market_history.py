@@ -1,6 +1,6 @@
 """Markets in two times: what they were on a date (valid), and what was known of it on a date (known)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from ssmd.errors import ConfigError
 from ssmd.registry.market_merge import CURRENT
 from ssmd.registry.market_values import LISTED
 from ssmd.registry.tables import market_history, market_volatile, markets
-from ssmd.registry.values import moment, printable, storable, written
+from ssmd.registry.values import printable, storable, written
 
 
 class MarketChange(msgspec.Struct, frozen=True):
@@ -34,20 +34,22 @@ class MarketChange(msgspec.Struct, frozen=True):
 class MarketState(msgspec.Struct, frozen=True):
     """The fields of a market, as text, at one moment as known at another; a field without a value is not there.
 
-    `listed_at` is when the exchange listed it, as far as it tells; `listed` whether it was known to be listed.
+    `listed_at` is when the exchange listed it, as far as it tells (at the latest when it became known here); `listed`
+    whether it was known to be listed.
     """
 
     ticker: str
     fields: dict[str, str | None]
     known_from: datetime
-    listed_at: datetime | None
+    listed_at: datetime
     listed: bool = True
 
 
 def find_market(connection: sa.Connection, feed_id: int, feed: str, ticker: str) -> Any:
     """The row of a market, without its raw object; ConfigError when there is none."""
     m = markets.c
-    query = sa.select(m.id, m.ticker, m.known_from, m.known_to).where(
+    existed = sa.func.least(m.listed_at, m.known_from).label("listed_at")
+    query = sa.select(m.id, m.ticker, m.known_from, m.known_to, existed).where(
         m.feed_id == feed_id, m.ticker == storable(ticker)
     )
     row = connection.execute(query).one_or_none()
@@ -81,17 +83,22 @@ def _change(ticker: str, row: Any) -> MarketChange:
 
 
 def state_of(connection: sa.Connection, feed_id: int, row: Any, valid_at: datetime, known_at: datetime) -> MarketState:
-    """One market (a row of `find_market`) as of two moments; ConfigError when it was not known yet."""
+    """One market (a row of `find_market`) as of two moments; ConfigError when it was not known or not there yet."""
     if row.known_from > known_at:
         raise ConfigError(
             f"market {printable(row.ticker, 80)!r} was not known at {written(known_at)}",
             f"It is known since {written(row.known_from)}: ask for that time or a later one.",
         )
+    if row.listed_at > valid_at:
+        raise ConfigError(
+            f"market {printable(row.ticker, 80)!r} did not exist at {written(valid_at)}",
+            f"It exists since {written(row.listed_at)}: ask for that time or a later one.",
+        )
     return _states(connection, feed_id, [row.id], valid_at, known_at)[0]
 
 
 _CURRENT = f"""
-SELECT m.id, m.ticker, m.known_from, m.known_to, m.open_time, m.raw_metadata ->> 'created_time' AS created_time,
+SELECT m.id, m.ticker, m.known_from, m.known_to, least(m.listed_at, m.known_from) AS listed_at,
        (SELECT jsonb_object_agg(f.key, f.value) FROM jsonb_each_text({CURRENT}) f) AS fields
 FROM markets m WHERE m.id = ANY(:ids) ORDER BY m.ticker
 """  # noqa: S608  (made of constants)
@@ -128,7 +135,7 @@ def _state(
         ticker=row.ticker,
         fields={name: now[name] for name in sorted(now) if now[name] is not None},
         known_from=row.known_from,
-        listed_at=moment(row.created_time) or row.open_time or row.known_from,
+        listed_at=row.listed_at,
         listed=listed,
     )
 
@@ -145,49 +152,76 @@ def value_at(changes: list[MarketChange], now: str | None, valid_at: datetime, k
     return min(later, key=lambda change: (change.known_from, change.id)).old if later else now
 
 
+BELONGING = ("status", "category", "series_ticker", "event_ticker")
+"""Fields by which a list can be narrowed; each is a column of `markets`, too."""
+
+
 def _at(field: str) -> str:
-    """Lateral joins that give `{field}_at.value`: what `value_at` gives, in SQL."""
+    """A lateral join that gives `{field}_at.value` where history tells it: what `value_at` gives, in SQL."""
     rows = f"SELECT h.* FROM market_history h WHERE h.market_id = m.id AND h.field_name = '{field}'"  # noqa: S608
     known = "h.known_from <= :known_at AND (h.known_to IS NULL OR h.known_to > :known_at)"
     return f"""
 LEFT JOIN LATERAL (
-  SELECT coalesce(
-    (SELECT new_value FROM ({rows} AND {known} AND h.changed_at <= :valid_at
-                            ORDER BY h.changed_at DESC, h.id DESC LIMIT 1) a),
-    (SELECT old_value FROM ({rows} AND {known} ORDER BY h.changed_at, h.id LIMIT 1) b),
-    (SELECT old_value FROM ({rows} AND h.known_from > :known_at ORDER BY h.known_from, h.id LIMIT 1) c)) AS value
+  SELECT value, true AS told FROM (
+    (SELECT 1 AS choice, new_value AS value FROM ({rows} AND {known} AND h.changed_at <= :valid_at
+                                                  ORDER BY h.changed_at DESC, h.id DESC LIMIT 1) a)
+    UNION ALL
+    (SELECT 2, old_value FROM ({rows} AND {known} ORDER BY h.changed_at, h.id LIMIT 1) b)
+    UNION ALL
+    (SELECT 3, old_value FROM ({rows} AND h.known_from > :known_at ORDER BY h.known_from, h.id LIMIT 1) c)) choices
+  ORDER BY choice LIMIT 1
 ) {field}_at ON true"""  # noqa: S608  (made of constants)
 
 
-_PAGE = f"""
+def _was(field: str, now: str) -> str:
+    return f"CASE WHEN {field}_at.told THEN {field}_at.value ELSE {now} END"
+
+
+def _page(fields: Iterable[str]) -> str:
+    """The query for a page of markets of which these fields had the values that are asked for."""
+    fields = list(fields)
+    if unknown := set(fields) - set(BELONGING):
+        raise ValueError(f"no such fields: {unknown}")
+    # whatever a field was on a date, it is now, or history tells of it: most markets need no closer look
+    maybe = "".join(
+        f"""
+        AND (m.{field} = :{field} OR EXISTS (
+          SELECT FROM market_history h WHERE h.market_id = m.id AND h.field_name = '{field}'))"""
+        for field in fields
+    )
+    exactly = "".join(f"\n  AND {_was(field, f'm.{field}')} = :{field}" for field in fields)
+    # the ordered subquery lets a page end the search early: the planner cannot know that nearly all are listed
+    return f"""
 SELECT m.id
-FROM (SELECT id, ticker, status, known_to FROM markets
+FROM (SELECT id, ticker, known_to, {", ".join(BELONGING)} FROM markets m
       WHERE feed_id = :feed_id AND ticker > :after AND known_from <= :known_at
-      ORDER BY ticker OFFSET 0) m {_at("status")} {_at(LISTED)}
-WHERE coalesce({LISTED}_at.value, CASE WHEN m.known_to IS NULL THEN 'true' ELSE 'false' END) = 'true'
-  AND (CAST(:status AS text) IS NULL OR coalesce(status_at.value, m.status) = :status)
+        AND least(listed_at, known_from) <= :valid_at {maybe}
+      ORDER BY ticker OFFSET 0) m {"".join(_at(field) for field in (*fields, LISTED))}
+WHERE {_was(LISTED, "CASE WHEN m.known_to IS NULL THEN 'true' ELSE 'false' END")} = 'true' {exactly}
 ORDER BY m.ticker LIMIT :limit
 """  # noqa: S608  (made of constants)
-# the ordered subquery lets a page end the search early: the planner cannot know that nearly all markets are listed
 
 
 def states_of(
     connection: sa.Connection,
     feed_id: int,
     moments: tuple[datetime, datetime],
-    status: str | None,
+    wanted: Mapping[str, str],
     limit: int,
     after: str,
 ) -> list[MarketState]:
-    """A page of the markets that were listed at (valid_at, known_at), sorted by ticker."""
+    """A page of the markets that existed and were listed at (valid_at, known_at), sorted by ticker.
+
+    `wanted` maps fields of `BELONGING` to the values that they had then.
+    """
     valid_at, known_at = moments
     values = {
         "feed_id": feed_id,
         "valid_at": valid_at,
         "known_at": known_at,
         "after": storable(after),
-        "status": None if status is None else storable(status),
         "limit": max(0, limit),
+        **{field: storable(value) for field, value in wanted.items()},
     }
-    ids = list(connection.execute(sa.text(_PAGE), values).scalars())
+    ids = list(connection.execute(sa.text(_page(wanted)), values).scalars())
     return _states(connection, feed_id, ids, valid_at, known_at) if ids else []

@@ -4,6 +4,11 @@ What a market is called now is its raw object, overlaid with the columns that th
 weaker answers (`CURRENT`). History rows lead back from there. A correction of a settlement (better evidence, another
 result) ends the knowledge of the row that it corrects and takes over that row's old value and time; when it goes back
 to that old value, the new row says so with twice the same.
+
+An answer is stale when the exchange's time of it is older than that of the market as known, or, where these times do
+not tell, when it was asked for before the market was last observed: a sync applies a page minutes after it asked for
+it, and a connector may have heard more meanwhile. A stale answer changes nothing, unless it settles the market on
+better evidence.
 """
 
 from datetime import datetime
@@ -30,16 +35,6 @@ _TOLD = """
        'series_ticker', coalesce(nullif(s.series_ticker, ''), nullif(m.series_ticker, ''))))
 """
 
-_PLAN = """
-CREATE TEMPORARY TABLE planned ON COMMIT DROP AS
-SELECT DISTINCT ON (s.ticker) s.n, s.status, m.id, s.source_updated_at, m.known_to IS NOT NULL AS relisted,
-       m.metadata_hash IS DISTINCT FROM s.metadata_hash
-         OR (s.category <> '' AND s.category IS DISTINCT FROM m.category)
-         OR (s.series_ticker <> '' AND s.series_ticker <> m.series_ticker) AS changed
-FROM staged_markets s LEFT JOIN markets m ON m.feed_id = :feed_id AND m.ticker = s.ticker
-ORDER BY s.ticker, s.n DESC
-"""
-
 
 def _rank(evidence: str) -> str:
     cases = " ".join(f"WHEN '{name}' THEN {rank}" for name, rank in EVIDENCE_RANK.items())
@@ -57,15 +52,39 @@ def _believed(old: str, new: str) -> str:
       OR (s.result <> '' AND {_BETTER} AND ({new} IS NOT NULL OR s.result <> m.result)))"""
 
 
+# times ahead of the clock tell nothing; neither does an observation, after the clock was put back
+_STALE = f"""(
+  m.id IS NOT NULL AND NOT (s.result <> '' AND {_BETTER})
+  AND CASE WHEN s.source_updated_at <> m.source_updated_at AND greatest(s.source_updated_at, m.source_updated_at) <= :at
+           THEN s.source_updated_at < m.source_updated_at
+           ELSE s.asked_at < m.observed_at AND m.observed_at <= :at END)"""
+
+_PLAN = f"""
+CREATE TEMPORARY TABLE planned ON COMMIT DROP AS
+SELECT n, status, id, source_updated_at, relisted, stale, differs AND NOT stale AS changed,
+       least(greatest(asked_at, observed_at), :at) AS observed_at
+FROM (
+  SELECT DISTINCT ON (s.ticker) s.ticker, s.n, s.status, m.id, s.source_updated_at, s.asked_at, m.observed_at,
+         m.known_to IS NOT NULL AS relisted, {_STALE} AS stale,
+         m.metadata_hash IS DISTINCT FROM s.metadata_hash
+           OR (s.category <> '' AND s.category IS DISTINCT FROM m.category)
+           OR (s.series_ticker <> '' AND s.series_ticker <> m.series_ticker) AS differs
+  FROM staged_markets s LEFT JOIN markets m ON m.feed_id = :feed_id AND m.ticker = s.ticker
+  ORDER BY s.ticker, s.n DESC) latest
+"""  # noqa: S608  (made of constants)
+
 _DIFFER = f"""
 CREATE TEMPORARY TABLE differences ON COMMIT DROP AS
 SELECT m.id AS market_id, d.field, d.old_value, d.new_value, d.settles,
        NOT d.settles OR {_believed("nullif(d.old_value, '')", "nullif(d.new_value, '')")} AS believed,
        d.settles AND nullif(m.result, '') IS NOT NULL AND nullif(d.old_value, '') IS NOT NULL AS settled_before,
        CASE WHEN d.settles THEN s.evidence END AS evidence,
-       CASE WHEN d.settles AND s.settled_at > m.observed_at AND s.settled_at <= :at THEN s.settled_at
-            WHEN s.source_updated_at > m.observed_at AND s.source_updated_at <= :at THEN s.source_updated_at
-            ELSE greatest(:at, m.observed_at) END AS changed_at
+       greatest(
+         CASE WHEN d.settles AND s.settled_at > m.observed_at AND s.settled_at <= :at THEN s.settled_at
+              WHEN s.source_updated_at > m.observed_at AND s.source_updated_at <= :at THEN s.source_updated_at
+              ELSE greatest(:at, m.observed_at) END,
+         (SELECT max(h.changed_at) FROM market_history h WHERE h.market_id = m.id AND h.field_name = d.field)
+       ) AS changed_at  -- never before the field's last change
 FROM planned p JOIN staged_markets s ON s.n = p.n JOIN markets m ON m.id = p.id
 CROSS JOIN LATERAL (
   SELECT field, o.value AS old_value, n.value AS new_value, field = ANY(:settlement) AS settles
@@ -110,7 +129,8 @@ UPDATE markets m SET
                           THEN nullif(s.settlement_value, '') ELSE m.settlement_value END,
   settlement_kept = k.fields,
   source_updated_at = coalesce(s.source_updated_at, m.source_updated_at), metadata_hash = s.metadata_hash,
-  observed_at = :at, known_to = NULL, updated_at = :at, raw_metadata = s.raw::jsonb
+  observed_at = p.observed_at, listed_at = coalesce(s.listed_at, m.listed_at),
+  known_to = NULL, updated_at = :at, raw_metadata = s.raw::jsonb
 FROM planned p JOIN staged_markets s ON s.n = p.n
   LEFT JOIN (SELECT market_id, jsonb_object_agg(field, old_value) AS fields
              FROM differences WHERE NOT believed GROUP BY market_id) k ON k.market_id = p.id
@@ -118,11 +138,14 @@ WHERE p.changed AND m.id = p.id
 """  # noqa: S608  (made of constants)
 
 _TOUCH = """
-UPDATE markets m SET observed_at = :at, known_to = NULL,
-  source_updated_at = coalesce(p.source_updated_at, m.source_updated_at)
+UPDATE markets m SET known_to = NULL,
+  observed_at = CASE WHEN p.stale THEN m.observed_at ELSE p.observed_at END,
+  source_updated_at = CASE WHEN p.stale THEN m.source_updated_at
+                           ELSE coalesce(p.source_updated_at, m.source_updated_at) END
 FROM planned p
 WHERE m.id = p.id AND NOT p.changed
-  AND (m.observed_at < :seen_before OR p.relisted OR p.source_updated_at <> coalesce(m.source_updated_at, '-infinity'))
+  AND (p.relisted OR NOT p.stale AND (
+    m.observed_at < :seen_before OR p.source_updated_at <> coalesce(m.source_updated_at, '-infinity')))
 """
 
 _RELIST = """
@@ -133,10 +156,11 @@ SELECT p.id, :listed, 'false', 'true', :at, :at FROM planned p WHERE p.relisted 
 _INSERT = """
 INSERT INTO markets (feed_id, ticker, event_ticker, title, status, open_time, close_time, result, series_ticker,
   category, expiration_time, settlement_time, settled_at, settlement_value, source_updated_at, result_evidence,
-  metadata_hash, raw_metadata, observed_at, known_from, created_at, updated_at)
+  metadata_hash, raw_metadata, listed_at, observed_at, known_from, created_at, updated_at)
 SELECT :feed_id, s.ticker, s.event_ticker, s.title, s.status, s.open_time, s.close_time, nullif(s.result, ''),
   s.series_ticker, nullif(s.category, ''), s.expiration_time, s.settlement_time, s.settled_at,
-  nullif(s.settlement_value, ''), s.source_updated_at, s.evidence, s.metadata_hash, s.raw::jsonb, :at, :at, :at, :at
+  nullif(s.settlement_value, ''), s.source_updated_at, s.evidence, s.metadata_hash, s.raw::jsonb, s.listed_at,
+  least(s.asked_at, :at), :at, :at, :at
 FROM planned p JOIN staged_markets s ON s.n = p.n
 WHERE p.id IS NULL ORDER BY s.ticker
 """
@@ -159,10 +183,10 @@ class Merged(msgspec.Struct, frozen=True):
     weaker: int
 
 
-def plan_markets(connection: sa.Connection, feed_id: int) -> None:
+def plan_markets(connection: sa.Connection, feed_id: int, at: datetime) -> None:
     """Find out which staged markets are new, changed or as before; writes nothing but the temporary `planned`."""
     connection.execute(sa.text("DROP TABLE IF EXISTS planned"))
-    connection.execute(sa.text(_PLAN), {"feed_id": feed_id})
+    connection.execute(sa.text(_PLAN), {"feed_id": feed_id, "at": at})
     connection.execute(sa.text("ANALYZE planned"))
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ssmd.nearest import nearest
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.interface import Market
-from ssmd.registry.market_listing import one_market
+from ssmd.registry.market_listing import one_market, unheard
 from ssmd.registry.rows import market_of
 from ssmd.registry.tables import markets
 from ssmd.registry.values import storable
@@ -40,13 +41,20 @@ class MarketSearch:
         category: str | None = None,
         series: str | None = None,
         event: str | None = None,
+        never_heard: bool = False,
         limit: int | None = None,
     ) -> list[Market]:
-        """Markets that belong to all that is given, sorted by ticker; at most `limit` (None: all)."""
+        """Listed markets that belong to all that is given, without their raw objects; at most `limit` (None: all).
+
+        Sorted by ticker. `never_heard`: only active ones of which no connector ever received a frame.
+        """
         m = markets.c
         wanted = {m.status: status, m.category: category, m.series_ticker: series, m.event_ticker: event}
         with self._database.transaction(f"list markets of feed {feed!r}") as connection:
-            query = sa.select(markets).where(m.feed_id == find_feed(connection, feed))
+            columns = [sa.literal({}, JSONB).label(c.name) if c is m.raw_metadata else c for c in m]
+            query = sa.select(*columns).where(m.feed_id == find_feed(connection, feed), m.known_to.is_(None))
+            if never_heard:
+                query = query.where(unheard())
             for column, value in wanted.items():
                 if value is not None:
                     query = query.where(column == storable(value))

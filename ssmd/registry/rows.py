@@ -147,6 +147,7 @@ def market_of(row: Any) -> Market:
         settled_at=written(row.settled_at),
         settlement_value=row.settlement_value or "",
         updated_time=written(row.source_updated_at),
+        listed=row.known_to is None,
     )
 
 

@@ -1,6 +1,6 @@
 """The security master in PostgreSQL: syncs in one transaction each, and questions about markets in two times."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -8,14 +8,13 @@ from typing import Any, Literal
 import msgspec
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects.postgresql import insert
 
 from ssmd.errors import RefusedError, SsmdError
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.interface import ListedEvent, Market, Series
 from ssmd.registry.market_changes import JournalItem, mark_items, unpublished_items
 from ssmd.registry.market_history import MarketChange, MarketState, changes_of, find_market, state_of, states_of
-from ssmd.registry.market_listing import overlooked
+from ssmd.registry.market_listing import overlooked, unlike_known, unlist_markets
 from ssmd.registry.market_merge import Merged, merge_markets, merge_parents, plan_markets
 from ssmd.registry.market_syncs import (
     SyncCounts,
@@ -29,9 +28,8 @@ from ssmd.registry.market_syncs import (
     remember_volatile,
     watermarks_of,
 )
-from ssmd.registry.market_values import ACTIVE, LISTED, stored_ticker
-from ssmd.registry.staging import Staging
-from ssmd.registry.tables import market_events, market_history, market_series, markets
+from ssmd.registry.market_values import ACTIVE, stored_ticker
+from ssmd.registry.staging import Staging, answer_of
 from ssmd.registry.values import storable
 
 Kind = Literal["full", "incremental"]
@@ -46,7 +44,8 @@ class SyncResult(msgspec.Struct, frozen=True):
     """What a sync found and did. `at` is when its changes became known; `previous` the last completed full sync.
 
     `fields` counts rows of history; `duplicates` tickers that came again; `weaker` settled markets whose new answer
-    was held against better evidence; `left_out` what could not be stored, with the first 100 tickers.
+    was held against better evidence; `unlisted` vanished markets; `left_out` what could not be stored,
+    with the first 100 tickers.
     """
 
     series: int
@@ -60,6 +59,7 @@ class SyncResult(msgspec.Struct, frozen=True):
     previous: SyncCounts | None
     duplicates: int
     weaker: int
+    unlisted: int
     left_out: int
     left_out_tickers: tuple[str, ...]
     at: datetime
@@ -92,19 +92,25 @@ class MarketSync:
         """A page of events."""
         self._staging.add_events(listed)
 
-    def add_markets(self, listed: Sequence[Market]) -> None:
-        """A page of markets; of those with the same ticker the last one holds."""
-        self._staging.add_markets(listed, self._volatile)
+    def add_markets(self, listed: Sequence[Market], asked_at: datetime | None = None) -> None:
+        """A page of markets; of those with the same ticker the last one holds.
 
-    def apply(self, *, accept: bool = False) -> SyncResult:
+        `asked_at`, by the database's clock, is when the page was asked for or somewhat earlier (None: when the sync
+        began): what became known later, and is not older by the exchange's own times, is kept.
+        """
+        self._staging.add_markets(listed, self._volatile, asked_at or self.started_at)
+
+    def apply(self, *, accept: bool = False, gone: Sequence[str] = ()) -> SyncResult:
         """Write everything, or nothing: RefusedError when a full sync found less than half of the one before.
 
-        `accept` writes it all the same. Call it once; the transaction ends with the sync's `with` block.
+        `accept` writes it all the same. `gone` are tickers that the exchange no longer knows: they are unlisted,
+        except for those that someone else has observed since the sync began. Call it once; the transaction ends with
+        the sync's `with` block.
         """
         connection = self._connection
         at = claim_writing(connection, self._feed_id)
         self._staging.analyze()
-        plan_markets(connection, self._feed_id)
+        plan_markets(connection, self._feed_id, at)
         counts = dict(
             connection.execute(sa.text(_COUNT), {"active": ACTIVE, "started": self.started_at}).one()._mapping
         )
@@ -116,9 +122,10 @@ class MarketSync:
         merge_parents(connection, self._feed_id, at)
         remember_volatile(connection, self._feed_id, self._volatile)
         merged = merge_markets(connection, self._feed_id, self._volatile, at, at)
+        unlisted = unlist_markets(connection, self._feed_id, [storable(t) for t in gone], self.started_at, at)
         row = {**self._row(counts), "inserted": merged.inserted, "changed": merged.changed, "accepted": bool(collapsed)}
         record_sync(connection, self._feed_id, {**row, "status": "completed"})
-        return self._result(counts, duplicates, merged, previous, at)
+        return self._result({**counts, "unlisted": unlisted}, duplicates, merged, previous, at)
 
     def _row(self, counts: dict[str, Any]) -> dict[str, Any]:
         return {"kind": self._kind, "started_at": self.started_at, **counts}
@@ -146,6 +153,7 @@ class MarketSync:
             previous=previous,
             duplicates=duplicates,
             weaker=merged.weaker,
+            unlisted=counts["unlisted"],
             left_out=left_out.count,
             left_out_tickers=tuple(left_out.tickers),
             at=at,
@@ -228,26 +236,15 @@ class SecurityMaster:
         with self._database.transaction("read the syncs") as connection:
             return book_of(connection, find_feed(connection, feed), limit)
 
-    def families(self, feed: str, event_tickers: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """(series ticker, category) of the events that are known; a series' category is stronger than its event's."""
-        e, s = market_events.c, market_series.c
-        category = sa.func.coalesce(s.category, e.category, "")
-        joined = market_events.outerjoin(market_series, sa.and_(s.feed_id == e.feed_id, s.ticker == e.series_ticker))
-        query = sa.select(e.ticker, e.series_ticker, category).select_from(joined)
-        asked = sa.func.any(sa.cast([storable(ticker) for ticker in event_tickers], sa.ARRAY(sa.Text)))
-        with self._database.transaction("read events") as connection:
-            rows = connection.execute(query.where(e.feed_id == find_feed(connection, feed), e.ticker == asked))
-            return {ticker: (series, kind) for ticker, series, kind in rows}
-
     def history(self, feed: str, ticker: str, known_at: datetime | None = None) -> list[MarketChange]:
         """A market's changes in the order they happened, as known at a moment (None: all that was ever recorded)."""
-        with self._database.transaction("read the history of a market") as connection:
+        with self._database.transaction("read the history of a market", snapshot=True) as connection:
             row = find_market(connection, find_feed(connection, feed), feed, ticker)
             return changes_of(connection, row.id, row.ticker, known_at)
 
     def as_of(self, feed: str, ticker: str, valid_at: datetime, known_at: datetime) -> MarketState:
-        """A market as it was at `valid_at`, as known at `known_at`; ConfigError when it was not known then."""
-        with self._database.transaction("read a market as of a date") as connection:
+        """A market as it was at `valid_at`, as known at `known_at`; ConfigError when it was not there or not known."""
+        with self._database.transaction("read a market as of a date", snapshot=True) as connection:
             feed_id = find_feed(connection, feed)
             row = find_market(connection, feed_id, feed, ticker)
             return state_of(connection, feed_id, row, valid_at, known_at)
@@ -260,45 +257,35 @@ class SecurityMaster:
         status: str | None = None,
         limit: int = 1000,
         after: str = "",
+        belonging: Mapping[str, str] | None = None,
     ) -> list[MarketState]:
-        """The markets listed then, sorted by ticker, from the first after `after`."""
-        with self._database.transaction("read markets as of a date") as connection:
+        """The markets that existed and were listed then, sorted by ticker, from the first after `after`.
+
+        `belonging` maps `category`, `series_ticker`, `event_ticker` to what they had to be then.
+        """
+        wanted = {**({} if status is None else {"status": status}), **(belonging or {})}
+        with self._database.transaction("read markets as of a date", snapshot=True) as connection:
             feed_id = find_feed(connection, feed)
-            return states_of(connection, feed_id, (valid_at, known_at), status, limit, after)
+            return states_of(connection, feed_id, (valid_at, known_at), wanted, limit, after)
 
     def unlisted_candidates(self, feed: str, since: datetime, limit: int = 10_000) -> list[str]:
         """Tickers of markets that are active and listed here, and that no sync has seen since a moment."""
         with self._database.transaction("look for markets that vanished") as connection:
             return overlooked(connection, find_feed(connection, feed), since, limit)
 
-    def unlist(self, feed: str, tickers: Sequence[str]) -> int:
-        """The exchange no longer lists these; how many were listed here. A sync that sees one again lists it again."""
+    def unlist(self, feed: str, tickers: Sequence[str], since: datetime | None = None) -> int:
+        """The exchange no longer lists these; how many were listed here. A sync that sees one again lists it again.
+
+        Markets that were observed at `since` (when the exchange was first asked) or later stay listed.
+        """
         wanted = [stored_ticker(ticker) for ticker in tickers]
-        m = markets.c
         with self._database.transaction("mark markets as no longer listed") as connection:
             feed_id = find_feed(connection, feed)
-            at = claim_writing(connection, feed_id)
-            gone = sa.update(markets).where(m.feed_id == feed_id, m.ticker.in_(wanted), m.known_to.is_(None))
-            gone = gone.values(known_to=sa.func.greatest(at, m.known_from), updated_at=at)
-            ids = sorted(connection.execute(gone.returning(m.id)).scalars())
-            rows = [
-                {
-                    "market_id": i,
-                    "field_name": LISTED,
-                    "old_value": "true",
-                    "new_value": "false",
-                    "changed_at": at,
-                    "known_from": at,
-                }
-                for i in ids
-            ]
-            if rows:
-                connection.execute(insert(market_history), rows)
-        return len(ids)
+            return unlist_markets(connection, feed_id, wanted, since, claim_writing(connection, feed_id))
 
     def unpublished(self, feed: str, limit: int = 1000) -> list[JournalItem]:
         """What the journal has not been told, in a stable order: nothing is lost when a sync dies before it tells."""
-        with self._database.transaction("read what the journal has not heard") as connection:
+        with self._database.transaction("read what the journal has not heard", snapshot=True) as connection:
             return unpublished_items(connection, find_feed(connection, feed), limit)
 
     def mark_published(self, feed: str, last_market_id: int, last_history_id: int) -> None:
@@ -308,18 +295,24 @@ class SecurityMaster:
 
 
 def store_markets(database: Database, feed: str, listed: Sequence[Market], volatile: frozenset[str]) -> int:
-    """Insert or update markets outside a sync, history included; how many were new or changed."""
-    for market in listed:
-        stored_ticker(market.ticker)
-    if not listed:
+    """Insert or update markets outside a sync, history included; how many were new or changed.
+
+    Of several answers about one market the last one holds. The markets count as asked for when this is called.
+    """
+    answers = {answer.columns.ticker: answer for answer in (answer_of(market, volatile) for market in listed)}
+    if not answers:
         return 0
     with database.transaction(f"store markets of feed {feed[:80]!r}") as connection:
         feed_id = find_feed(connection, feed)
-        staging = Staging(connection)
-        staging.add_markets(listed, volatile)
+        asked_at: datetime = connection.execute(sa.select(sa.func.now())).scalar_one()
+        new = unlike_known(connection, feed_id, answers, asked_at - OBSERVED_EVERY)
+        if not new:
+            return 0
+        staging = Staging(connection, ["staged_markets"])
+        staging.add_answers(new, asked_at)
         staging.analyze()
         at = claim_writing(connection, feed_id)
-        plan_markets(connection, feed_id)
+        plan_markets(connection, feed_id, at)
         if volatile:
             remember_volatile(connection, feed_id, volatile)
         merged = merge_markets(connection, feed_id, volatile, at, at - OBSERVED_EVERY)

@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg2
@@ -33,6 +35,8 @@ _MARKET_COLUMNS = {
     "settled_at": "timestamptz",
     "settlement_value": "varchar(32)",
     "source_updated_at": "timestamptz",
+    "listed_at": "timestamptz",
+    "asked_at": "timestamptz NOT NULL",
     "evidence": "varchar(16)",
     "metadata_hash": "char(32)",
     "raw": "text STORAGE EXTERNAL",  # JSON only once it is known that something has changed; compressed nowhere
@@ -46,7 +50,7 @@ _PARENT_COLUMNS = {
     "source_updated_at": "timestamptz",
     "raw": "text STORAGE EXTERNAL",
 }
-_TABLES = {"staged_series": _PARENT_COLUMNS, "staged_events": _PARENT_COLUMNS, "staged_markets": _MARKET_COLUMNS}
+TABLES = {"staged_series": _PARENT_COLUMNS, "staged_events": _PARENT_COLUMNS, "staged_markets": _MARKET_COLUMNS}
 
 
 class LeftOut(msgspec.Struct):
@@ -62,18 +66,33 @@ class LeftOut(msgspec.Struct):
             self.tickers.append(printable(ticker, 80))
 
 
+class Answer(NamedTuple):
+    """What an exchange said of a market, as it can be stored, and the fingerprint of all that is followed of it."""
+
+    columns: Market
+    fingerprint: str
+    raw: dict[str, Any]
+
+
+def answer_of(market: Market, volatile: frozenset[str]) -> Answer:
+    """The market, ready to be staged; DataError when its ticker cannot be stored."""
+    stored = stored_columns(market)
+    return Answer(stored, fingerprint(stored, market.raw, volatile), market.raw)
+
+
 class Staging:
-    """The temporary tables `staged_series`, `staged_events`, `staged_markets`: gone when the transaction ends.
+    """Temporary tables (all of `TABLES`, or those named): gone when the transaction ends.
 
     A ticker may come again; of the rows with the same ticker the one with the greatest `n` holds.
     """
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, tables: Sequence[str] = tuple(TABLES)) -> None:
         self._connection = connection
+        self._tables = tables
         self._number = 0
         self.left_out = LeftOut()
-        for table, columns in _TABLES.items():
-            described = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        for table in tables:
+            described = ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
             connection.execute(sa.text(f"CREATE TEMPORARY TABLE {table} ({described}) ON COMMIT DROP"))
 
     def add_series(self, listed: Sequence[Series]) -> None:
@@ -84,16 +103,23 @@ class Staging:
         """Stage events."""
         self._stage("staged_events", (self._parent(e, storable(e.series_ticker, 128)) for e in listed))
 
-    def add_markets(self, listed: Iterable[Market], volatile: frozenset[str]) -> None:
-        """Stage markets; one whose ticker cannot be stored is left out and counted."""
-        self._stage("staged_markets", (self._market(market, volatile) for market in listed))
+    def add_markets(self, listed: Iterable[Market], volatile: frozenset[str], asked_at: datetime) -> None:
+        """Stage markets that were asked for at a time; one whose ticker cannot be stored is left out and counted."""
+        self._stage("staged_markets", (self._market(market, volatile, asked_at) for market in listed))
 
-    def _market(self, market: Market, volatile: frozenset[str]) -> str | None:
+    def add_answers(self, answers: Iterable[Answer], asked_at: datetime) -> None:
+        """Stage markets that are made ready."""
+        self._stage("staged_markets", (self._answer(answer, asked_at) for answer in answers))
+
+    def _market(self, market: Market, volatile: frozenset[str], asked_at: datetime) -> str | None:
         try:
-            stored = stored_columns(market)
+            return self._answer(answer_of(market, volatile), asked_at)
         except DataError:
             self.left_out.add(market.ticker)
             return None
+
+    def _answer(self, answer: Answer, asked_at: datetime) -> str:
+        stored = answer.columns
         self._number += 1
         return _line(
             str(self._number),
@@ -111,9 +137,11 @@ class Staging:
             stored.settled_at,
             stored.settlement_value,
             stored.updated_time,
+            written(moment(answer.raw.get("created_time"))) or stored.open_time,
+            written(asked_at),
             evidence_of(stored),
-            fingerprint(stored, market.raw, volatile),
-            canonical_json(market.raw),
+            answer.fingerprint,
+            canonical_json(answer.raw),
         )
 
     def _parent(self, listed: Series | ListedEvent, series_ticker: str) -> str | None:
@@ -130,11 +158,11 @@ class Staging:
     def _stage(self, table: str, lines: Iterable[str | None]) -> None:
         usable = (line for line in lines if line is not None)
         while page := "".join(islice(usable, PAGE)):
-            copy_text(self._connection, table, tuple(_TABLES[table]), page)
+            copy_text(self._connection, table, tuple(TABLES[table]), page)
 
     def analyze(self) -> None:
         """Let the planner know how much there is."""
-        analyzed = ", ".join(f"{table} (n, ticker)" for table in _TABLES)
+        analyzed = ", ".join(f"{table} (n, ticker)" for table in self._tables)
         self._connection.execute(sa.text(f"ANALYZE {analyzed}"))
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from ssmd.errors import ConfigError
 from ssmd.feeds.kalshi.market_fields import VOLATILE, to_market
-from ssmd.registry import db
+from ssmd.registry import db, values
 from ssmd.registry.database import Database
 from ssmd.registry.interface import Market
 from ssmd.registry.market_changes import JournalItem
@@ -85,6 +85,7 @@ class Model:
     def __init__(self) -> None:
         self.snapshots: dict[str, Snapshot] = {}
         self.ranks: dict[str, int] = {}
+        self.updated: dict[str, datetime] = {}
         self.listed: set[str] = set()
 
     def learn(self, ticker: str, raw: dict[str, Any]) -> None:
@@ -92,6 +93,9 @@ class Model:
         new = {name: text(value) for name, value in raw.items() if name not in VOLATILE}
         rank = RANKS.get(raw["status"], 0) if raw.get("result") else 0
         old = self.snapshots.get(ticker)
+        settles_better = bool(raw.get("result")) and rank > self.ranks.get(ticker, 0)
+        if self._is_told_late(ticker, values.moment(raw["updated_time"])) and not settles_better:
+            return
         if old is not None and not new.get("category") and old.get("category"):
             new["category"] = old["category"]
         if old is None or not old.get("result"):
@@ -108,6 +112,13 @@ class Model:
             if raw.get("result") and better:
                 self.ranks[ticker] = rank
         self.snapshots[ticker] = {name: value for name, value in new.items() if value is not None}
+        if told := values.moment(raw["updated_time"]):
+            self.updated[ticker] = told
+
+    def _is_told_late(self, ticker: str, told: datetime | None) -> bool:
+        """Is the answer older than what is known? Times that have not come yet tell nothing."""
+        known = self.updated.get(ticker)
+        return told is not None and known is not None and told < known <= datetime.now(UTC)
 
 
 def listing(described: list[tuple[str, dict[str, Any]]]) -> list[Market]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -15,7 +16,8 @@ from ssmd.feeds.kalshi.market_fields import VOLATILE, to_event, to_market, to_se
 from ssmd.registry.database import Database
 from ssmd.registry.interface import ListedEvent, Market, RegistryUnavailable, Series
 from ssmd.registry.postgres import PostgresRegistry
-from ssmd.registry.security_master import SecurityMaster, SyncResult
+from ssmd.registry.security_master import SecurityMaster, SyncResult, store_markets
+from ssmd.registry.sync_context import SyncContext
 from tests.databases import Database as Server
 
 pytestmark = pytest.mark.integration
@@ -141,7 +143,7 @@ def test_a_change_happened_when_the_exchange_says_if_that_can_be(master: Securit
     first = full(master, [market("A")])
     said = datetime.now(UTC)
     second = full(master, [market("A", title="Two", updated_time=said.isoformat())])
-    third = full(master, [market("A", title="Three", updated_time=ago(days=1))])
+    third = full(master, [market("A", title="Three")])
     fourth = full(master, [market("A", title="Four", updated_time=(said + timedelta(days=1)).isoformat())])
     found = [(c.old, c.new, c.changed_at, c.known_from, c.known_to) for c in master.history(FEED, "A")]
     assert found == [
@@ -159,7 +161,7 @@ def test_trading_is_no_history_and_does_not_rewrite_the_object(master: SecurityM
     moved = full(master, [market("A", last_price_dollars="0.9000", updated_time=ago(seconds=0))])
     assert (moved.changed, moved.unchanged, moved.fields) == (0, 1, 0)
     assert rows(database, "SELECT raw_metadata ->> 'last_price_dollars' FROM markets") == [("0.1000",)]
-    assert rows(database, "SELECT observed_at FROM markets") == [(moved.at,)]
+    assert rows(database, "SELECT observed_at FROM markets") == [(master.syncs(FEED)[0].started_at,)]
     assert master.history(FEED, "A") == []
     assert "last_price_dollars" not in master.as_of(FEED, "A", moved.at, moved.at).fields
 
@@ -242,7 +244,7 @@ def test_a_collapsed_listing_is_refused_with_both_counts_and_leaves_one_refused_
     assert full(master, few).unchanged == 11
 
 
-def test_vanished_series_refuse_a_sync_and_half_is_enough(master: SecurityMaster) -> None:
+def test_vanished_series_refuse_a_sync_and_half_is_enough(master: SecurityMaster, database: Database) -> None:
     with master.sync(FEED, "full", VOLATILE) as sync:
         sync.add_series([series("KXA"), series("KXB")])
         sync.add_events([event("KXE-1")])
@@ -255,7 +257,7 @@ def test_vanished_series_refuse_a_sync_and_half_is_enough(master: SecurityMaster
         sync.apply()
     with pytest.raises(RefusedError, match=r"0 series, the last accepted one 1; 0 events"):
         full(master, [market("A")])
-    assert master.families(FEED, ["KXE-1", "KXE-2"]) == {"KXE-1": ("KXA", "Politics")}
+    assert SyncContext(database).families(FEED, ["KXE-1", "KXE-2"]) == {"KXE-1": ("KXA", "Politics")}
 
 
 def test_hostile_objects_are_stored_and_found_again(master: SecurityMaster, database: Database) -> None:
@@ -380,11 +382,12 @@ def test_the_journal_hears_of_listings_and_changes_in_order_until_it_says_so(mas
 
 
 def test_a_vanished_market_is_found_unlisted_and_listed_again(master: SecurityMaster) -> None:
-    first = full(master, [market("A"), market("B"), market("C", status="closed")])
-    second = full(master, [market("A")])
-    assert master.unlisted_candidates(FEED, second.at) == ["B"]
+    first = full(master, [market("A"), market("B"), market("C", status="finalized")])
+    full(master, [market("A")])
+    began = master.syncs(FEED)[0].started_at
+    assert master.unlisted_candidates(FEED, began) == ["B"]
     assert master.unlist(FEED, ["B", "NONE"]) == 1
-    assert master.unlisted_candidates(FEED, second.at) == []
+    assert master.unlisted_candidates(FEED, began) == []
     gone_at = datetime.now(UTC)
     assert [s.ticker for s in master.markets_as_of(FEED, gone_at, gone_at)] == ["A", "C"]
     back = full(master, [market("A"), market("B")])
@@ -444,3 +447,259 @@ def test_a_market_that_is_heard_all_the_time_is_written_once_a_minute(url: str, 
     assert after(60) == [(0, 60)]
     assert after(30) == [(0, 60)]
     registry.close()
+
+
+NEWER: list[dict[str, Any]] = [{"updated_time": 1}, {"updated_time": 0}, {}]
+"""What the later of two answers says of its time, in seconds after the earlier one: later, as late, nothing."""
+
+
+@pytest.mark.parametrize("told", NEWER)
+def test_a_page_that_is_applied_late_does_not_undo_what_was_learnt_since_it_was_asked(
+    master: SecurityMaster, database: Database, told: dict[str, int]
+) -> None:
+    start = datetime.now(UTC) - timedelta(minutes=5)
+
+    def at(seconds: int) -> dict[str, str]:
+        return {"updated_time": (start + timedelta(seconds=seconds)).isoformat()} if told else {}
+
+    full(master, [market("A", **at(0)), market("B", **at(0))])
+    with master.sync(FEED, "full", VOLATILE) as sync:
+        sync.add_markets([market("A", **at(0)), market("B", title="Two", **at(0))])
+        newer = market("A", status="closed", title="New", **at(told.get("updated_time", 0)))
+        assert store_markets(database, FEED, [newer], VOLATILE) == 1
+        result = sync.apply()
+    assert (result.changed, result.unchanged, result.fields) == (1, 1, 1)  # B, of which nobody knew more
+    assert [(c.field, c.new) for c in master.history(FEED, "A")] == [("status", "closed"), ("title", "New")]
+    assert rows(database, "SELECT status, title FROM markets WHERE ticker = 'A'") == [("closed", "New")]
+    assert [i.field for i in master.unpublished(FEED) if i.kind == "changed" and i.ticker == "A"] == ["status", "title"]
+
+
+def test_an_answer_with_an_older_time_changes_nothing_however_late_it_was_asked(
+    master: SecurityMaster, database: Database
+) -> None:
+    full(master, [market("A", updated_time=ago(minutes=2))])
+    before = rows(database, "SELECT observed_at, source_updated_at FROM markets")
+    older = [market("A", title="Old", updated_time=ago(minutes=3))]
+    assert full(master, older).unchanged == 1
+    assert store_markets(database, FEED, older, VOLATILE) == 0
+    assert rows(database, "SELECT observed_at, source_updated_at FROM markets") == before
+    assert master.history(FEED, "A") == []
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    assert full(master, [market("A", title="Ahead", updated_time=ahead.isoformat())]).changed == 1
+    assert full(master, [market("A", title="Back", updated_time=ago(minutes=1))]).changed == 1  # a time to come is none
+
+
+def test_a_page_that_is_applied_late_settles_a_market_on_better_evidence(
+    master: SecurityMaster, database: Database
+) -> None:
+    full(master, [market("A")])
+    with master.sync(FEED, "full", VOLATILE) as sync:
+        sync.add_markets([market("A", status="finalized", result="yes")])
+        store_markets(database, FEED, [market("A", status="determined", result="no")], VOLATILE)
+        sync.apply(accept=True)
+    assert rows(database, "SELECT status, result, result_evidence FROM markets") == [("finalized", "yes", "finalized")]
+
+
+def test_a_page_counts_as_asked_when_it_says_so(master: SecurityMaster, database: Database) -> None:
+    full(master, [market("A")])
+    with master.sync(FEED, "full", VOLATILE) as sync:
+        store_markets(database, FEED, [market("A", title="Two")], VOLATILE)
+        sync.add_markets([market("A", title="Three")], datetime.now(UTC) + timedelta(minutes=1))
+        result = sync.apply()
+    assert result.changed == 1
+    assert rows(database, "SELECT title FROM markets") == [("Three",)]
+    ((observed_at,),) = rows(database, "SELECT observed_at FROM markets")
+    assert observed_at == result.at  # never in the future
+
+
+def test_what_changed_while_a_sync_was_reading_changed_when_the_exchange_says(master: SecurityMaster) -> None:
+    with master.sync(FEED, "full", VOLATILE) as sync:
+        sync.add_markets([market("A"), market("B")])
+        said = datetime.now(UTC)
+        first = sync.apply()
+    later = [market("A", status="closed", updated_time=said.isoformat())]
+    assert partial(master, later).changed == 1
+    (change,) = master.history(FEED, "A")
+    assert change.changed_at == said
+    assert master.as_of(FEED, "A", first.at, datetime.now(UTC)).fields["status"] == "closed"
+
+
+def test_a_field_never_changes_before_its_last_change(master: SecurityMaster) -> None:
+    full(master, [market("A")])
+    with master.sync(FEED, "full", VOLATILE) as sync:
+        sync.add_markets([market("A", title="Two")])
+        said = datetime.now(UTC)
+        second = sync.apply()  # without a time of its own: it changed now
+    full(master, [market("A", title="Three", updated_time=said.isoformat())])
+    assert [(c.new, c.changed_at) for c in master.history(FEED, "A")] == [("Two", second.at), ("Three", second.at)]
+    assert master.as_of(FEED, "A", second.at, datetime.now(UTC)).fields["title"] == "Three"
+
+
+def test_a_settlement_ahead_of_the_clock_is_known_now_and_moves_no_watermark(master: SecurityMaster) -> None:
+    full(master, [market("A")])
+    future = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    settled = partial(master, [market("A", status="finalized", result="yes", settlement_ts=future)])
+    assert {c.changed_at for c in master.history(FEED, "A")} == {settled.at}
+    assert master.watermarks(FEED).settled is None
+
+
+def put_clock_back(database: Database) -> None:
+    """As if all that is known had been learnt while the clock was an hour ahead."""
+    with database.transaction("change times") as connection:
+        for statement in (
+            "UPDATE markets SET known_from = known_from + interval '1h', observed_at = observed_at + interval '1h'",
+            "UPDATE market_history SET known_from = known_from + '1h', changed_at = changed_at + '1h'",
+        ):
+            connection.execute(sa.text(statement))
+
+
+def test_after_the_clock_was_put_back_nothing_ends_before_it_began(master: SecurityMaster, database: Database) -> None:
+    full(master, [market("A"), market("B")])
+    partial(master, [market("A", status="determined", result="no")])
+    put_clock_back(database)
+    ((observed_at,),) = rows(database, "SELECT observed_at FROM markets WHERE ticker = 'A'")
+    partial(master, [market("A", status="finalized", result="yes", title="Two")])
+    changes = {c.field: c.changed_at for c in master.history(FEED, "A")}
+    assert changes["title"] == observed_at
+    wrong, right = [c for c in master.history(FEED, "A") if c.field == "result"]
+    assert (wrong.known_to, right.known_to, right.new) == (wrong.known_from, None, "yes")
+    assert master.unlist(FEED, ["B"]) == 1
+    assert rows(database, "SELECT known_to = known_from FROM markets WHERE ticker = 'B'") == [(True,)]
+    ((soon,),) = rows(database, "SELECT max(observed_at) < now() FROM markets WHERE ticker = 'A'")
+    assert soon
+
+
+def test_a_ticker_with_line_breaks_is_stored_as_it_is(master: SecurityMaster, database: Database) -> None:
+    odd = ["A\rB", "A\r\nB", "A\nB", "A\\rB"]
+    assert full(master, [market(ticker) for ticker in odd]).inserted == 4
+    assert rows(database, "SELECT ticker FROM markets ORDER BY id") == [(ticker,) for ticker in sorted(odd)]
+
+
+def test_an_answer_is_of_one_state_whatever_is_committed_meanwhile(url: str, master: SecurityMaster) -> None:
+    then = full(master, [market("A")]).at
+    reading = Database(url)
+    committed: list[str] = []
+
+    def commit_between(*arguments: Any) -> None:
+        statement = arguments[2]
+        for table in ("FROM market_history", "FROM markets m WHERE m.feed_id"):
+            if table in statement and table not in committed:
+                committed.append(table)
+                full(master, [market("A", title=f"Title {len(committed)}"), market(f"K{len(committed)}")])
+
+    sa.event.listen(reading._engine, "after_cursor_execute", commit_between)
+    other = SecurityMaster(reading)
+    assert other.as_of(FEED, "A", then, then).fields["title"] == "Up?"
+    assert committed == ["FROM market_history"]
+    told = [(item.kind, item.ticker) for item in other.unpublished(FEED)]
+    assert told == [("listed", "A"), ("listed", "K1"), ("changed", "A")]
+    assert len(committed) == 2
+    reading.close()
+
+
+def test_a_market_is_not_there_before_the_exchange_listed_it(master: SecurityMaster) -> None:
+    created, opened = "2026-11-20T00:00:00Z", "2026-11-21T00:00:00Z"
+    future = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    at = full(
+        master,
+        [
+            market("CREATED", created_time=created, open_time=opened),
+            market("OPENED", created_time="0001-01-01T00:00:00Z", open_time=opened),
+            market("SOON", open_time=future),
+            market("UNTOLD"),
+        ],
+    ).at
+    now = datetime.now(UTC)
+
+    def there(text: str | None) -> list[str]:
+        valid_at = datetime.fromisoformat(text) if text else now
+        return [state.ticker for state in master.markets_as_of(FEED, valid_at, now)]
+
+    assert there("2026-11-19T23:59:59Z") == []
+    assert there(created) == ["CREATED"]
+    assert there(opened) == ["CREATED", "OPENED"]
+    assert there(None) == ["CREATED", "OPENED", "SOON", "UNTOLD"]
+    assert master.as_of(FEED, "SOON", at, now).listed_at == at  # it was seen then
+    with pytest.raises(ConfigError, match="did not exist at 2026-11-19") as missing:
+        master.as_of(FEED, "CREATED", datetime.fromisoformat("2026-11-19T00:00:00Z"), now)
+    assert created in missing.value.hint
+
+
+def test_markets_are_found_by_what_they_belonged_to(master: SecurityMaster) -> None:
+    first = full(
+        master, [market("A", category="Crypto"), market("B"), market("C", category="Sports", series_ticker="S")]
+    )
+    second = full(master, [market("A", category="Politics"), market("B", category="Crypto"), market("C")])
+    now = datetime.now(UTC)
+
+    def of(valid_at: datetime, known_at: datetime, **belonging: str) -> list[str]:
+        return [state.ticker for state in master.markets_as_of(FEED, valid_at, known_at, belonging=belonging)]
+
+    assert of(first.at, now, category="Crypto") == ["A"]  # nobody said of B yet what it is
+    assert of(first.at, first.at, category="Crypto") == ["A"]
+    assert of(second.at, now, category="Crypto") == ["B"]
+    assert of(now, now, category="Politics", series_ticker="") == ["A"]
+    assert of(now, now, category="Sports", series_ticker="S", event_ticker="KXE-1") == ["C"]
+    assert of(now, now, category="Sports", event_ticker="KXE-2") == []
+    with pytest.raises(ValueError, match="no such fields"):
+        of(now, now, raw_metadata="x")
+
+
+def test_markets_that_are_as_known_cost_a_look_and_nothing_else(url: str, master: SecurityMaster) -> None:
+    database = Database(url)
+    statements: list[str] = []
+    listed = [market(f"K{n}", category="Crypto", updated_time=ago(minutes=1)) for n in range(50)]
+    assert store_markets(database, FEED, listed, VOLATILE) == 50
+    sa.event.listen(database._engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    untold = msgspec.structs.replace(listed[48], category="", updated_time=None)
+    again = [*listed[:48], market("K49", title="Two"), untold, listed[49]]  # the last answer of each holds
+    assert store_markets(database, FEED, again, VOLATILE) == 0
+    assert not [text for text in statements if not text.startswith("SELECT")]
+    for changed in (
+        {"title": "Two"}, {"category": "Politics"}, {"series_ticker": "KX"}, {"updated_time": ago(seconds=1)},
+    ):  # fmt: skip
+        statements.clear()
+        store_markets(database, FEED, [*listed[1:], market("K0", **changed)], VOLATILE)
+        assert [text for text in statements if "INSERT INTO markets" in text], changed
+    assert rows(database, "SELECT title, category, series_ticker FROM markets WHERE ticker = 'K0'") == [
+        ("Up?", "Politics", "KX")
+    ]
+    rows_before = "UPDATE markets SET observed_at = observed_at - interval '2h'"
+    with database.transaction("let time pass") as connection:
+        connection.execute(sa.text(rows_before))
+    assert store_markets(database, FEED, listed[1:], VOLATILE) == 0
+    assert rows(database, "SELECT count(*) FROM markets WHERE observed_at < now() - interval '1h'") == [(1,)]
+    assert master.unlist(FEED, ["K5"]) == 1
+    assert store_markets(database, FEED, listed[5:6], VOLATILE) == 0
+    assert rows(database, "SELECT known_to FROM markets WHERE ticker = 'K5'") == [(None,)]
+    database.close()
+
+
+def test_a_market_that_someone_saw_since_the_sync_began_does_not_vanish(
+    master: SecurityMaster, database: Database
+) -> None:
+    full(master, [market("A"), market("B"), market("C")])
+    with master.sync(FEED, "full", VOLATILE) as sync:
+        sync.add_markets([market("A")])
+        store_markets(database, FEED, [market("B", title="Alive")], VOLATILE)
+        result = sync.apply(accept=True, gone=["A", "B", "C", "NONE", "nul\x00"])
+        began = sync.started_at
+    assert result.unlisted == 1
+    assert rows(database, "SELECT ticker, known_to FROM markets WHERE known_to IS NOT NULL") == [("C", result.at)]
+    store_markets(database, FEED, [market("B", title="Still alive")], VOLATILE)
+    assert master.unlist(FEED, ["A", "B"], since=began) == 0
+    assert master.unlist(FEED, ["A", "B"]) == 2
+
+
+def test_a_sync_that_fails_after_its_end_unlists_nothing(master: SecurityMaster, database: Database) -> None:
+    full(master, [market("A"), market("B")])
+
+    def lost() -> None:
+        with master.sync(FEED, "full", VOLATILE) as sync:
+            sync.add_markets([market("A")])
+            assert sync.apply(gone=["B"]).unlisted == 1
+            raise ValueError("lost")
+
+    with pytest.raises(ValueError, match="lost"):
+        lost()
+    assert rows(database, "SELECT count(*) FROM markets WHERE known_to IS NOT NULL") == [(0,)]
