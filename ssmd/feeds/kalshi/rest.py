@@ -2,7 +2,8 @@
 
 Every request goes through one token bucket and is repeated, with jitter and within a budget, when the exchange is busy
 or away. Errors arrive as ssmd's: ConfigError (401, 403), RateLimited (429), Unavailable (5xx, timeouts, no connection),
-DataError (anything else that is not what it should be). Bodies are bounded; a cursor that repeats is an error.
+DataError (anything else that is not what it should be), without the passwords of URLs. Bodies and lists are bounded; a
+cursor that repeats is an error.
 """
 
 import asyncio
@@ -15,12 +16,15 @@ import aiohttp
 import msgspec
 import structlog
 
+from ssmd.config.values import masked
 from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, TransientError, Unavailable
 from ssmd.feeds.kalshi.market_fields import to_event, to_market, to_series
 from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
 from ssmd.registry.interface import ListedEvent, Market, Series
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_PAGES = 10_000
+"""No list has more: a million markets, even when pages come a tenth full."""
 MAX_TICKERS_BYTES = 6_000
 PAGE = 1000
 EVENT_PAGE = 200
@@ -59,8 +63,10 @@ class KalshiRest:
         backoff: Backoff | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         max_body_bytes: int = MAX_BODY_BYTES,
+        max_pages: int = MAX_PAGES,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._said_url = masked(self._base_url)
         self._session = session
         self._owned = session is None
         self._auth = auth
@@ -68,6 +74,7 @@ class KalshiRest:
         self._backoff = backoff or Backoff()
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
+        self._max_pages = max_pages
         self.malformed = 0
         """Markets, events and series left out since the client was made: they lacked a ticker or were no objects."""
 
@@ -144,7 +151,7 @@ class KalshiRest:
         """`exchange_active`, `trading_active`, ...: the exchange says so with status 503 and 504 too."""
         body = await self._get("/exchange/status", {}, answer_statuses=frozenset({200, 503, 504}))
         if "exchange_active" not in body:
-            raise Unavailable(f"GET {self._base_url}/exchange/status: {_error_text(body)}")
+            raise Unavailable(masked(f"GET {self._said_url}/exchange/status: {_error_text(body)}"))
         return body
 
     def _understood(self, items: list[Any], read: Callable[[object], T | None], what: str) -> list[T]:
@@ -166,16 +173,21 @@ class KalshiRest:
             if items is None and name in body:
                 items = []  # an empty list of this exchange may be null
             if not isinstance(items, list):
-                raise DataError(f"GET {self._base_url}{path}: the answer has no list `{name}`")
+                raise DataError(f"GET {self._said_url}{path}: the answer has no list `{name}`")
             yield items
             following = body.get("cursor") or ""
             if not following:
                 return
             if not isinstance(following, str) or following in seen:
                 raise DataError(
-                    f"GET {self._base_url}{path}: the cursor {str(following)[:40]!r} came twice after {len(seen)} pages"
+                    f"GET {self._said_url}{path}: the cursor {str(following)[:40]!r} came twice after {len(seen)} pages"
                 )
             seen.add(following)
+            if len(seen) >= self._max_pages:
+                raise DataError(
+                    f"GET {self._said_url}{path}: the list has no end after {len(seen):,} pages",
+                    "The exchange gives a new cursor with every page; see its status page, and run it again later.",
+                )
             cursor = following
 
     async def _get(
@@ -199,7 +211,7 @@ class KalshiRest:
 
     async def _attempt(self, path: str, query: Mapping[str, Query], answer_statuses: frozenset[int]) -> dict[str, Any]:
         url = self._base_url + path
-        what = f"GET {url}"
+        what = f"GET {self._said_url}{path}"
         if self._session is None:
             self._session = aiohttp.ClientSession()
         headers = {"Accept": "application/json"}
@@ -215,14 +227,15 @@ class KalshiRest:
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(error, aiohttp.InvalidURL):
-                raise ConfigError(f"{url!r} is not a URL", "check spec.endpoints.rest") from error
-            raise Unavailable(f"{what}: {type(error).__name__} {error}") from error
+                raise ConfigError(f"{masked(url)!r} is not a URL", "check spec.endpoints.rest") from error
+            raise Unavailable(masked(f"{what}: {type(error).__name__} {error}")) from error
         body = _parse(raw)
+        if status in answer_statuses and isinstance(body, dict):
+            return body
+        said = masked(f"{what}: status {status}, {_error_text(body, raw)}")
         if status in answer_statuses:
-            if isinstance(body, dict):
-                return body
-            raise (DataError if status == 200 else Unavailable)(f"{what}: status {status}, {_error_text(body, raw)}")
-        raise _error(status, f"{what}: status {status}, {_error_text(body, raw)}", retry_after)
+            raise (DataError if status == 200 else Unavailable)(said)
+        raise _error(status, said, retry_after)
 
     async def _bounded(self, response: aiohttp.ClientResponse, what: str) -> bytes:
         chunks = bytearray()

@@ -123,6 +123,54 @@ async def test_a_cursor_that_comes_twice_ends_the_loop_with_an_error(rest: Kalsh
         _ = [each async for each in rest.markets()]
 
 
+async def test_a_list_without_end_is_an_error_however_few_objects_its_pages_hold(
+    base_url: str, exchange: Exchange
+) -> None:
+    for page in range(10):
+        exchange.says({"markets": [], "cursor": f"c{page}"})
+    async with KalshiRest(base_url, max_pages=5) as rest:
+        with pytest.raises(DataError, match=r"/markets: the list has no end after 5 pages"):
+            _ = [each async for each in rest.markets()]
+    assert len(exchange.requests) == 5
+    exchange.answers.clear()
+    for page in range(4):
+        exchange.says({"markets": [market(f"A{page}")], "cursor": f"c{page}"})
+    exchange.says({"markets": [market("LAST")], "cursor": ""})
+    async with KalshiRest(base_url, max_pages=5) as rest:
+        assert len([each async for each in rest.markets()]) == 5
+
+
+@pytest.mark.parametrize("trouble", ["no server", "busy", "no list", "cursor", "endless", "too large", "exchange"])
+async def test_no_error_shows_the_password_of_the_address(
+    base_url: str, exchange: Exchange, clock: Clock, trouble: str
+) -> None:
+    url = base_url.replace("http://", "http://user:SECRET@")
+    if trouble == "no server":
+        url = "http://user:SECRET@127.0.0.1:9/v2"
+    elif trouble == "busy":
+        exchange.says({"error": f"busy: {url}"}, 429)
+    elif trouble == "no list":
+        exchange.says({})
+    elif trouble == "cursor":
+        exchange.says({"markets": [], "cursor": "x"})
+    elif trouble == "endless":
+        exchange.says({"markets": [], "cursor": "x"}).says({"markets": [], "cursor": "y"})
+    elif trouble == "too large":
+        exchange.says({"markets": ["x" * 1000]})
+    else:
+        exchange.says({"error": "gateway"}, 503)
+    backoff = Backoff(attempts=2)
+    async with KalshiRest(url, backoff=backoff, sleep=clock.sleep, max_body_bytes=500, max_pages=2) as rest:
+        asked = rest.exchange_status() if trouble == "exchange" else anext(aiter(rest.markets()))
+        with pytest.raises(SsmdError) as caught:
+            await asked
+    assert "SECRET" not in f"{caught.value}"
+    assert "http://user:***@127.0.0.1" in caught.value.message
+    async with KalshiRest("nonsense user:SECRET@x", sleep=clock.sleep) as rest:
+        with pytest.raises(SsmdError):
+            _ = [each async for each in rest.markets()]
+
+
 async def test_events_come_in_pages_without_their_markets(rest: KalshiRest, exchange: Exchange) -> None:
     event = {"event_ticker": "E", "series_ticker": "S", "title": "t", "last_updated_ts": "2026-11-21T15:00:00Z"}
     exchange.says({"events": [{**event, "markets": [market("A")]}, {"title": "no ticker"}], "cursor": ""})
