@@ -1,6 +1,8 @@
 """`ssmd market sync`: the security master of an environment, its exchange and its journal, put together."""
 
 import asyncio
+import signal
+import threading
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,7 @@ from cyclopts import Parameter
 from ssmd.cli.opening import Opener, database_of
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
 from ssmd.cli.output import GOOD, WAITING, mark_line, show_json
-from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, FatalError
 
 if TYPE_CHECKING:
     from ssmd.registry.database import Database
@@ -40,7 +42,11 @@ def sync(
 
     chosen = choose(env)
     with database_of(chosen) as database:
-        report = asyncio.run(_sync(chosen, chosen.feed(feed), database, rest, full=full, accept=accept))
+        try:
+            report = asyncio.run(_sync(chosen, chosen.feed(feed), database, rest, full=full, accept=accept))
+        except asyncio.CancelledError as error:
+            hint = "See how far it came: ssmd market syncs. Run it again: what was stored is whole, the rest follows."
+            raise FatalError("the sync was ended by SIGTERM", hint) from error
     if json:
         show_json(msgspec.to_builtins(report))
     else:
@@ -60,7 +66,9 @@ async def _sync(
     from ssmd.secmaster.publishing import Teller
     from ssmd.secmaster.sync import SecurityMasterSync
 
-    spec = chosen.environment.spec
+    spec, task = chosen.environment.spec, asyncio.current_task()
+    if task is not None and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that the book hears of it
     parts = open_feed(feed, day_of(now_ns()))
     async with AsyncExitStack() as stack:
         opener = Opener(chosen, stack)
@@ -95,6 +103,7 @@ async def _rest_address(opener: Opener, feed: str, given: str | None) -> str:
 def _checked(url: str) -> str:
     from urllib.parse import urlsplit
 
+    from ssmd.config.values import masked
     from ssmd.registry.values import printable
 
     try:
@@ -103,7 +112,7 @@ def _checked(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        message = f"--rest {printable(url, 80)!r} is no address"
+        message = f"--rest {printable(masked(url), 80)!r} is no address"
         raise ConfigError(message, "Write https://host/path, up to and without the resource's path.")
     return url
 

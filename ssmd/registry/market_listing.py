@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from ssmd.registry.interface import Market
-from ssmd.registry.market_values import ACTIVE, LISTED
+from ssmd.registry.market_values import ACTIVE, EVIDENCE, LISTED
 from ssmd.registry.rows import market_of
 from ssmd.registry.staging import Answer
 from ssmd.registry.tables import market_coverage, market_history, markets
@@ -73,10 +73,11 @@ def never_heard_page(connection: sa.Connection, feed_id: int, limit: int) -> lis
 
 
 def overlooked(connection: sa.Connection, feed_id: int, since: datetime, limit: int) -> list[str]:
-    """Tickers of active, listed markets that no sync has seen since a moment."""
+    """Tickers of listed markets without a final result that no sync has seen since a moment."""
     m = markets.c
+    final = [word for word, evidence in EVIDENCE.items() if evidence == "finalized"]
     query = sa.select(m.ticker).where(
-        m.feed_id == feed_id, m.status == ACTIVE, m.known_to.is_(None), m.observed_at < since
+        m.feed_id == feed_id, m.status.not_in(final), m.known_to.is_(None), m.observed_at < since
     )
     return list(connection.execute(query.order_by(m.ticker).limit(max(0, limit))).scalars())
 

@@ -7,6 +7,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from ssmd.config.values import masked
 from ssmd.errors import RefusedError
 from ssmd.registry.tables import market_syncs, market_volatile
 from ssmd.registry.values import printable, written
@@ -94,9 +95,9 @@ def remember_volatile(connection: sa.Connection, feed_id: int, volatile: frozens
 
 
 def record_sync(connection: sa.Connection, feed_id: int, values: dict[str, Any]) -> None:
-    """Add a row to the book."""
+    """Add a row to the book; its error without the passwords of URLs."""
     if "error" in values:
-        values = {**values, "error": printable(values["error"], 1_000)}
+        values = {**values, "error": printable(masked(values["error"]), 1_000)}
     connection.execute(
         sa.insert(market_syncs).values(feed_id=feed_id, completed_at=sa.func.clock_timestamp(), **values)
     )
@@ -108,16 +109,21 @@ def last_full(connection: sa.Connection, feed_id: int) -> SyncCounts | None:
     query = sa.select(s.series, s.events, s.markets, s.open_markets, s.completed_at).where(
         s.feed_id == feed_id, s.kind == "full", s.status == "completed"
     )
-    row = connection.execute(query.order_by(s.started_at.desc(), s.id.desc()).limit(1)).one_or_none()
+    row = connection.execute(query.order_by(s.id.desc()).limit(1)).one_or_none()  # whatever the clock said
     return SyncCounts(*row) if row else None
 
 
 def watermarks_of(connection: sa.Connection, feed_id: int) -> Watermarks:
     """See `Watermarks`."""
     s = market_syncs.c
-    full = sa.func.max(s.started_at).filter(s.kind == "full")
-    query = sa.select(sa.func.max(s.updated_until), sa.func.max(s.settled_until), full)
-    return Watermarks(*connection.execute(query.where(s.feed_id == feed_id, s.status == "completed")).one())
+    done = (s.feed_id == feed_id, s.status == "completed")
+    last = sa.select(s.started_at).where(*done, s.kind == "full").order_by(s.id.desc()).limit(1).scalar_subquery()
+    # a clock that was put back has left times behind that nothing reaches for now
+    updated, settled = (
+        sa.func.max(until).filter(until <= sa.func.now()) for until in (s.updated_until, s.settled_until)
+    )
+    row = connection.execute(sa.select(updated, settled, last).where(*done)).one()
+    return Watermarks(*row)
 
 
 def book_of(connection: sa.Connection, feed_id: int, limit: int) -> list[SyncRow]:

@@ -23,20 +23,19 @@ from ssmd.registry.market_syncs import (
     book_of,
     claim_sync,
     claim_writing,
-    last_full,
     record_sync,
     remember_volatile,
     watermarks_of,
 )
-from ssmd.registry.market_values import ACTIVE, stored_ticker
+from ssmd.registry.market_values import ACTIVE, storable_markets, stored_ticker
 from ssmd.registry.staging import Staging, answer_of
+from ssmd.registry.sync_limits import doubts, expected_of
 from ssmd.registry.values import storable
 
 Kind = Literal["full", "incremental"]
 OBSERVED_EVERY = timedelta(hours=1)
 """How often an unchanged market is marked as observed by those who list markets again and again."""
 
-_COUNTED = ("series", "events", "open_markets")
 _log = structlog.get_logger()
 
 
@@ -101,7 +100,7 @@ class MarketSync:
         self._staging.add_markets(listed, self._volatile, asked_at or self.started_at)
 
     def apply(self, *, accept: bool = False, gone: Sequence[str] = ()) -> SyncResult:
-        """Write everything, or nothing: RefusedError when a full sync found less than half of the one before.
+        """Write everything, or nothing: RefusedError when a full sync found too little (`sync_limits.doubts`).
 
         `accept` writes it all the same. `gone` are tickers that the exchange no longer knows: they are unlisted,
         except for those that someone else has observed since the sync began. Call it once; the transaction ends with
@@ -115,23 +114,23 @@ class MarketSync:
             connection.execute(sa.text(_COUNT), {"active": ACTIVE, "started": self.started_at}).one()._mapping
         )
         duplicates = counts.pop("duplicates")
-        previous = last_full(connection, self._feed_id)
-        collapsed = _collapsed(counts, previous) if self._kind == "full" else []
-        if collapsed and not accept:
-            self._refuse(counts, collapsed)
+        expected = expected_of(connection, self._feed_id)
+        doubted = doubts(expected, counts, len(gone)) if self._kind == "full" else []
+        if doubted and not accept:
+            self._refuse(counts, doubted)
         merge_parents(connection, self._feed_id, at)
         remember_volatile(connection, self._feed_id, self._volatile)
         merged = merge_markets(connection, self._feed_id, self._volatile, at, at)
         unlisted = unlist_markets(connection, self._feed_id, [storable(t) for t in gone], self.started_at, at)
-        row = {**self._row(counts), "inserted": merged.inserted, "changed": merged.changed, "accepted": bool(collapsed)}
+        row = {**self._row(counts), "inserted": merged.inserted, "changed": merged.changed, "accepted": bool(doubted)}
         record_sync(connection, self._feed_id, {**row, "status": "completed"})
-        return self._result({**counts, "unlisted": unlisted}, duplicates, merged, previous, at)
+        return self._result({**counts, "unlisted": unlisted}, duplicates, merged, expected.previous, at)
 
     def _row(self, counts: dict[str, Any]) -> dict[str, Any]:
         return {"kind": self._kind, "started_at": self.started_at, **counts}
 
-    def _refuse(self, counts: dict[str, Any], collapsed: list[str]) -> None:
-        message = f"the full sync of {self._feed} found too little: {'; '.join(collapsed)}"
+    def _refuse(self, counts: dict[str, Any], doubted: list[str]) -> None:
+        message = f"the full sync of {self._feed} found too little: {'; '.join(doubted)}"
         without_reach = {**self._row(counts), "updated_until": None, "settled_until": None}
         self._master.note(self._feed_id, {**without_reach, "status": "refused", "error": message})
         hint = f"Nothing was changed. If it is right: ssmd market sync --feed {self._feed} --full --accept"
@@ -171,17 +170,6 @@ FROM planned
 """
 
 
-def _collapsed(counts: dict[str, Any], previous: SyncCounts | None) -> list[str]:
-    """The counts that fell below half of the previous ones, in words."""
-    if previous is None:
-        return []
-    return [
-        f"{counts[name]:,} {name.replace('_', ' ')}, the last accepted one {getattr(previous, name):,}"
-        for name in _COUNTED
-        if counts[name] * 2 < getattr(previous, name)
-    ]
-
-
 class SecurityMaster:
     """Series, events and markets of all feeds, with their history. Times are aware UTC.
 
@@ -207,11 +195,12 @@ class SecurityMaster:
                 sync = MarketSync(self, connection, (found, feed), kind, volatile)
                 feed_id, started = found, sync.started_at
                 yield sync
-        except RefusedError:
+        except (RefusedError, GeneratorExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # also when it is cancelled or interrupted: the book has every sync
             if started is not None:
                 text = error.message if isinstance(error, SsmdError) else f"{type(error).__name__}: {error}"
+                text = text if isinstance(error, Exception) else "interrupted before it was done"
                 self._note_failure(feed_id, {"kind": kind, "started_at": started, "status": "failed", "error": text})
             raise
 
@@ -269,7 +258,7 @@ class SecurityMaster:
             return states_of(connection, feed_id, (valid_at, known_at), wanted, limit, after)
 
     def unlisted_candidates(self, feed: str, since: datetime, limit: int = 10_000) -> list[str]:
-        """Tickers of markets that are active and listed here, and that no sync has seen since a moment."""
+        """Tickers of markets that are not finalized but listed here, and that no sync has seen since a moment."""
         with self._database.transaction("look for markets that vanished") as connection:
             return overlooked(connection, find_feed(connection, feed), since, limit)
 
@@ -297,9 +286,10 @@ class SecurityMaster:
 def store_markets(database: Database, feed: str, listed: Sequence[Market], volatile: frozenset[str]) -> int:
     """Insert or update markets outside a sync, history included; how many were new or changed.
 
-    Of several answers about one market the last one holds. The markets count as asked for when this is called.
+    Of several answers about one market the last one holds; one whose ticker cannot be stored is left out.
+    The markets count as asked for when this is called.
     """
-    answers = {answer.columns.ticker: answer for answer in (answer_of(market, volatile) for market in listed)}
+    answers = {answer.columns.ticker: answer for answer in (answer_of(m, volatile) for m in storable_markets(listed))}
     if not answers:
         return 0
     with database.transaction(f"store markets of feed {feed[:80]!r}") as connection:

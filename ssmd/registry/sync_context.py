@@ -7,7 +7,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from ssmd.registry.database import Database, find_feed
-from ssmd.registry.market_syncs import SyncCounts, last_full, record_sync
+from ssmd.registry.market_syncs import record_sync
+from ssmd.registry.sync_limits import Expected, expected_of
 from ssmd.registry.tables import market_events, market_history, market_series, markets
 from ssmd.registry.values import storable
 
@@ -51,10 +52,10 @@ class SyncContext:
                 found.update((row.ticker, row.category) for row in connection.execute(query.where(s.ticker.in_(chunk))))
         return found
 
-    def last_full(self, feed: str) -> SyncCounts | None:
-        """What the last completed full sync found."""
+    def expected(self, feed: str) -> Expected:
+        """What a sync of the feed is compared with."""
         with self._database.transaction(f"read the syncs of feed {feed!r}") as connection:
-            return last_full(connection, find_feed(connection, feed))
+            return expected_of(connection, find_feed(connection, feed))
 
     def note_refusal(self, feed: str, kind: str, started_at: datetime, open_markets: int, reason: str) -> None:
         """Add a sync that was refused before it wrote anything to the book."""

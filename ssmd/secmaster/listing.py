@@ -11,6 +11,7 @@ from ssmd.feeds.kalshi.rest import KalshiRest, NotListed, QueryRefused
 from ssmd.registry.interface import ListedEvent, Market, Series
 from ssmd.registry.market_syncs import SyncCounts
 from ssmd.registry.values import storable
+from ssmd.secmaster.one_thread import OneThread
 from ssmd.secmaster.parents import Parents
 
 MAX_TICKER = 128
@@ -30,7 +31,7 @@ log = structlog.get_logger(component="secmaster")
 
 
 class Sink(Protocol):
-    """Where pages go (a sync of `registry.security_master`); called in a thread, one call at a time."""
+    """Where pages go (a sync of `registry.security_master`); called in its thread, one call at a time."""
 
     def add_series(self, listed: Sequence[Series]) -> None:
         """Take series."""
@@ -53,6 +54,7 @@ class Listing:
         rest: KalshiRest,
         parents: Parents,
         sink: Sink,
+        thread: OneThread,
         progress: Progress,
         expected: SyncCounts | None = None,
         *,
@@ -61,6 +63,7 @@ class Listing:
         self._rest = rest
         self._parents = parents
         self._sink = sink
+        self._thread = thread
         self._progress = progress
         self._expected = expected
         self._filter = None if combos else NO_COMBOS
@@ -128,13 +131,13 @@ class Listing:
 
     async def _series(self, listed: Sequence[Series]) -> None:
         self._parents.learn_series(listed)
-        await asyncio.to_thread(self._sink.add_series, listed)
+        await self._thread.run(lambda: self._sink.add_series(listed))
         self._count("series", listed)
 
     async def _events(self, pages: AsyncGenerator[list[ListedEvent], None]) -> None:
         async with aclosing(_one_ahead(pages)) as ahead:
             async for page in ahead:
-                await asyncio.to_thread(self._take_events, page)
+                await self._take_events(page)
                 self._count("events", page)
 
     async def _markets(self, pages: AsyncGenerator[list[Market], None]) -> None:
@@ -145,7 +148,7 @@ class Listing:
     async def _add_markets(self, page: Sequence[Market]) -> None:
         missing = await asyncio.to_thread(self._parents.missing, page)
         await self._ask_events([ticker for ticker in missing if "," not in ticker and len(ticker) <= MAX_TICKER])
-        await asyncio.to_thread(lambda: self._sink.add_markets(self._parents.adopted(page)))
+        await self._thread.run(lambda: self._sink.add_markets(self._parents.adopted(page)))
         self.listed.update(storable(market.ticker) for market in page)
         self._count("markets", page)
 
@@ -158,9 +161,9 @@ class Listing:
         if combos:
             await self._events(self._rest.event_pages(combos, multivariate=True))
 
-    def _take_events(self, listed: Sequence[ListedEvent]) -> None:
-        self._parents.learn_events(listed)
-        self._sink.add_events(listed)
+    async def _take_events(self, listed: Sequence[ListedEvent]) -> None:
+        await asyncio.to_thread(self._parents.learn_events, listed)
+        await self._thread.run(lambda: self._sink.add_events(listed))
 
     def _count(self, what: str, listed: Sequence[object]) -> None:
         self._counts[what] += len(listed)

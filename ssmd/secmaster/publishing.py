@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+import structlog
 
 from ssmd.clock import NS_PER_S
 from ssmd.errors import DataError
@@ -23,14 +24,17 @@ from ssmd.registry.market_search import Settlement
 from ssmd.wire.normalized import encode
 
 BATCH = 1_000
-MAX_TEXT = 100_000
-"""Characters of an old or new value in an entry; a longer one is cut, and the registry has it whole."""
+MAX_TEXT_BYTES = 300_000
+"""Bytes of an old or new value in an entry's JSON; a longer one is cut, and the registry has it whole."""
 PATIENCE_S = 10.0
 """How long the broker may acknowledge nothing."""
 LISTED = "listed"
 """The kind of a change that is a new market, without history."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SETTLING = (Status.DETERMINED, Status.SETTLED)
+
+
+log = structlog.get_logger(component="secmaster")
 
 
 class Unpublished(Protocol):
@@ -100,7 +104,7 @@ class Teller:
         if self.told.entries == 0:
             await self._journal.create_topic(self._topic)
         feed = self._parts.feed
-        await self._journal.append_all(self._topic, [entry(feed, item) for item in items])
+        await self._append(items)
         messages = await asyncio.to_thread(self._messages, items)
         if messages:
             await self._send(messages)
@@ -108,6 +112,20 @@ class Teller:
         last_change = max((item.history_id for item in items), default=0)
         await asyncio.to_thread(self._master.mark_published, feed, last_market, last_change)
         self.told = Told(self.told.entries + len(items), self.told.events + len(messages))
+
+    async def _append(self, items: Sequence[JournalItem]) -> None:
+        """All of them, in order; an entry that this journal does not take is told without its values."""
+        feed = self._parts.feed
+        try:
+            await self._journal.append_all(self._topic, [entry(feed, item) for item in items])
+        except DataError as error:
+            if len(items) > 1:
+                middle = len(items) // 2
+                await self._append(items[:middle])
+                await self._append(items[middle:])
+                return
+            log.warning("told without its values", ticker=items[0].ticker, field=items[0].field, reason=error.message)
+            await self._journal.append_all(self._topic, [entry(feed, items[0], bare=True)])
 
     def _messages(self, items: Sequence[JournalItem]) -> list[Outgoing]:
         changed = [item for item in items if item.kind != LISTED and item.field == "status"]
@@ -162,14 +180,18 @@ class Teller:
         self._sent = target
 
 
-def entry(feed: str, item: JournalItem) -> NewEntry:
-    """The journal entry of a change: JSON, keyed by ticker, its id a function of the registry's row."""
+def entry(feed: str, item: JournalItem, *, bare: bool = False) -> NewEntry:
+    """The journal entry of a change: JSON, keyed by ticker, its id a function of the registry's row.
+
+    `cut` says that its values are not whole; a `bare` one has none.
+    """
+    old, new = (None, None) if bare else (_cut(item.old), _cut(item.new))
     said: dict[str, Any] = {
         "feed": feed, "ticker": item.ticker, "event_ticker": item.event_ticker, "change": item.kind,
-        "field": item.field, "old": _cut(item.old), "new": _cut(item.new),
+        "field": item.field, "old": old, "new": new,
         "changed_at": item.changed_at, "known_from": item.known_from, "evidence": item.evidence,
     }  # fmt: skip
-    if any(value is not None and len(value) > MAX_TEXT for value in (item.old, item.new)):
+    if (old, new) != (item.old, item.new):
         said["cut"] = True
     return NewEntry(item.ticker, f"{feed}:{_identity(item)}", msgspec.json.encode(said))
 
@@ -180,7 +202,9 @@ def _identity(item: JournalItem) -> str:
 
 
 def _cut(value: str | None) -> str | None:
-    return value if value is None else value[:MAX_TEXT]
+    while value is not None and len(msgspec.json.encode(value)) > MAX_TEXT_BYTES:
+        value = value[: len(value) * 3 // 4]
+    return value
 
 
 def _ns(at: datetime) -> int:

@@ -3,20 +3,23 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 import structlog
 
-from ssmd.errors import RefusedError, SsmdError
+from ssmd.config.values import masked
+from ssmd.errors import RefusedError, SsmdError, Unavailable
 from ssmd.feeds.catalogue import FeedParts
 from ssmd.feeds.kalshi.rest import PAGE, KalshiRest
 from ssmd.market.events import Status
-from ssmd.registry.market_syncs import SyncCounts, Watermarks
+from ssmd.registry.market_syncs import Watermarks
 from ssmd.registry.security_master import SecurityMaster, SyncResult
+from ssmd.registry.sync_limits import Expected
 from ssmd.secmaster.listing import Listing, Progress
+from ssmd.secmaster.one_thread import OneThread
 from ssmd.secmaster.parents import Known, Parents
 from ssmd.secmaster.publishing import Teller, Told
 
@@ -25,12 +28,14 @@ Kind: TypeAlias = Literal["full", "incremental"]
 FULL_EVERY = timedelta(hours=24)
 OVERLAP = timedelta(minutes=10)
 """Asked again before a watermark: what changed while the last sync was reading its pages."""
+SKEW = timedelta(minutes=5)
+"""Two clocks may differ so much; a last full sync that is further ahead says nothing (a clock was put back)."""
 MAX_MARKETS = 1_000_000
 """No exchange has more open markets."""
+DEADLINE_S = 3_600.0
+"""Within this time an exchange has told everything: 70,000 pages at the rate that we ask."""
 
 SHOWN = 3
-
-T = TypeVar("T")
 
 log = structlog.get_logger(component="secmaster")
 
@@ -64,8 +69,8 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
 class Context(Known, Protocol):
     """What a sync asks of the registry beside its own transaction (`registry.sync_context.SyncContext`)."""
 
-    def last_full(self, feed: str) -> SyncCounts | None:
-        """What the last completed full sync found."""
+    def expected(self, feed: str) -> Expected:
+        """What a sync is compared with."""
         ...
 
     def note_refusal(self, feed: str, kind: str, started_at: datetime, open_markets: int, reason: str) -> None:
@@ -78,7 +83,7 @@ class Context(Known, Protocol):
 
 
 class SecurityMasterSync:
-    """Syncs one feed. `combos`: multivariate markets are wanted, too; `now` is for tests."""
+    """Syncs one feed. `combos`: multivariate markets are wanted, too; `now` and `deadline_s` are for tests."""
 
     def __init__(
         self,
@@ -90,6 +95,7 @@ class SecurityMasterSync:
         *,
         combos: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         self._parts = parts
         self._feed = parts.feed
@@ -99,6 +105,7 @@ class SecurityMasterSync:
         self._teller = teller
         self._combos = combos
         self._now = now
+        self._deadline_s = deadline_s
 
     async def sync(
         self, *, full: bool = False, accept: bool = False, progress: Progress = lambda _what, _count, _expected: None
@@ -111,24 +118,26 @@ class SecurityMasterSync:
         """
         began, malformed = time.monotonic(), self._rest.malformed
         marks = await asyncio.to_thread(self._master.watermarks, self._feed)
-        last = await asyncio.to_thread(self._context.last_full, self._feed)
-        known_open = last.open_markets if last else 0
+        expected = await asyncio.to_thread(self._context.expected, self._feed)
         kind = self._kind(marks, full=full)
         # The first sync takes every settled market that the exchange still lists (Kalshi: those of about 60 days).
         settled_since = _seconds(marks.settled - OVERLAP) if marks.settled else None
-        async with _in_thread(self._master.sync(self._feed, kind, self._parts.volatile)) as into:
-            parents, expected = Parents(self._feed, self._context), last if kind == "full" else None
-            listing = Listing(self._rest, parents, into, progress, expected, combos=self._combos)
+        async with (
+            OneThread() as thread,
+            thread.within(self._master.sync(self._feed, kind, self._parts.volatile)) as into,
+        ):
+            parents, before = Parents(self._feed, self._context), expected.previous if kind == "full" else None
+            listing = Listing(self._rest, parents, into, thread, progress, before, combos=self._combos)
             gone: set[str] = set()
-            if kind == "full":
-                await listing.everything(settled_since)
-                gone = await self._follow_vanished(listing, into.started_at, known_open, accept=accept)
-            else:
-                assert marks.updated is not None
-                await self._probe(listing, into.started_at, known_open, accept=accept)
-                await listing.changes(_seconds(marks.updated - OVERLAP), settled_since)
-            result = await asyncio.to_thread(lambda: into.apply(accept=accept))
-        unlisted = await asyncio.to_thread(self._master.unlist, self._feed, sorted(gone)) if gone else 0
+            async with _deadline(self._deadline_s, self._feed):
+                if kind == "full":
+                    await listing.everything(settled_since)
+                    gone = await self._follow_vanished(listing, into.started_at, expected, accept=accept)
+                else:
+                    assert marks.updated is not None
+                    await self._probe(listing, into.started_at, expected.open_markets, accept=accept)
+                    await listing.changes(_seconds(marks.updated - OVERLAP), settled_since)
+            result = await thread.run(lambda: into.apply(accept=accept, gone=sorted(gone)))
         findings = _left_out(self._rest.malformed - malformed, result)
         told = await self._tell(findings)
         statuses = await asyncio.to_thread(self._context.statuses_since, self._feed, into.started_at)
@@ -144,7 +153,7 @@ class SecurityMasterSync:
             unchanged=result.unchanged,
             fields=result.fields,
             settled=sum(count for word, count in statuses.items() if self._parts.status_of(word) is Status.SETTLED),
-            unlisted=unlisted,
+            unlisted=result.unlisted,
             published=told.entries,
             status_events=told.events,
             seconds=round(time.monotonic() - began, 3),
@@ -152,7 +161,7 @@ class SecurityMasterSync:
         )
 
     def _kind(self, marks: Watermarks, *, full: bool) -> Kind:
-        recent = marks.last_full is not None and self._now() - marks.last_full < FULL_EVERY
+        recent = marks.last_full is not None and -SKEW <= self._now() - marks.last_full < FULL_EVERY
         return "incremental" if recent and marks.updated is not None and not full else "full"
 
     async def _probe(self, listing: Listing, started_at: datetime, known: int, *, accept: bool) -> None:
@@ -169,19 +178,21 @@ class SecurityMasterSync:
             reason, f"Nothing was changed. If it is right: ssmd market sync --feed {self._feed} --full --accept"
         )
 
-    async def _follow_vanished(self, listing: Listing, since: datetime, known: int, *, accept: bool) -> set[str]:
-        """Markets that were open and are in no list now: learn what became of them; those that are known no more."""
-        if listing.open_markets * 2 < known and not accept:
+    async def _follow_vanished(
+        self, listing: Listing, since: datetime, expected: Expected, *, accept: bool
+    ) -> set[str]:
+        """Markets that had no final result and are in no list now: learn what became of them; those known no more."""
+        if listing.open_markets * 2 < max(expected.open_markets, 1) and not accept:
             return set()  # the list has collapsed, and will be refused; nothing to ask about
-        active = await asyncio.to_thread(self._master.unlisted_candidates, self._feed, since, MAX_MARKETS)
-        return await listing.named([ticker for ticker in active if ticker not in listing.listed])
+        known = await asyncio.to_thread(self._master.unlisted_candidates, self._feed, since, MAX_MARKETS)
+        return await listing.named([ticker for ticker in known if ticker not in listing.listed])
 
     async def _tell(self, findings: list[str]) -> Told:
         try:
             return await self._teller.tell()
         except SsmdError as error:
-            log.warning("changes not published", error=error.message)
-            findings.append(f"not all changes were published, the next sync will: {error.message}")
+            log.warning("changes not published", error=masked(error.message))
+            findings.append(f"not all changes were published, the next sync will: {masked(error.message)}")
             return self._teller.told
 
 
@@ -201,12 +212,15 @@ def _seconds(at: datetime) -> int:
 
 
 @asynccontextmanager
-async def _in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """A context manager that waits for its server, entered and left beside the event loop."""
-    value = await asyncio.to_thread(manager.__enter__)
+async def _deadline(seconds: float, feed: str) -> AsyncIterator[None]:
+    limit = asyncio.timeout(seconds)
     try:
-        yield value
-    except BaseException as error:
-        await asyncio.to_thread(manager.__exit__, type(error), error, error.__traceback__)
-        raise
-    await asyncio.to_thread(manager.__exit__, None, None, None)
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise Unavailable(
+            f"the exchange of {feed} had not told everything after {seconds / 60:,.0f} minutes",
+            "Nothing was changed. See its status page, and run it again later.",
+        ) from error

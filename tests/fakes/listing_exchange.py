@@ -47,6 +47,8 @@ class ListingExchange:
         self.first_request = asyncio.Event()
         self.knows_paused = True
         self.repeat_cursor = False
+        self.endless = False
+        self.silent = False
         self.url = ""
 
     # -- what tests say ---------------------------------------------------------------------------------------------
@@ -94,6 +96,8 @@ class ListingExchange:
         path, query = "/" + request.match_info["path"], dict(request.query)
         self.requests.append((path, query))
         self.first_request.set()
+        if self.silent:
+            await asyncio.sleep(60)
         if self.fault_after is not None:
             self.fault_after -= 1
         if self.faults and (self.fault_after is None or self.fault_after < 0):
@@ -176,7 +180,7 @@ class ListingExchange:
             raise BadRequest("limit")
         start = int(base64.b64decode(query["cursor"])) if "cursor" in query else 0
         more = start + limit < len(rows)
-        cursor = base64.b64encode(str(start + limit).encode()).decode() if more else ""
+        cursor = base64.b64encode(str(start + limit).encode()).decode() if more or self.endless else ""
         return {name: rows[start : start + limit], "cursor": "MA==" if self.repeat_cursor else cursor}
 
 

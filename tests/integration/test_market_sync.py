@@ -2,26 +2,30 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ssmd.errors import DataError, RateLimited, RefusedError, Unavailable
 from ssmd.feeds.catalogue import open_feed
+from ssmd.feeds.kalshi.market_fields import to_market
 from ssmd.feeds.kalshi.rest import KalshiRest
 from ssmd.feeds.kalshi.throttle import Backoff
 from ssmd.market.events import MarketStatus, Status
-from ssmd.middleware.journal.interface import Entry, Journal
+from ssmd.middleware.journal.interface import Entry, Journal, NewEntry
 from ssmd.middleware.journal.memory import MemoryJournal
 from ssmd.middleware.transport.interface import Transport
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.registry.database import Database
 from ssmd.registry.market_search import MarketSearch
-from ssmd.registry.security_master import SecurityMaster
+from ssmd.registry.security_master import SecurityMaster, store_markets
 from ssmd.registry.sync_context import SyncContext
 from ssmd.secmaster.publishing import Teller
 from ssmd.secmaster.sync import SecurityMasterSync, SyncReport
@@ -48,6 +52,7 @@ class Desk:
     """Everything a sync needs, over one database; each `sync` is a process of its own."""
 
     def __init__(self, url: str, rest_url: str, journal: Journal, transport: Transport) -> None:
+        self.database_url = url
         self.database = Database(url)
         self.master = SecurityMaster(self.database)
         self.search = MarketSearch(self.database)
@@ -61,13 +66,16 @@ class Desk:
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
-    async def sync(self, *, full: bool = False, accept: bool = False, combos: bool = False) -> SyncReport:
+    async def sync(
+        self, *, full: bool = False, accept: bool = False, combos: bool = False, deadline_s: float = 60.0
+    ) -> SyncReport:
         parts = open_feed(FEED, date(2026, 11, 22))
         teller = Teller(parts, self.master, self.search, self.journal, TOPIC, self.transport)
-        async with KalshiRest(self.rest_url, backoff=Backoff(attempts=3), sleep=self._sleep) as rest:
+        backoff = Backoff(attempts=3)
+        async with KalshiRest(self.rest_url, backoff=backoff, sleep=self._sleep, max_pages=20) as rest:
             syncing = SecurityMasterSync(
                 parts, rest, self.master, SyncContext(self.database), teller, combos=combos,
-                now=lambda: datetime.now(UTC) + self.ahead,
+                now=lambda: datetime.now(UTC) + self.ahead, deadline_s=deadline_s,
             )  # fmt: skip
             return await syncing.sync(full=full, accept=accept)
 
@@ -239,6 +247,80 @@ async def test_an_exchange_that_lists_nothing_is_refused(desk: Desk, exchange: L
     exchange.markets.clear()
     with pytest.raises(RefusedError, match="lists 0 open markets on a page where 5 were expected"):
         await desk.sync()
+
+
+def connector_lists(desk: Desk, exchange: ListingExchange) -> None:
+    """A connector has stored what the exchange lists, without any sync."""
+    found = [market for market in map(to_market, exchange.markets.values()) if market is not None]
+    store_markets(desk.database, FEED, found, open_feed(FEED, date(2026, 11, 22)).volatile)
+
+
+@pytest.mark.parametrize("left", [0, 1, 900])
+async def test_a_first_sync_is_measured_by_what_a_connector_has_stored(
+    desk: Desk, exchange: ListingExchange, left: int
+) -> None:
+    tickers = list(fill(exchange, 2_000))
+    connector_lists(desk, exchange)
+    for ticker in tickers[left:]:
+        del exchange.markets[ticker]
+    with pytest.raises(RefusedError, match=f"{left:,} open markets.* 2,000 active ones are known") as refused:
+        await desk.sync()
+    assert "ssmd market sync --feed kalshi --full --accept" in refused.value.hint
+    assert len(desk.search.find(FEED, status="active", limit=3_000)) == 2_000
+    assert [(row.kind, row.status) for row in desk.master.syncs(FEED)] == [("full", "refused")]
+    assert (await desk.sync(accept=True)).unlisted == 2_000 - left
+
+
+async def test_an_exchange_that_lists_nothing_is_refused_even_by_an_empty_registry(desk: Desk) -> None:
+    with pytest.raises(RefusedError, match="0 open markets"):
+        await desk.sync()
+    assert [row.status for row in desk.master.syncs(FEED)] == ["refused"]
+    assert (await desk.sync(accept=True)).markets == 0
+
+
+async def test_many_vanished_markets_are_refused_with_the_counts_though_half_of_the_list_is_there(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    tickers = list(fill(exchange, 500))
+    await desk.sync()
+    for ticker in tickers[:101]:
+        del exchange.markets[ticker]
+    with pytest.raises(RefusedError, match=r"101 markets are no longer listed, of 500 .* \(up to 100 "):
+        await desk.sync(full=True)
+    assert desk.master.syncs(FEED)[0].status == "refused"
+    assert desk.master.history(FEED, tickers[0]) == []
+    exchange.add_market(tickers[0], "KX0-0")
+    assert (await desk.sync(full=True)).unlisted == 100
+
+
+@pytest.mark.parametrize("status", ["initialized", "inactive", "closed", "determined"])
+async def test_a_market_vanishes_from_whatever_list_it_was_in(
+    desk: Desk, exchange: ListingExchange, status: str
+) -> None:
+    fill(exchange, 3)
+    exchange.add_market("GONE", "KX0-0", status=status)
+    exchange.add_market("OVER", "KX0-0", ago(days=9))
+    exchange.settle("OVER", ago(days=5))
+    await desk.sync()
+    del exchange.markets["GONE"]
+    del exchange.markets["OVER"]  # settled for good: one day it is in no list, and that says nothing
+    assert (await desk.sync(full=True)).unlisted == 1
+    assert [market.ticker for market in desk.search.find(FEED, event="KX0-0")][-1] == "OVER"
+
+
+async def test_a_clock_that_was_put_back_costs_one_full_sync_and_blinds_none(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    fill(exchange, 3)
+    await desk.sync()
+    with desk.database.transaction("play a clock that was a year ahead") as connection:
+        ahead = "started_at = started_at + interval '1 year', updated_until = now() + interval '300 days'"
+        connection.execute(sa.text(f"UPDATE market_syncs SET {ahead}"))
+    exchange.change(next(iter(exchange.markets)), ago(seconds=0), title="changed")
+    assert [(await desk.sync()).kind, (await desk.sync()).kind] == ["full", "incremental"]
+    exchange.change(next(iter(exchange.markets)), ago(seconds=0), title="changed again")
+    report = await desk.sync()
+    assert (report.kind, report.changed) == ("incremental", 1)
 
 
 async def test_vanished_markets_are_asked_about_one_by_one(desk: Desk, exchange: ListingExchange) -> None:
@@ -440,6 +522,127 @@ async def test_what_the_journal_missed_is_told_by_the_next_sync(desk: Desk, exch
     assert (second.published, second.status_events, second.findings) == (31, 1, [])
     assert (await desk.sync()).published == 0
     assert len(await desk.entries()) == 31
+
+
+class SmallJournal(MemoryJournal):
+    """A journal whose server takes small entries only."""
+
+    async def append_all(self, topic: str, entries: Sequence[NewEntry]) -> None:
+        if any(len(entry.payload) > 2_000 for entry in entries):
+            raise DataError("larger than this server takes")
+        await super().append_all(topic, entries)
+
+
+@pytest.mark.parametrize("small", [False, True])
+async def test_a_change_too_large_for_the_journal_is_told_cut_and_holds_up_nothing(
+    desk: Desk, exchange: ListingExchange, small: bool
+) -> None:
+    tickers = list(fill(exchange, 20))[:5]
+    exchange.markets[tickers[2]]["rules_primary"] = "\x01" * 400_000
+    if small:
+        desk.journal = SmallJournal()
+    await desk.sync()
+    for ticker in tickers:
+        rules = {"rules_primary": "\x02" * 400_000} if ticker == tickers[2] else {}
+        exchange.change(ticker, ago(seconds=0), status="closed", **rules)
+    report = await desk.sync()
+    assert (report.published, report.status_events, report.findings) == (6, 5, [])
+    assert (await desk.sync()).published == 0
+    changed = [said for _, said in await desk.entries() if said["change"] != "listed"]
+    assert [said["ticker"] for said in changed if said["field"] == "status"] == tickers
+    (cut,) = [said for said in changed if said.get("cut")]
+    assert (cut["ticker"], cut["field"], cut["new"] is None) == (tickers[2], "rules_primary", small)
+
+
+async def test_a_change_that_is_told_before_its_market_marks_no_market_as_told(
+    desk: Desk, exchange: ListingExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickers = list(fill(exchange, 3))
+    assert isinstance(desk.journal, MemoryJournal)
+    desk.journal.up = False
+    await desk.sync()
+    with desk.database.transaction("play a clock that was an hour ahead") as connection:
+        connection.execute(sa.text("UPDATE markets SET known_from = now() + interval '1 hour'"))
+    exchange.change(tickers[2], ago(seconds=0), title="changed")
+    desk.journal.up = True
+    monkeypatch.setattr("ssmd.secmaster.publishing.BATCH", 1)
+    assert (await desk.sync()).published == 4
+    told = [(said["change"], said["ticker"]) for _, said in await desk.entries()]
+    assert sorted(told) == [("changed", tickers[2]), *(("listed", ticker) for ticker in tickers)]
+    assert told[0] == ("changed", tickers[2])
+
+
+async def test_a_list_without_end_is_a_failed_sync(desk: Desk, exchange: ListingExchange) -> None:
+    fill(exchange, 3)
+    exchange.endless = True
+    with pytest.raises(DataError, match="the list has no end after 20 pages"):
+        await desk.sync()
+    (row,) = desk.master.syncs(FEED)
+    assert (row.status, row.error) == (
+        "failed",
+        f"GET {exchange.url}/events: the list has no end after 20 pages",
+    )
+
+
+async def test_an_exchange_that_does_not_come_to_an_end_fails_a_sync(desk: Desk, exchange: ListingExchange) -> None:
+    exchange.silent = True
+    with pytest.raises(Unavailable, match="had not told everything"):
+        await desk.sync(deadline_s=0.2)
+    assert [(row.status, "had not told" in (row.error or "")) for row in desk.master.syncs(FEED)] == [("failed", True)]
+
+
+async def test_a_sync_that_is_cancelled_stands_in_the_book_and_lets_the_next_one_in(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    fill(exchange, 3)
+    exchange.silent = True
+    running = asyncio.create_task(desk.sync())
+    await exchange.first_request.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [(row.status, row.error) for row in desk.master.syncs(FEED)] == [
+        ("failed", "interrupted before it was done")
+    ]
+    exchange.silent = False
+    assert (await desk.sync()).new == 3
+
+
+async def test_sigterm_ends_the_command_with_a_row_in_the_book(
+    desk: Desk, exchange: ListingExchange, tmp_path: Path
+) -> None:
+    file = tmp_path / "environment.yaml"
+    kinds = ", ".join(f"{kind}: {{type: memory}}" for kind in ("transport", "storage", "cache", "journal"))
+    url = desk.database_url
+    file.write_text(
+        "apiVersion: ssmd/v1\nkind: Environment\nmetadata: {name: ended}\n"
+        f"spec: {{keys: {{}}, feed: kalshi, database: {{url: '{url}'}}, middleware: {{{kinds}}}}}\n"
+    )
+    exchange.silent = True
+    command = [sys.executable, "-m", "ssmd", "market", "sync", "--rest", exchange.url]
+    env = {**os.environ, "SSMD_ENV": str(file), "SSMD_HOME": str(tmp_path / "home")}
+    process = await asyncio.create_subprocess_exec(*command, env=env, stderr=asyncio.subprocess.PIPE)
+    await asyncio.wait_for(exchange.first_request.wait(), 30)
+    process.terminate()
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert err.decode().startswith("the sync was ended by SIGTERM\n  See how far it came: ssmd market syncs.")
+    assert [(row.status, row.error) for row in desk.master.syncs(FEED)] == [
+        ("failed", "interrupted before it was done")
+    ]
+
+
+async def test_a_password_in_the_exchanges_address_is_in_no_error_and_not_in_the_book(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    desk.rest_url = exchange.url.replace("http://", "http://user:SECRET@")
+    exchange.faults = [(400, json.dumps({"error": f"no such page: {desk.rest_url}"}))]
+    with pytest.raises(DataError) as failed:
+        await desk.sync()
+    (row,) = desk.master.syncs(FEED)
+    for said in (str(failed.value), row.error or ""):
+        assert "SECRET" not in said
+        assert f"user:***@127.0.0.1:{exchange.url.split(':')[2].split('/')[0]}" in said
 
 
 async def test_a_sync_killed_before_it_told_anything_is_made_good(desk: Desk, exchange: ListingExchange) -> None:
