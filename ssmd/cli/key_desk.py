@@ -21,7 +21,7 @@ from ssmd.keys.secret import SecretValue
 from ssmd.keys.state import KeyState, key_states, needed_fields, secret_name
 from ssmd.keys.stores import LocalStore, standard_stores
 from ssmd.keys.values import checked
-from ssmd.registry.keys import Action, AuditRow, KeyEvent, KeyLedger, RecordedKey
+from ssmd.registry.keys import ATTEMPTED, OUTCOME, Action, AuditRow, KeyEvent, KeyLedger, RecordedKey
 
 StoreKind: TypeAlias = Literal["local", "kubernetes"]
 NAMESPACE = "ssmd"
@@ -89,33 +89,29 @@ class KeyDesk:
         """Check and keep the values, and write the audit row; the old ones stay when anything is wrong."""
         values = checked(given)
         self._pending.reserve()
-        before = self.state(key)
-        was_set = before.status != "not_set"
+        was_set = self.state(key).status != "not_set"
         details: dict[str, str | list[str]] = {"fields": sorted(values), "given_by": list(ways)}
+        action: Action = "rotated" if was_set else "sealed" if self.kind == "kubernetes" else "created"
         written = ""
         if self.kind == "kubernetes":
-            written = self._seal(key, values, sealing)
-            details |= {
-                "store": "sealed secret",
-                "sealed_secret_ref": f"{self.namespace}/{secret_name(self.name, key)}",
-            }
-            action: Action = "rotated" if was_set else "sealed"
+            reference = f"{self.namespace}/{secret_name(self.name, key)}"
+            details |= {"store": "sealed secret", "sealed_secret_ref": reference}
+            with self._pending.change(_event(key, action, details)):
+                written = self._seal(key, values, sealing)
         else:
-            self.local.write(key, values)
-            details["store"] = self.local.name
-            after = self._states({})
-            missing = next(state.missing_fields for state in after if state.name == key)
-            if missing:
-                details["missing"] = list(missing)
-            action = "rotated" if was_set else "created"
-        self.record(key, action, details)
+            here = next(state for state in self._states({}) if state.name == key)
+            missing = [field for field in here.missing_fields if field not in values]
+            details |= {"store": self.local.name} | ({"missing": missing} if missing else {})
+            with self._pending.change(_event(key, action, details)):
+                self.local.write(key, values)
+        self._hand_over()
         return Kept(self.state(key), written)
 
     def forget(self, key: str, before: KeyState) -> tuple[list[str], list[str]]:
         """Delete what this machine keeps of a key: from where it went, and what still provides it elsewhere."""
         self._pending.reserve()
         gone, notes = [], []
-        fields = self.local.delete(key)
+        fields = self.local.fields(key)
         if fields:
             gone.append(self.local.name)
         if before.sealed_secret_ref is not None:
@@ -124,15 +120,22 @@ class KeyDesk:
             notes.append(f"the cluster still has it; run: kubectl -n {namespace} delete sealedsecret {name}")
             if self.manifest_file(key).exists():
                 notes.append(f"its manifest is still there: {self.manifest_file(key)}")
-        notes += [f"{source} still provides it" for source in self.shadowing(key)]
         if gone:
-            self.record(key, "deleted", {"fields": fields} if fields else {})
+            with self._pending.change(_event(key, "deleted", {"fields": fields} if fields else {})):
+                self.local.delete(key)
+            self._hand_over()
+        else:
+            self.local.delete(key)  # what a crash while writing may have left
+        notes += [f"{source} still provides it" for source in self.shadowing(key)]
         return gone, notes
 
     def record(self, key: str, action: Action, details: dict[str, str | list[str]]) -> None:
-        """Write an audit row; it waits in a file when the database is away."""
-        event = KeyEvent(key=key, action=action, actor=actor(), at=datetime.now(UTC), details=details)
-        self._pending.append([event])
+        """Write an audit row about what changes nothing; it waits in a file when the database is away."""
+        self._pending.append([_event(key, action, details)])
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the database the rows that wait."""
         self._away = False  # the key that was set may be the one that opens the database
         self._with_ledger(lambda _ledger: None, None)
 
@@ -188,7 +191,7 @@ class KeyDesk:
         sealed = {name: key.sealed_secret_ref for name, key in recorded.items() if key.sealed_secret_ref is not None}
         waiting: dict[str, KeyEvent] = {}
         for event in self._pending.waiting():
-            if event.action != "accessed" and event.action != "exported":
+            if event.action not in ("accessed", "exported") and event.details.get(OUTCOME) != ATTEMPTED:
                 waiting[event.key] = event
         for name, event in waiting.items():  # younger than what the database knows
             rotated.pop(name, None)
@@ -216,3 +219,7 @@ class KeyDesk:
                 talk(f"warning: the database was not asked ({error.message}); audit rows wait for it")
             self._told = self._away = True
             return otherwise
+
+
+def _event(key: str, action: Action, details: dict[str, str | list[str]]) -> KeyEvent:
+    return KeyEvent(key=key, action=action, actor=actor(), at=datetime.now(UTC), details=details)

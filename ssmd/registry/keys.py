@@ -16,6 +16,9 @@ from ssmd.registry.values import json_value, printable, storable
 
 Action: TypeAlias = Literal["created", "rotated", "accessed", "deleted", "sealed", "exported"]
 
+OUTCOME, ATTEMPTED = "outcome", "attempted"
+"""In `details`: whoever did it was interrupted, and nothing shows that it was done; such a row changes no state."""
+
 _CHANGES = ("created", "rotated", "sealed", "deleted")
 _DAY = timedelta(days=1)
 
@@ -160,9 +163,12 @@ class KeyLedger:
         last = connection.execute(
             sa.select(log.action, log.created_at, log.details)
             .where(log.key_id == key_id, log.action.in_(_CHANGES))
+            .where(log.details[OUTCOME].astext.is_distinct_from(ATTEMPTED))
             .order_by(log.created_at.desc(), log.id.desc())
             .limit(1)
-        ).one()
+        ).one_or_none()
+        if last is None:
+            return
         values: dict[str, object] = {
             "status": "not_set", "last_rotated": None, "expires_at": None, "sealed_secret_ref": None
         }  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from ssmd.config.environment import KeyDefinition
 from ssmd.errors import DataError
@@ -64,6 +65,14 @@ def test_a_key_stands_as_the_latest_change_left_it_whatever_came_first(ledger: K
     assert (row.status, row.last_rotated, row.expires_at, row.sealed_secret_ref) == ("not_set", None, None, None)
     ledger.record(name, [event("sealed", NOW + timedelta(hours=2), sealed_secret_ref="ssmd/e-kalshi")])
     assert ledger.recorded(name)["kalshi"].sealed_secret_ref == "ssmd/e-kalshi"
+
+
+def test_an_attempt_is_in_the_log_and_changes_nothing(ledger: KeyLedger, name: str) -> None:
+    ledger.record(name, [event("rotated", outcome="attempted")])
+    assert ledger.recorded(name)["kalshi"].status == "not_set"
+    ledger.record(name, [event("created", NOW - timedelta(days=1)), event("deleted", outcome="attempted")])
+    assert ledger.recorded(name)["kalshi"].last_rotated == NOW - timedelta(days=1)
+    assert len(ledger.audit(name, "kalshi", 10)) == 3
 
 
 def test_a_key_that_was_set_in_part_is_not_set(ledger: KeyLedger, name: str) -> None:
@@ -157,6 +166,11 @@ def test_rows_that_waited_arrive_once_even_when_a_flush_is_repeated(
     pending.flush(ledger)
     assert sorted(row.action for row in ledger.audit(name, None, 10)) == ["accessed", "created"]
     assert [one.key for one in pending.waiting()] == ["gone"]
+    file = tmp_path / "keys" / name / "audit.jsonl"
+    written = file.stat().st_ino
+    with capture_logs() as logs:
+        pending.flush(ledger)  # nothing to write, and nothing new to tell
+    assert (logs, file.stat().st_ino) == ([], written)
     ledger.declare(name, {"gone": KeyDefinition(type="webhook", fields=("token",))})
     pending.flush(ledger)
     assert pending.waiting() == []

@@ -1,7 +1,11 @@
 """`ssmd key`: what it prints, what it refuses, and that values come in every way and go out in none."""
 
+import errno
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -274,3 +278,63 @@ def test_the_store_can_be_chosen(run: Run, home: Path) -> None:
         json.loads(run("show", "kalshi-prod", "storage", "--json")[1])["sealed_secret_ref"]
         == "ssmd/kalshi-prod-storage"
     )
+
+
+KILLED = """
+import os, signal, sys
+whole, when, call = os.replace, sys.argv[1], sys.argv[2]
+def killing(*arguments):
+    if when == "after":
+        whole(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(os, call, killing)
+from ssmd.cli.main import main
+main(["key", *sys.argv[3:]])
+"""
+
+
+@pytest.mark.parametrize(("when", "fields"), [("before", []), ("after", ["api_key"])])
+def test_a_change_that_was_killed_is_in_the_audit_log_and_stands_as_it_is(
+    run: Run, home: Path, when: str, fields: list[str]
+) -> None:
+    given = ["--api-key", SECRET, "--api-secret", SECRET]
+    command = [sys.executable, "-c", KILLED, when, "replace", "set", "kalshi-prod", "kalshi", *given]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    rows = json.loads(run("audit", "kalshi-prod", "--json")[1])
+    assert [(row["key"], row["action"]) for row in rows] == [("kalshi", "created")]
+    if fields:  # one of two files was replaced
+        assert rows[0]["details"]["fields"] == fields
+        assert rows[0]["details"]["missing"] == ["api_secret"]
+        assert "outcome" not in rows[0]["details"]
+    else:
+        assert rows[0]["details"]["outcome"] == "attempted"
+    assert kept(home, "kalshi", "api_key") == (SECRET if fields else None)
+    state = json.loads(run("show", "kalshi-prod", "kalshi", "--json")[1])
+    assert (state["status"], state["last_rotated"]) == ("not_set", None)
+    assert json.loads(run("audit", "kalshi-prod", "--json")[1]) == rows
+
+
+def test_a_deletion_that_was_killed_is_in_the_audit_log(run: Run, home: Path) -> None:
+    set_all(run, home)
+    command = [sys.executable, "-c", KILLED, "before", "rmdir", "delete", "kalshi-prod", "kalshi", "--yes", "kalshi"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    row = json.loads(run("audit", "kalshi-prod", "kalshi", "--json")[1])[0]
+    assert (row["action"], row["details"]) == ("deleted", {"fields": ["api_key", "api_secret"]})
+
+
+def test_a_change_that_failed_leaves_no_row(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(run, home)
+    before = run("audit", "kalshi-prod", "--json")[1]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    code, _, err = run("rotate", "kalshi-prod", "kalshi", "--api-key", "other")
+    assert code == 2
+    assert "No space left" in err
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("SSMD_HOME", str(home / "home"))
+    assert kept(home, "kalshi", "api_key") == SECRET
+    assert run("audit", "kalshi-prod", "--json")[1] == before

@@ -12,6 +12,7 @@ from ssmd.errors import ConfigError, RefusedError
 from ssmd.keys import audit
 from ssmd.keys.audit import PendingAudit
 from ssmd.registry.keys import Action, KeyEvent
+from ssmd.telemetry import METRICS
 
 
 def event(number: int = 0, action: Action = "rotated") -> KeyEvent:
@@ -52,7 +53,21 @@ def test_a_torn_line_costs_itself_only_and_is_told(tmp_path: Path) -> None:
     pending.append([later])
     with capture_logs() as logs:
         assert pending.waiting() == [kept, later]
+        counted = METRICS.get_sample_value("ssmd_key_audit_rows_lost_total")
+        assert pending.waiting() == [kept, later]
     assert [(line["event"], line["rows"]) for line in logs] == [("audit rows unreadable", 1)]
+    assert METRICS.get_sample_value("ssmd_key_audit_rows_lost_total") == counted
+
+
+def test_an_intention_is_nothing_while_the_change_is_made_and_done_afterwards(tmp_path: Path) -> None:
+    pending, other = PendingAudit(tmp_path, "prod"), PendingAudit(tmp_path, "prod")
+    mine = event()
+    with pending.change(mine):
+        assert other.waiting() == []
+    assert other.waiting() == [mine]
+    with pytest.raises(ZeroDivisionError), pending.change(event(2)):
+        raise ZeroDivisionError
+    assert other.waiting() == [mine]
 
 
 def test_a_full_file_loses_reads_loudly_and_refuses_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
