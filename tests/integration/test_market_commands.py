@@ -233,10 +233,27 @@ async def test_a_market_is_shown_as_it_is_and_as_it_was(terminal: Terminal, exch
     assert await terminal.run("show", ticker, "--known-at", "2020-01-01") == ""
     assert terminal.code == 2
     assert "It is known since" in terminal.err
+    assert await terminal.run("show", ticker, "--as-of", "2020-01-01") == ""
+    assert terminal.code == 2
+    assert "It exists since 20" in terminal.err
     for command in ("show", "history"):
         assert await terminal.run(command, ticker[:-1]) == ""
         assert terminal.code == 2
         assert f"Did you mean '{ticker}'?" in terminal.err
+
+
+async def test_a_vanished_market_is_shown_as_not_listed_and_is_in_no_list(
+    terminal: Terminal, exchange: ListingExchange
+) -> None:
+    gone, *others = fill(exchange, 3)
+    await terminal.run("sync")
+    assert "\nlisted\tyes\n" in await terminal.run("show", gone)
+    del exchange.markets[gone]
+    await terminal.run("sync", "--full")
+    assert "\nlisted\tno\n" in await terminal.run("show", gone)
+    assert (await terminal.json("show", gone))["listed"] is False
+    for words in ((), ("--category", "Category 0"), ("--never-heard",), ("--as-of", datetime.now(UTC).isoformat())):
+        assert [row["ticker"] for row in await terminal.json("list", *words)] == others
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

@@ -112,8 +112,8 @@ class Model:
             if raw.get("result") and better:
                 self.ranks[ticker] = rank
         self.snapshots[ticker] = {name: value for name, value in new.items() if value is not None}
-        if told := values.moment(raw["updated_time"]):
-            self.updated[ticker] = told
+        if updated := values.moment(raw["updated_time"]):
+            self.updated[ticker] = updated
 
     def _is_told_late(self, ticker: str, told: datetime | None) -> bool:
         """Is the answer older than what is known? Times that have not come yet tell nothing."""
