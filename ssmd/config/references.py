@@ -16,8 +16,13 @@ def variable(name: str, field: str) -> str:
     return f"SSMD_KEY_{name}_{field}".upper().replace("-", "_")
 
 
+def in_cluster(name: str) -> str:
+    """A key's name as Kubernetes takes it (DNS-1123): `kalshi_main_` is `kalshi-main`."""
+    return name.replace("_", "-").rstrip("-")
+
+
 def reference_problems(document: Document) -> list[Problem]:
-    """References to keys or fields that are not defined, and keys whose variables collide."""
+    """References to keys or fields that are not defined, and keys whose variables or names in a cluster collide."""
     spec = document.data.get("spec")
     keys = spec.get("keys") if isinstance(spec, dict) else None
     if not isinstance(spec, dict) or not (isinstance(keys, dict) or keys is None):
@@ -75,9 +80,18 @@ def _trouble(path: Path, reference: KeyRef, keys: dict[str, Any], defined: dict[
 
 
 def _collisions(document: Document, defined: dict[str, Any]) -> Iterator[Problem]:
-    """Two fields that would be read from the same variable (`a-b.c` and `a_b.c`, or `x_file` beside `x`)."""
+    """Two fields that would be read from the same variable (`a-b.c` and `a_b.c`, or `x_file` beside `x`).
+
+    And two keys that would be the same Secret in Kubernetes, or the same folder where it is mounted.
+    """
     taken: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, key in defined.items():
+        other_name = names.setdefault(in_cluster(str(name)), name)
+        if other_name != name:
+            path = ("spec", "keys", name)
+            text = f"is the Secret {in_cluster(name)!r} in Kubernetes, as the key {other_name!r} is; rename one"
+            yield Problem(dotted(path), document.line_of(path), text)
         listed = key.get("fields")
         for field in listed if isinstance(listed, list) else []:
             if not isinstance(field, str):

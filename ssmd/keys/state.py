@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from ssmd.config.environment import Environment, KeyDefinition, KubernetesRuntime
+from ssmd.config.references import in_cluster
 from ssmd.errors import ConfigError
 from ssmd.keys.stores import Store
 
@@ -59,8 +60,8 @@ def needed_fields(definition: "KeyDefinition | KeyState") -> tuple[str, ...]:
 
 
 def secret_name(environment: str, key: str) -> str:
-    """What the key's Secret is called in Kubernetes."""
-    return f"{environment}-{key}"
+    """What the key's Secret is called in Kubernetes, which takes no `_`."""
+    return f"{environment}-{in_cluster(key)}"
 
 
 def key_states(

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from ssmd.config.references import variable
+from ssmd.config.references import in_cluster, variable
 from ssmd.config.values import KEY_FIELD, KEY_NAME
 from ssmd.errors import ConfigError
 from ssmd.keys.secret import SecretValue, normalized
@@ -89,7 +89,10 @@ class EnvironmentStore:
 
 
 class MountedStore:
-    """A folder of files, as Kubernetes mounts Secrets: `{folder}/{name}/{field}` or `{folder}/{name}-{field}`."""
+    """A folder of files, as Kubernetes mounts Secrets: `{folder}/{name}/{field}` or `{folder}/{name}-{field}`.
+
+    `name` is the key's, or the key's as Kubernetes takes it (`-` for `_`).
+    """
 
     name = "mounted secrets"
 
@@ -98,7 +101,9 @@ class MountedStore:
 
     def _path(self, key: str, field: str) -> Path | None:
         _check_names(key, field)
-        return next((p for p in (self._folder / key / field, self._folder / f"{key}-{field}") if _present(p)), None)
+        names = dict.fromkeys((key, in_cluster(key)))
+        places = [place for name in names for place in (self._folder / name / field, self._folder / f"{name}-{field}")]
+        return next((place for place in places if _present(place)), None)
 
     def stamp(self, key: str, field: str) -> Stamp:
         """See `Store.stamp`."""

@@ -260,6 +260,8 @@ def test_a_key_reference_must_lead_somewhere(path: str, value: Any, says: str) -
 def test_two_keys_that_share_an_environment_variable_are_refused() -> None:
     keys = {"a-b": {"type": "webhook", "fields": ["c"]}, "a_b": {"type": "webhook", "fields": ["c"]}}
     assert "SSMD_KEY_A_B_C" in problems_of(changed("spec.keys", keys))["spec.keys.a_b.fields"]
+    keys = {"a-b": {"type": "webhook", "fields": ["c"]}, "a_b": {"type": "webhook", "fields": ["d"]}}
+    assert "is the Secret 'a-b' in Kubernetes" in problems_of(changed("spec.keys", keys))["spec.keys.a_b"]
     keys = {"a": {"type": "webhook", "fields": ["x", "x_file"]}}
     assert "SSMD_KEY_A_X_FILE" in problems_of(changed("spec.keys", keys))["spec.keys.a.fields"]
 

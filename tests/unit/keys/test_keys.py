@@ -129,6 +129,8 @@ def test_mounted_secrets_are_folders_or_single_files(tmp_path: Path) -> None:
     assert store.read("kalshi", "api_key") == SecretValue("from-folder")
     assert store.read("nats", "password") == SecretValue("from-file")
     assert store.read("nats", "username") is None
+    (tmp_path / "kalshi-main").symlink_to(data)  # named as its Secret is
+    assert store.read("kalshi_main", "api_key") == SecretValue("from-folder")
     assert MountedStore(tmp_path / "nowhere").read("nats", "username") is None
     with pytest.raises(ConfigError, match="not the name"):
         store.read("..", "data")

@@ -1,14 +1,17 @@
 """How a key stands: which fields it needs, since when it is set, when it expires; never its value."""
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from ssmd.config.environment import Environment, KeyDefinition
+from ssmd.config.values import KEY_NAME
 from ssmd.keys.secret import SecretValue
-from ssmd.keys.state import KeyState, key_states, needed_fields
+from ssmd.keys.state import KeyState, key_states, needed_fields, secret_name
 from ssmd.keys.stores import EnvironmentStore, LocalStore, MountedStore, Store
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -97,3 +100,11 @@ def test_a_value_that_cannot_be_used_is_told_and_not_raised(tmp_path: Path) -> N
     assert (found.status, found.missing_fields) == ("not_set", ("api_key",))
     assert "cannot be decrypted" in found.problem
     assert b"hunter2" not in msgspec.json.encode(found)
+
+
+@pytest.mark.parametrize("key", ["kalshi_main", "a", "a_", "a--_-", "k" * 63, "a_b-c9"])
+def test_the_name_of_a_secret_is_one_that_kubernetes_takes(key: str) -> None:
+    name = secret_name("kalshi-prod", key)
+    assert re.fullmatch(KEY_NAME, key)
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", name)
+    assert len(name) <= 253
