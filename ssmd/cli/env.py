@@ -51,6 +51,8 @@ def apply(
 ) -> int:
     """Deploy an environment file: check it, ask, record it as the version in force from now on.
 
+    Exit code 6: deployed, but the journal could not be told.
+
     Parameters
     ----------
     trigger

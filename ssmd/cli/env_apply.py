@@ -13,12 +13,13 @@ from ssmd.cli.env_checks import look, read
 from ssmd.cli.env_report import Check, KeyNotSet, exit_code, show_checks
 from ssmd.cli.opening import Opener, database_of
 from ssmd.cli.options import Chosen, actor
-from ssmd.cli.output import GOOD, WAITING, show_json, talk
+from ssmd.cli.output import BAD, GOOD, WAITING, show_json, talk
 from ssmd.config.middleware import MemoryJournal
 from ssmd.config.paths import ssmd_home
 from ssmd.errors import (
     EXIT_CONFIG,
     EXIT_DONE,
+    EXIT_FINDINGS,
     EXIT_REFUSED,
     ConfigError,
     RefusedError,
@@ -51,9 +52,9 @@ def apply_file(file: Path, *, yes: bool, trigger: Trigger, json: bool) -> int:
     by = actor()
     with database_of(chosen) as database:
         deployed = EnvironmentCatalogue(database).deploy(chosen.environment, by=by, trigger=trigger, commit=commit)
-    _tell_journal(chosen, deployed, trigger, by)
-    _show(deployed, why_none, json=json)
-    return EXIT_DONE
+    findings = _tell_journal(chosen, deployed, trigger, by)
+    _show(deployed, why_none, findings, json=json)
+    return EXIT_FINDINGS if findings else EXIT_DONE
 
 
 def verdict(chosen: Chosen, checks: list[Check], states: list[KeyState]) -> SsmdError | None:
@@ -86,11 +87,11 @@ def _ask(file: Path) -> None:
         raise RefusedError("not deployed: the answer was not y")
 
 
-def _tell_journal(chosen: Chosen, deployed: Deployed, trigger: Trigger, by: str) -> None:
-    """An entry in the journal's topic `deployments`; the deployment stands, whether or not it can be written."""
+def _tell_journal(chosen: Chosen, deployed: Deployed, trigger: Trigger, by: str) -> list[str]:
+    """An entry in the journal's topic `deployments`; the deployment stands, and what went wrong is a finding."""
     config = chosen.environment.spec.middleware.journal
     if isinstance(config, MemoryJournal):
-        return
+        return []
     topic, version = config.topics.deployments, deployed.version
     entry = {
         "environment": version.environment, "version": version.version, "config_hash": version.config_hash,
@@ -109,16 +110,19 @@ def _tell_journal(chosen: Chosen, deployed: Deployed, trigger: Trigger, by: str)
         asyncio.run(append())
     except (SsmdError, TimeoutError) as error:
         why = error.message if isinstance(error, SsmdError) else "no answer in time"
-        talk(f"warning: deployed, but the journal topic {topic} was not told: {why}")
+        return [f"the journal topic {topic} was not told of this deployment: {why}"]
+    return []
 
 
-def _show(deployed: Deployed, why_no_commit: str, *, json: bool) -> None:
+def _show(deployed: Deployed, why_no_commit: str, findings: list[str], *, json: bool) -> None:
     version = deployed.version
     said = f"{version.environment} version {version.version}"
     if json:
         row = msgspec.to_builtins(version) | {"new": deployed.new, "action": deployed.action, "log_id": deployed.log_id}
-        show_json(row)
+        show_json(row | {"findings": findings})
         return
+    for finding in findings:
+        talk(f"{BAD} {finding}")
     if not deployed.new:
         print(f"{WAITING} {said} is deployed already, with the same content: no new version")
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ssmd.cli.env_report import ENVIRONMENT, KEYS, Check
+from ssmd.cli.env_report import DEMO_KEY, ENVIRONMENT, KEYS, Check
 from ssmd.cli.env_servers import (
     Site,
     check_cache,
@@ -18,6 +18,7 @@ from ssmd.cli.env_servers import (
     feeds_of,
     look_into_registry,
 )
+from ssmd.cli.key_stack import demo_key
 from ssmd.cli.options import Chosen
 from ssmd.config import reading
 from ssmd.config.environment import Environment
@@ -29,7 +30,6 @@ from ssmd.errors import ConfigError
 from ssmd.feeds.catalogue import open_feed
 from ssmd.keys.state import KeyState, key_states, needed_fields
 from ssmd.keys.stores import standard_stores
-from ssmd.local.home import Home
 from ssmd.nearest import did_you_mean, nearest
 from ssmd.registry.survey import SHIPPED_VERSION, Survey, built_in, shipped_schemas
 
@@ -74,7 +74,7 @@ def look(chosen: Chosen, *, write: bool = False) -> tuple[list[Check], list[KeyS
 async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState]]:
     environment, now = chosen.environment, datetime.now(UTC)
     stores = standard_stores(os.environ, chosen.home, environment.name)
-    demo = _demo_key(chosen)
+    demo = demo_key(chosen)
     plain = key_states(environment, stores, {}, now)
     unset = {state.name: state.required for state in plain if state.missing_fields and state.name != demo}
     site = Site(chosen, unset, write)
@@ -99,14 +99,6 @@ async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState
         *(_key_status(environment, state, now, is_demo=state.name == demo not in in_store) for state in states),
     ]
     return checks, states
-
-
-def _demo_key(chosen: Chosen) -> str:
-    """The key that the running stack of this environment gives its connector for its simulated exchange; or ""."""
-    record = Home(chosen.home).read_record()
-    if record is None or record.environment != chosen.environment.name or "simulator" not in record.programs:
-        return ""
-    return chosen.environment.spec.feed if record.supervisord.alive else ""
 
 
 def _line(text: str) -> Check:
@@ -218,7 +210,7 @@ def _schemas(survey: Survey) -> Iterator[Check]:
 def _key_status(environment: Environment, state: KeyState, now: datetime, *, is_demo: bool) -> Check:
     said, days = f"Key '{state.name}'", state.expires_in_days(now)
     if is_demo:
-        return Check(KEYS, f"{said} is the demo key, which only the simulated exchange takes", "note")
+        return Check(KEYS, f"{said} is {DEMO_KEY}", "note")
     if state.problem:
         return Check(KEYS, f"{said} cannot be used: {state.problem}", "refused" if state.required else "note")
     if state.status == "not_set" and not state.required:

@@ -15,6 +15,7 @@ from ssmd.keys.state import KeyState
 Severity: TypeAlias = Literal["good", "note", "config", "refused", "unavailable"]
 
 ENVIRONMENT, KEYS = "environment", "keys"
+DEMO_KEY = "the demo key, which only the simulated exchange takes"
 _HEADINGS = {ENVIRONMENT: "Validating environment...", KEYS: "Checking key status..."}
 _MARKS: dict[Severity, str] = {"good": GOOD, "note": WAITING}
 _CODES: tuple[tuple[Severity, int], ...] = (

@@ -64,7 +64,7 @@ def init(
         key_prompt.ask(given, state.name, desk.definitions[state.name])
         kept = desk.keep(state.name, given.values, given.ways, Sealing(cert, scope, None))
         _tell_kept(desk, kept)
-    return _verified(desk.name, desk.states(), as_json=json)
+    return _verified(desk, as_json=json)
 
 
 @app.command(name="set")
@@ -102,7 +102,8 @@ def rotate(  # noqa: PLR0913 -- each is an option of the command
 @app.command(name="list")
 def list_keys(environment: str, /, *, env: EnvFile = None, json: Json = False) -> int:
     """The keys of an environment and how they stand; no values."""
-    states = KeyDesk(choose_named(environment, env)).states()
+    desk = KeyDesk(choose_named(environment, env))
+    states = desk.states()
     rows = [_row(state) for state in states]
     if json or not rows:
         show_rows(rows, {}, as_json=json, empty=f"{environment} has no keys")
@@ -118,6 +119,9 @@ def list_keys(environment: str, /, *, env: EnvFile = None, json: Json = False) -
     widths = [max(len(line[column]) for line in lines) for column in range(6)]
     for line in lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    demo = desk.demo_key()
+    if any(state.name == demo and state.status == "not_set" for state in states):
+        talk(f"{demo}: the running stack uses the demo key, which only the simulated exchange takes")
     return EXIT_DONE
 
 
@@ -125,7 +129,7 @@ def list_keys(environment: str, /, *, env: EnvFile = None, json: Json = False) -
 def verify(environment: str, /, *, env: EnvFile = None, json: Json = False) -> int:
     """Check that every required key is set and has not expired. Exit code 3 when one is missing or has."""
     desk = KeyDesk(choose_named(environment, env))
-    return _verified(desk.name, desk.states(), as_json=json)
+    return _verified(desk, as_json=json)
 
 
 @app.command
@@ -256,21 +260,29 @@ def _tell_kept(desk: KeyDesk, kept: Kept) -> None:
         for source in desk.shadowing(state.name):
             if not source.startswith("a mounted"):
                 talk(f"warning: {source} is set and is used instead; unset it")
+        if given := desk.given_at_start(state.name):
+            talk(
+                f"warning: the running stack was started with {', '.join(given)}, and uses that instead; to use this"
+                " key, run: ssmd down, then: ssmd up"
+            )
 
 
-def _verified(environment: str, states: Sequence[KeyState], *, as_json: bool) -> int:
+def _verified(desk: KeyDesk, *, as_json: bool) -> int:
+    from ssmd.cli.env_report import DEMO_KEY, set_key_lines
+
+    states, demo = desk.states(), desk.demo_key()
     bad = [state for state in states if state.required and state.status != "set"]
+    bad = [state for state in bad if state.name != demo or state.status == "expired" or state.problem]
     if as_json:
-        show_json({"environment": environment, "ok": not bad, "keys": [_row(state) for state in states]})
+        rows = [_row(state) | {"demo": state.name == demo and state.status == "not_set"} for state in states]
+        show_json({"environment": desk.name, "ok": not bad, "keys": rows})
         return EXIT_REFUSED if bad else EXIT_DONE
     now = datetime.now(UTC)
     for state in states:
-        print(_line(state, now), flush=True)
+        used = state.name == demo and state.status == "not_set" and state not in bad
+        print(f"{WAITING} {state.name}: {DEMO_KEY}" if used else _line(state, now), flush=True)
     for state in bad:
-        if state.status == "expired":
-            talk(f"Error: Required key '{state.name}' has expired.\nRun: ssmd key rotate {environment} {state.name}")
-        else:
-            talk(f"Error: Required key '{state.name}' is not set.\nRun: ssmd key set {environment} {state.name}")
+        talk("\n".join(set_key_lines(desk.name, state)))
     if bad:
         return EXIT_REFUSED
     print("All required keys present.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from ssmd.cli.key_input import chosen_key
+from ssmd.cli.key_stack import demo_key, given_at_start
 from ssmd.cli.opening import database_of
 from ssmd.cli.options import Chosen, actor
 from ssmd.cli.output import talk
@@ -152,6 +153,14 @@ class KeyDesk:
         if any(store.stamp(key, field) is not None for store in mounted for field in definition.fields):
             found.append("a mounted secret")
         return found
+
+    def demo_key(self) -> str:
+        """The key without a value here in whose place the running stack uses its demo key; or ""."""
+        return demo_key(self._chosen)
+
+    def given_at_start(self, key: str) -> list[str]:
+        """The variables of this key with which the running stack was started."""
+        return given_at_start(self._chosen, key)
 
     def manifest_file(self, key: str) -> Path:
         """Where the key's SealedSecret is written unless another place is named."""

@@ -89,7 +89,7 @@ def _collisions(document: Document, defined: dict[str, Any]) -> Iterator[Problem
     for name, key in defined.items():
         other_name = names.setdefault(in_cluster(str(name)), name)
         if other_name != name:
-            path = ("spec", "keys", name)
+            path: Path = ("spec", "keys", name)
             text = f"is the Secret {in_cluster(name)!r} in Kubernetes, as the key {other_name!r} is; rename one"
             yield Problem(dotted(path), document.line_of(path), text)
         listed = key.get("fields")

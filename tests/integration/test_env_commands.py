@@ -17,6 +17,7 @@ import yaml
 
 from ssmd.cli import env_checks
 from ssmd.cli.main import main
+from ssmd.middleware.factory import nats_url
 from ssmd.middleware.journal.nats import NatsJournal
 from ssmd.middleware.storage.s3 import S3Storage
 from ssmd.middleware.transport.nats import NatsTransport
@@ -472,7 +473,7 @@ def test_validating_writes_nothing(site: Site, tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def test_a_journal_that_is_away_is_a_warning(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+def test_a_journal_that_is_away_is_a_finding(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     """It went away between the check and the commit."""
     file, gone = site.write(), f"nats://127.0.0.1:{free_port()}"
 
@@ -483,8 +484,12 @@ def test_a_journal_that_is_away_is_a_warning(site: Site, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("ssmd.cli.env_apply.look", then_away)
 
-    assert main(["env", "apply", file, "--yes"]) == 0
+    assert main(["env", "apply", file, "--yes"]) == 6
 
     said = capsys.readouterr()
     assert "✓ Deployed small version 1" in said.out
-    assert "warning: deployed, but the journal topic" in said.err
+    assert "✗ the journal topic" in said.err
+    assert "was not told of this deployment" in said.err
+    monkeypatch.setattr("ssmd.middleware.factory.nats_url", nats_url)
+    assert main(["env", "apply", file, "--yes", "--json"]) == 6
+    assert len(json.loads(capsys.readouterr().out)["findings"]) == 1

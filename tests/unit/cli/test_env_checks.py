@@ -91,10 +91,15 @@ def test_the_running_stacks_demo_key_counts_for_its_environment_only(
     home.write_record(record)
     assert main(["env", "validate", MEMORY]) == 0
     assert "○ Key 'kalshi' is the demo key, which only the simulated exchange takes" in capsys.readouterr().out
+    assert main(["key", "verify", "test", "--env", MEMORY]) == 0
+    assert "○ kalshi: the demo key, which only the simulated exchange takes\n" in capsys.readouterr().out
+    assert main(["key", "list", "test", "--env", MEMORY]) == 0
+    assert "kalshi: the running stack uses the demo key" in capsys.readouterr().err
 
     for other in ({"environment": "local"}, {"programs": ["nats"]}):
         home.write_record(msgspec.structs.replace(record, **other))
         assert main(["env", "validate", MEMORY]) == 3
+        assert main(["key", "verify", "test", "--env", MEMORY]) == 3
     home.write_record(record)
     monkeypatch.setenv("SSMD_KEY_KALSHI_API_KEY", "key-id")
     monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", "mine")

@@ -16,6 +16,8 @@ import yaml
 from ssmd.cli.main import main
 from ssmd.keys.sealing import Scope, unseal
 from ssmd.keys.stores import LocalStore
+from ssmd.local.home import Home, StackRecord
+from ssmd.local.processes import identify
 from tests.unit.keys.certificates import certificate, private_pem, rsa_key, signing_pem
 
 ENVIRONMENT = """
@@ -89,7 +91,10 @@ def test_verify_says_the_designs_lines(run: Run, home: Path) -> None:
     code, out, err = run("verify", "kalshi-prod")
     assert code == 3
     assert out == "✗ kalshi: not set\n✗ nats: not set\n○ storage: not set (optional)\n"
-    assert "Required key 'nats' is not set.\nRun: ssmd key set kalshi-prod nats" in err
+    assert (
+        "Error: Required key 'nats' is not set.\n"
+        "Run: ssmd key set kalshi-prod nats --url xxx --username yyy --password zzz" in err
+    )
     set_all(run, home)
     code, out, err = run("verify", "kalshi-prod")
     assert (code, err) == (0, "")
@@ -338,3 +343,27 @@ def test_a_change_that_failed_leaves_no_row(run: Run, home: Path, monkeypatch: p
     monkeypatch.setenv("SSMD_HOME", str(home / "home"))
     assert kept(home, "kalshi", "api_key") == SECRET
     assert run("audit", "kalshi-prod", "--json")[1] == before
+
+
+def test_a_value_that_something_else_overrides_is_kept_with_a_warning(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "warning" not in run("set", "kalshi-prod", "nats", "--from-file", f"password={__file__}")[2]
+    stack = {**os.environ, "SSMD_KEY_NATS_PASSWORD_FILE": "demo", "SSMD_KEY_OTHER": "x"}
+    with subprocess.Popen(["/bin/sleep", "60"], env=stack) as process:
+        supervisord = identify(process.pid)
+        assert supervisord is not None
+        record = StackRecord(
+            mark="m", environment="kalshi-prod", file="k.yaml", socket="", password="", supervisord=supervisord,
+            programs=["nats"], urls={},
+        )  # fmt: skip
+        state = Home(home / "home")
+        state.prepare()
+        state.write_record(record)
+        monkeypatch.setenv("SSMD_KEY_NATS_USERNAME", "mine")
+        err = run("set", "kalshi-prod", "nats", "--from-file", f"password={__file__}")[2]
+        process.kill()
+    assert "the environment variable SSMD_KEY_NATS_USERNAME is set and is used instead; unset it" in err
+    assert "the running stack was started with SSMD_KEY_NATS_PASSWORD_FILE, and uses that instead" in err
+    assert "ssmd down, then: ssmd up" in err
+    assert "was started with" not in run("set", "kalshi-prod", "nats", "--from-file", f"password={__file__}")[2]
