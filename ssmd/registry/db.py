@@ -50,7 +50,7 @@ def parse(url: str) -> sa.URL:
     if not _WELL_FORMED.fullmatch(url):
         raise ConfigError(
             "the database URL is not clear about where its user and password end and its host begins",
-            "In user and password, percent-encode it: %40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %20.",
+            "In user and password, percent-encode it: %40 for @, %2F for /, %3F for ?, %23 for #, %20 for a blank.",
         )
     try:
         parts = sa.make_url(url)
