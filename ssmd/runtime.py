@@ -31,6 +31,8 @@ CLOSE_S = 3.0
 """After the drain deadline: time for closing connections before the process leaves without ceremony."""
 
 MAX_FILES = 65_536
+SWITCH_S = 0.001
+"""A thread that computes lets the event loop go on after this long, not after the interpreter's 5 ms: frames wait."""
 
 SUPERVISED = "SSMD_STACK"
 """Environment variable that `ssmd up` gives to what it supervises."""
@@ -69,6 +71,7 @@ def run_service(
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     run = _Run(name, open_service, home, admin_host, admin_port)
     _allow_many_connections()
+    sys.setswitchinterval(SWITCH_S)
     began = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(run.main())

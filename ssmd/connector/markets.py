@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Set as AbstractSet
 
 import structlog
 
@@ -54,7 +55,7 @@ class Markets:
         self._doubts = 0
         self._absent: dict[str, int] = {}
         self._ended: dict[str, float] = {}
-        self._written: frozenset[str] = frozenset()
+        self._written: set[str] = set()
         self._newly_written: set[str] = set()
         self.tickers: frozenset[str] = self._always
         self.left_out = 0
@@ -70,39 +71,45 @@ class Markets:
         while True:
             delay = ASK_AGAIN_S
             try:
-                listed = await self._ask(self._source)
+                count, absent = await self._ask(self._source)
             except SsmdError as error:
                 known = 0 if listed_once else await self._want_known()
                 listed_once = listed_once or known > 0
                 log.warning("markets not listed", error=error.message, from_registry=known)
             else:
                 listed_once = True
-                if self.take_list(listed) or (listed and self._doubts > EAGER_DOUBTS):
+                if self.believe(count, absent & self.tickers) or (count and self._doubts > EAGER_DOUBTS):
                     delay = LIST_EVERY_S
             await asyncio.sleep(delay)
 
-    async def _ask(self, source: MarketSource) -> list[str]:
-        """All listed tickers. Each page is wanted and written down as it comes: a list may be larger than memory."""
-        listed: list[str] = []
+    async def _ask(self, source: MarketSource) -> tuple[int, set[str]]:
+        """How many are listed, and which wanted ones are not. Each page is wanted and written down as it comes.
+
+        Nothing is done with the whole list at once: it may be long, and frames wait meanwhile.
+        """
+        count = 0
+        absent = set(self.tickers)
         written: set[str] = set()
         left_out: list[str] = []
         changed: int | None = 0
         async for page in _pages(source.open_markets()):
             tickers = self._usable((market.ticker for market in page), left_out)
-            listed += tickers
-            self._want(tickers)
+            count += len(tickers)
+            absent.difference_update(tickers)
+            self.want(tickers)
             found = None if changed is None else await self._remember(page)  # a database that is away is asked once
             changed = None if changed is None or found is None else changed + found
-            written.update(() if found is None else tickers)
+            if found is not None:
+                written.update(tickers)
+                self._newly_written.update(ticker for ticker in tickers if ticker not in self._written)
         if changed:
-            log.info("markets", listed=len(listed), changed=changed)
+            log.info("markets", listed=count, changed=changed)
         if len(left_out) != self.left_out:
             first = [repr(ticker[:_SHOWN]) for ticker in left_out[:3]]
             log.error("markets left out, no subject can carry their tickers", count=len(left_out), first=first)
             self.left_out = len(left_out)
-        self._newly_written |= written - self._written
-        self._written = frozenset(written)
-        return listed
+        self._written = written
+        return count, absent
 
     def _usable(self, tickers: Iterable[str], left_out: list[str]) -> list[str]:
         """Those of `tickers` that can be captured; the others are added to `left_out`."""
@@ -117,26 +124,16 @@ class Markets:
                 usable.append(ticker)
         return usable
 
-    def take_list(self, listed: list[str]) -> bool:
-        """Want what is listed, give up what two lists in a row lack; False when the list is not to be believed.
+    def believe(self, count: int, absent: AbstractSet[str]) -> bool:
+        """Give up what this list of `count` and the one before lack; False when the list is not to be believed.
 
-        Of a list that collapsed only what is new counts.
+        Of a list that collapsed only what is new in it counts.
         """
-        now_s = self._now()
-        self._want(listed)
-        if self._is_doubtful(len(listed), now_s):
+        if self._is_doubtful(count, self._now()):
             return False
-        self._last_count = len(listed)
-        here = frozenset(listed)
-        gone = []
-        for ticker in self.tickers - self._always:
-            if ticker in here:
-                self._absent.pop(ticker, None)
-            else:
-                self._absent[ticker] = self._absent.get(ticker, 0) + 1
-                if self._absent[ticker] >= GONE_AFTER:
-                    gone.append(ticker)
-        self._give_up(gone)
+        self._last_count = count
+        self._absent = {ticker: self._absent.get(ticker, 0) + 1 for ticker in absent - self._always}
+        self._give_up([ticker for ticker, times in self._absent.items() if times >= GONE_AFTER])
         return True
 
     def _is_doubtful(self, count: int, now_s: float) -> bool:
@@ -176,13 +173,13 @@ class Markets:
         log.info("markets given up", count=len(tickers), first=sorted(tickers)[:5])
         self._on_gone(sorted(tickers))
 
-    def _want(self, tickers: Iterable[str]) -> None:
+    def want(self, tickers: Iterable[str]) -> None:
         """Want these too, unless they are over."""
         now_s = self._now()
         for ticker in [ticker for ticker, at_s in self._ended.items() if now_s - at_s > ENDED_FOR_S]:
             del self._ended[ticker]
         selects, ended = self._settings.selects, self._ended
-        new = {t for t in tickers if t not in self.tickers and t not in ended and selects(t)}
+        new = {t for t in frozenset(tickers) - self.tickers if t not in ended and selects(t)}
         if new:
             self.tickers |= new
             self._on_new(sorted(new))
@@ -198,7 +195,7 @@ class Markets:
         try:
             while page := await asyncio.to_thread(self._registry.markets, self._settings.feed, "active", PAGE, after):
                 tickers = [market.ticker for market in page]
-                self._want(self._usable(tickers, []))
+                self.want(self._usable(tickers, []))
                 count, after = count + len(tickers), tickers[-1]
         except TransientError:  # the registry tells of its troubles itself
             return 0

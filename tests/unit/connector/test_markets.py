@@ -42,7 +42,8 @@ class Venue:
     def lists(self, *tickers: str, after_s: float = LIST_EVERY_S) -> bool:
         """The next list; whether it was believed."""
         self.now_s += after_s
-        return self.markets.take_list(list(tickers))
+        self.markets.want(tickers)
+        return self.markets.believe(len(tickers), self.markets.tickers.difference(tickers))
 
     async def open_markets(self) -> AsyncIterator[Market]:
         """See `MarketSource`."""
@@ -221,6 +222,7 @@ async def test_pages_before_a_failure_count_and_a_database_that_is_away_is_asked
     await venue.follow(monkeypatch)
     assert venue.markets.tickers == {"A", "B"}
     assert [each.ticker for each in venue.registry.markets("kalshi")] == ["A", "B"]
+    assert venue.markets.take_written() == {"A", "B"}
 
     monkeypatch.setattr(venue.registry, "upsert_markets", away)
     venue.answers = [[market(ticker) for ticker in "ABCDE"]]
