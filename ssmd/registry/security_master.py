@@ -29,7 +29,7 @@ from ssmd.registry.market_syncs import (
 )
 from ssmd.registry.market_values import ACTIVE, storable_markets, stored_ticker
 from ssmd.registry.staging import Staging, answer_of
-from ssmd.registry.sync_limits import doubts, expected_of
+from ssmd.registry.sync_limits import doubts, expected_of, gone_of
 from ssmd.registry.values import storable
 
 Kind = Literal["full", "incremental"]
@@ -115,7 +115,7 @@ class MarketSync:
         )
         duplicates = counts.pop("duplicates")
         expected = expected_of(connection, self._feed_id)
-        doubted = doubts(expected, counts, len(gone)) if self._kind == "full" else []
+        doubted = doubts(expected, counts, gone_of(connection, self._feed_id, gone)) if self._kind == "full" else []
         if doubted and not accept:
             self._refuse(counts, doubted)
         merge_parents(connection, self._feed_id, at)

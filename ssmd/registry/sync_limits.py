@@ -1,6 +1,6 @@
 """What a full sync must find to be believed without a person: an exchange's half-empty answer must not empty ours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -8,18 +8,20 @@ import sqlalchemy as sa
 from ssmd.registry.market_syncs import SyncCounts, last_full
 from ssmd.registry.market_values import ACTIVE
 from ssmd.registry.tables import markets
+from ssmd.registry.values import storable
 
 MAX_GONE_SHARE = 0.2
 FEW_GONE = 50
 """So many markets may vanish from one sync to the next, or a fifth of the active ones if that is more."""
-MAX_GONE_OF_FEW = 0.5
-"""Of a registry that knows fewer than a hundred active markets."""
 
 _COUNTED = ("series", "events", "open_markets")
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What the last completed full sync found (None: there was none), and the active, listed markets known now."""
+    """What the last completed full sync found (None: there was none), and how many active markets are known now.
+
+    Markets whose closing time has passed are not counted: nobody may have said yet that they have closed.
+    """
 
     previous: SyncCounts | None
     active: int
@@ -32,26 +34,46 @@ class Expected(msgspec.Struct, frozen=True):
     @property
     def max_gone(self) -> int:
         """How many markets may vanish at once."""
-        return int(max(self.active * MAX_GONE_SHARE, min(FEW_GONE, self.active * MAX_GONE_OF_FEW)))
+        return max(FEW_GONE, int(self.active * MAX_GONE_SHARE))
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """How many markets a sync would unlist, and how many of them count as active ones (see `Expected`)."""
+
+    markets: int
+    active: int
 
 
 def expected_of(connection: sa.Connection, feed_id: int) -> Expected:
     """What a full sync of the feed is compared with."""
+    return Expected(last_full(connection, feed_id), connection.execute(_active(feed_id)).scalar_one())
+
+
+def gone_of(connection: sa.Connection, feed_id: int, tickers: Sequence[str]) -> Gone:
+    """What it would mean to unlist these."""
+    of_tickers = sa.func.any(sa.cast([storable(ticker) for ticker in tickers], sa.ARRAY(sa.Text)))
+    query = _active(feed_id).where(markets.c.ticker == of_tickers)
+    return Gone(len(tickers), connection.execute(query).scalar_one() if tickers else 0)
+
+
+def _active(feed_id: int) -> sa.Select[int]:
     m = markets.c
-    query = sa.select(sa.func.count()).where(m.feed_id == feed_id, m.status == ACTIVE, m.known_to.is_(None))
-    return Expected(last_full(connection, feed_id), connection.execute(query).scalar_one())
+    still = sa.or_(m.close_time.is_(None), m.close_time > sa.func.now())
+    return sa.select(sa.func.count()).where(m.feed_id == feed_id, m.status == ACTIVE, m.known_to.is_(None), still)
 
 
-def doubts(expected: Expected, counts: Mapping[str, int], gone: int) -> list[str]:
-    """Why a full sync that counted this, and would unlist `gone` markets, is not believed; both counts in each."""
+def doubts(expected: Expected, counts: Mapping[str, int], gone: Gone) -> list[str]:
+    """Why a full sync that counted this, and would unlist these, is not believed; both counts in each."""
     found = _collapsed(expected, counts)
     if counts["open_markets"] == 0 and not any("open markets" in each for each in found):
         found.append("0 open markets, and no exchange lists none")
-    if gone > expected.max_gone:
+    if gone.markets > expected.max_gone:
         found.append(
-            f"{gone:,} markets are no longer listed, of {expected.active:,} active ones that are known "
-            f"(up to {expected.max_gone:,} may go at once)"
+            f"{gone.markets:,} markets are no longer listed (up to {expected.max_gone:,} may go at once, "
+            f"with {expected.active:,} active ones known)"
         )
+    elif gone.active * 2 > expected.active:
+        found.append(f"{gone.active:,} active markets are no longer listed, of {expected.active:,} that are known")
     return found
 
 

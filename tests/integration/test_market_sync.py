@@ -249,8 +249,10 @@ async def test_an_exchange_that_lists_nothing_is_refused(desk: Desk, exchange: L
         await desk.sync()
 
 
-def connector_lists(desk: Desk, exchange: ListingExchange) -> None:
-    """A connector has stored what the exchange lists, without any sync."""
+def connector_lists(desk: Desk, exchange: ListingExchange, close: str) -> None:
+    """A connector has stored what the exchange lists, without any sync; all of it closes at a time."""
+    for row in exchange.markets.values():
+        row["close_time"] = close
     found = [market for market in map(to_market, exchange.markets.values()) if market is not None]
     store_markets(desk.database, FEED, found, open_feed(FEED, date(2026, 11, 22)).volatile)
 
@@ -260,7 +262,7 @@ async def test_a_first_sync_is_measured_by_what_a_connector_has_stored(
     desk: Desk, exchange: ListingExchange, left: int
 ) -> None:
     tickers = list(fill(exchange, 2_000))
-    connector_lists(desk, exchange)
+    connector_lists(desk, exchange, ago(days=-30))
     for ticker in tickers[left:]:
         del exchange.markets[ticker]
     with pytest.raises(RefusedError, match=f"{left:,} open markets.* 2,000 active ones are known") as refused:
@@ -285,12 +287,35 @@ async def test_many_vanished_markets_are_refused_with_the_counts_though_half_of_
     await desk.sync()
     for ticker in tickers[:101]:
         del exchange.markets[ticker]
-    with pytest.raises(RefusedError, match=r"101 markets are no longer listed, of 500 .* \(up to 100 "):
+    with pytest.raises(RefusedError, match=r"101 markets are no longer listed \(up to 100 .* 500 active"):
         await desk.sync(full=True)
     assert desk.master.syncs(FEED)[0].status == "refused"
     assert desk.master.history(FEED, tickers[0]) == []
     exchange.add_market(tickers[0], "KX0-0")
     assert (await desk.sync(full=True)).unlisted == 100
+
+
+async def test_a_few_active_markets_that_vanish_are_many_when_they_are_most(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    tickers = list(fill(exchange, 11))
+    for row in exchange.markets.values():
+        row["close_time"] = ago(days=-30)
+    await desk.sync()
+    for ticker in tickers[:6]:
+        del exchange.markets[ticker]
+    for ticker in tickers[:6]:
+        exchange.add_market(f"{ticker}-NEW", "KX0-0", close_time=ago(days=-30))  # in their place
+    with pytest.raises(RefusedError, match="6 active markets are no longer listed, of 11 that are known"):
+        await desk.sync(full=True)
+
+
+async def test_markets_that_should_have_closed_by_now_may_be_gone(desk: Desk, exchange: ListingExchange) -> None:
+    tickers = list(fill(exchange, 20))
+    connector_lists(desk, exchange, ago(minutes=1))
+    for ticker in tickers[3:]:
+        del exchange.markets[ticker]
+    assert (await desk.sync()).unlisted == 17
 
 
 @pytest.mark.parametrize("status", ["initialized", "inactive", "closed", "determined"])
@@ -308,17 +333,22 @@ async def test_a_market_vanishes_from_whatever_list_it_was_in(
     assert [market.ticker for market in desk.search.find(FEED, event="KX0-0")][-1] == "OVER"
 
 
+@pytest.mark.parametrize(
+    ("ahead", "kinds"),
+    [
+        ("started_at = started_at + interval '1 year'", ["full", "incremental"]),
+        ("updated_until = now() + interval '300 days'", ["full", "incremental"]),
+    ],
+)
 async def test_a_clock_that_was_put_back_costs_one_full_sync_and_blinds_none(
-    desk: Desk, exchange: ListingExchange
+    desk: Desk, exchange: ListingExchange, ahead: str, kinds: list[str]
 ) -> None:
-    fill(exchange, 3)
+    tickers = list(fill(exchange, 12))
     await desk.sync()
-    with desk.database.transaction("play a clock that was a year ahead") as connection:
-        ahead = "started_at = started_at + interval '1 year', updated_until = now() + interval '300 days'"
+    with desk.database.transaction("play a clock that was ahead") as connection:
         connection.execute(sa.text(f"UPDATE market_syncs SET {ahead}"))
-    exchange.change(next(iter(exchange.markets)), ago(seconds=0), title="changed")
-    assert [(await desk.sync()).kind, (await desk.sync()).kind] == ["full", "incremental"]
-    exchange.change(next(iter(exchange.markets)), ago(seconds=0), title="changed again")
+    assert [(await desk.sync()).kind, (await desk.sync()).kind] == kinds
+    exchange.change(tickers[0], ago(seconds=0), status="closed")  # in no list of open markets
     report = await desk.sync()
     assert (report.kind, report.changed) == ("incremental", 1)
 
@@ -639,8 +669,11 @@ async def test_a_password_in_the_exchanges_address_is_in_no_error_and_not_in_the
     exchange.faults = [(400, json.dumps({"error": f"no such page: {desk.rest_url}"}))]
     with pytest.raises(DataError) as failed:
         await desk.sync()
-    (row,) = desk.master.syncs(FEED)
-    for said in (str(failed.value), row.error or ""):
+    with pytest.raises(OSError, match="SECRET"), desk.master.sync(FEED, "full"):  # whoever else fails and says it
+        raise OSError(f"cannot reach {desk.rest_url}")
+    books = [row.error or "" for row in desk.master.syncs(FEED)]
+    assert len(books) == 2
+    for said in (str(failed.value), *books):
         assert "SECRET" not in said
         assert f"user:***@127.0.0.1:{exchange.url.split(':')[2].split('/')[0]}" in said
 
