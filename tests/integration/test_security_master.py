@@ -535,12 +535,15 @@ def test_a_field_never_changes_before_its_last_change(master: SecurityMaster) ->
     assert master.as_of(FEED, "A", second.at, datetime.now(UTC)).fields["title"] == "Three"
 
 
-def test_a_settlement_ahead_of_the_clock_is_known_now_and_moves_no_watermark(master: SecurityMaster) -> None:
+def test_a_settlement_ahead_of_the_clock_is_known_now_and_moves_no_watermark(
+    master: SecurityMaster, database: Database
+) -> None:
     full(master, [market("A")])
     future = (datetime.now(UTC) + timedelta(days=30)).isoformat()
     settled = partial(master, [market("A", status="finalized", result="yes", settlement_ts=future)])
     assert {c.changed_at for c in master.history(FEED, "A")} == {settled.at}
     assert master.watermarks(FEED).settled is None
+    assert rows(database, "SELECT DISTINCT settled_until FROM market_syncs") == [(None,)]  # nor does it when it comes
 
 
 def put_clock_back(database: Database) -> None:
