@@ -14,7 +14,7 @@ from ssmd.errors import ConfigError
 from ssmd.feeds.catalogue import open_feed
 from ssmd.feeds.kalshi.rest import KalshiRest
 from ssmd.registry.bootstrap import KALSHI
-from ssmd.registry.interface import FeedVersion, RegistryUnavailable
+from ssmd.registry.interface import FeedVersion, RegistryRefused, RegistryUnavailable
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.resources import resource
 from ssmd.simulator.keys import make_key_pair
@@ -38,10 +38,14 @@ def signed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 class AwayRegistry(MemoryRegistry):
-    """A database that does not answer."""
+    """A database that does not answer, or refuses us."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
     def feed_version(self, feed: str, on: date) -> FeedVersion:
-        raise RegistryUnavailable("nobody there")
+        raise self.error
 
 
 async def test_addresses_come_from_flags_then_the_file_then_the_registry(tmp_path: Path) -> None:
@@ -54,9 +58,12 @@ async def test_addresses_come_from_flags_then_the_file_then_the_registry(tmp_pat
         assert (await endpoints(plain, registry, None, None))[0].startswith("wss://")
 
 
-async def test_a_database_that_is_away_does_not_keep_the_feed_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [RegistryUnavailable("nobody there"), RegistryRefused("refuses user 'svc'")])
+async def test_a_database_that_is_away_or_refuses_us_does_not_keep_the_feed_closed(
+    error: Exception, tmp_path: Path
+) -> None:
     async with AsyncExitStack() as stack:
-        ws, rest = await endpoints(Opener(chosen(tmp_path), stack), AwayRegistry(), None, None)
+        ws, rest = await endpoints(Opener(chosen(tmp_path), stack), AwayRegistry(error), None, None)
 
     assert (ws, rest) == (KALSHI.versions[-1].ws, KALSHI.versions[-1].rest)
 
