@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ssmd.errors import ConfigError
 from ssmd.registry.market_merge import CURRENT
-from ssmd.registry.market_values import LISTED
+from ssmd.registry.market_values import ACTIVE, CLOSED, DECIDED, ENDED, LISTED, SETTLEMENT_FIELDS, UNOPENED
 from ssmd.registry.tables import market_history, market_volatile, markets
 from ssmd.registry.values import printable, storable, written
 
@@ -35,7 +35,8 @@ class MarketState(msgspec.Struct, frozen=True):
     """The fields of a market, as text, at one moment as known at another; a field without a value is not there.
 
     `listed_at` is when the exchange listed it, as far as it tells (at the latest when it became known here); `listed`
-    whether it was known to be listed.
+    whether it was known to be listed. `inferred` names fields that follow from the market's times, since nobody here
+    was watching then: never a later settlement, never a later status.
     """
 
     ticker: str
@@ -43,6 +44,7 @@ class MarketState(msgspec.Struct, frozen=True):
     known_from: datetime
     listed_at: datetime
     listed: bool = True
+    inferred: tuple[str, ...] = ()
 
 
 def find_market(connection: sa.Connection, feed_id: int, feed: str, ticker: str) -> Any:
@@ -99,6 +101,7 @@ def state_of(connection: sa.Connection, feed_id: int, row: Any, valid_at: dateti
 
 _CURRENT = f"""
 SELECT m.id, m.ticker, m.known_from, m.known_to, least(m.listed_at, m.known_from) AS listed_at,
+       m.open_time, m.close_time, m.settled_at,
        (SELECT jsonb_object_agg(f.key, f.value) FROM jsonb_each_text({CURRENT}) f) AS fields
 FROM markets m WHERE m.id = ANY(:ids) ORDER BY m.ticker
 """  # noqa: S608  (made of constants)
@@ -131,13 +134,36 @@ def _state(
             by_field.setdefault(change.field, []).append(change)
     now.update({field: value_at(found, now.get(field), valid_at, known_at) for field, found in by_field.items()})
     listed = now.pop(LISTED) == "true"
+    inferred = _without_the_future(now, row, valid_at) if valid_at < row.known_from else ()
     return MarketState(
         ticker=row.ticker,
         fields={name: now[name] for name in sorted(now) if now[name] is not None},
         known_from=row.known_from,
         listed_at=row.listed_at,
         listed=listed,
+        inferred=inferred,
     )
+
+
+def _without_the_future(fields: dict[str, str | None], row: Any, valid_at: datetime) -> tuple[str, ...]:
+    """Take out of `fields`, first seen after `valid_at`, what cannot have been so then; the names of what was changed.
+
+    A result is of its settlement's time. A status is at most the one that the market's times allow (`_STATUS_THEN`).
+    """
+    gone: list[str] = []
+    if row.settled_at is None or valid_at < row.settled_at:
+        gone = [name for name in (*SETTLEMENT_FIELDS, "expiration_value") if fields.pop(name, None)]
+    status = fields.get("status")
+    if row.open_time is not None and valid_at < row.open_time:
+        then = UNOPENED
+    elif status in ENDED and row.close_time is not None and valid_at < row.close_time:
+        then = ACTIVE
+    elif status in DECIDED and (row.settled_at is None or valid_at < row.settled_at):
+        then = CLOSED
+    else:
+        return tuple(gone)
+    fields["status"] = then
+    return (*gone, "status") if then != status else tuple(gone)
 
 
 def value_at(changes: list[MarketChange], now: str | None, valid_at: datetime, known_at: datetime) -> str | None:
@@ -154,6 +180,10 @@ def value_at(changes: list[MarketChange], now: str | None, valid_at: datetime, k
 
 BELONGING = ("status", "category", "series_ticker", "event_ticker")
 """Fields by which a list can be narrowed; each is a column of `markets`, too."""
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
 
 
 def _at(field: str) -> str:
@@ -173,6 +203,20 @@ LEFT JOIN LATERAL (
 ) {field}_at ON true"""  # noqa: S608  (made of constants)
 
 
+_STATUS_THEN = f"""
+CASE WHEN :valid_at >= m.known_from THEN {{was}}
+     WHEN :valid_at < m.open_time THEN '{UNOPENED}'
+     WHEN {{was}} IN ({_quoted(ENDED)}) AND :valid_at < m.close_time THEN '{ACTIVE}'
+     WHEN {{was}} IN ({_quoted(DECIDED)}) AND (m.settled_at IS NULL OR :valid_at < m.settled_at) THEN '{CLOSED}'
+     ELSE {{was}} END"""
+"""The status as `_without_the_future` has it."""
+
+
+def _then(field: str) -> str:
+    was = _was(field, f"m.{field}")
+    return _STATUS_THEN.format(was=was) if field == "status" else was
+
+
 def _was(field: str, now: str) -> str:
     return f"CASE WHEN {field}_at.told THEN {field}_at.value ELSE {now} END"
 
@@ -185,15 +229,16 @@ def _page(fields: Iterable[str]) -> str:
     # whatever a field was on a date, it is now, or history tells of it: most markets need no closer look
     maybe = "".join(
         f"""
-        AND (m.{field} = :{field} OR EXISTS (
+        AND (m.{field} = :{field} {"OR known_from > :valid_at" if field == "status" else ""} OR EXISTS (
           SELECT FROM market_history h WHERE h.market_id = m.id AND h.field_name = '{field}'))"""
         for field in fields
     )
-    exactly = "".join(f"\n  AND {_was(field, f'm.{field}')} = :{field}" for field in fields)
+    exactly = "".join(f"\n  AND {_then(field)} = :{field}" for field in fields)
     # the ordered subquery lets a page end the search early: the planner cannot know that nearly all are listed
     return f"""
 SELECT m.id
-FROM (SELECT id, ticker, known_to, {", ".join(BELONGING)} FROM markets m
+FROM (SELECT id, ticker, known_from, known_to, open_time, close_time, settled_at, {", ".join(BELONGING)}
+      FROM markets m
       WHERE feed_id = :feed_id AND ticker > :after AND known_from <= :known_at
         AND least(listed_at, known_from) <= :valid_at {maybe}
       ORDER BY ticker OFFSET 0) m {"".join(_at(field) for field in (*fields, LISTED))}

@@ -8,7 +8,10 @@ to that old value, the new row says so with twice the same.
 An answer is stale when the exchange's time of it is older than that of the market as known, or, where these times do
 not tell, when it was asked for before the market was last observed: a sync applies a page minutes after it asked for
 it, and a connector may have heard more meanwhile. A stale answer changes nothing, unless it settles the market on
-better evidence.
+better evidence. A finalized market stays finalized: a status of weaker evidence is not believed either.
+
+A series or category that was not known before was learnt, and did not change: its row of history says that it has
+held since the market was listed, and is known from now on.
 """
 
 from datetime import datetime
@@ -52,6 +55,14 @@ def _believed(old: str, new: str) -> str:
       OR (s.result <> '' AND {_BETTER} AND ({new} IS NOT NULL OR s.result <> m.result)))"""
 
 
+_STATUS_BELIEVED = (
+    f"(m.result_evidence IS DISTINCT FROM 'finalized' OR {_rank('s.evidence')} >= {_rank('m.result_evidence')})"
+)
+
+_LEARNT = """(
+  d.field IN ('category', 'series_ticker') AND d.old_value IS NULL AND d.new_value <> ''
+  AND NOT EXISTS (SELECT FROM market_history h WHERE h.market_id = m.id AND h.field_name = d.field))"""
+
 # times ahead of the clock tell nothing; neither does an observation, after the clock was put back
 _STALE = f"""(
   m.id IS NOT NULL AND NOT (s.result <> '' AND {_BETTER})
@@ -76,15 +87,19 @@ FROM (
 _DIFFER = f"""
 CREATE TEMPORARY TABLE differences ON COMMIT DROP AS
 SELECT m.id AS market_id, d.field, d.old_value, d.new_value, d.settles,
-       NOT d.settles OR {_believed("nullif(d.old_value, '')", "nullif(d.new_value, '')")} AS believed,
+       CASE WHEN d.settles THEN {_believed("nullif(d.old_value, '')", "nullif(d.new_value, '')")}
+            WHEN d.field = 'status' THEN {_STATUS_BELIEVED} ELSE true END AS believed,
        d.settles AND nullif(m.result, '') IS NOT NULL AND nullif(d.old_value, '') IS NOT NULL AS settled_before,
-       CASE WHEN d.settles THEN s.evidence END AS evidence,
-       greatest(
-         CASE WHEN d.settles AND s.settled_at > m.observed_at AND s.settled_at <= :at THEN s.settled_at
+       CASE WHEN d.settles THEN s.evidence WHEN {_LEARNT} THEN 'learnt' END AS evidence,
+       CASE WHEN {_LEARNT} THEN least(m.listed_at, m.known_from) ELSE greatest(
+         CASE WHEN (d.settles OR (d.field = 'status' AND s.evidence IS NOT NULL))
+                AND s.settled_at > m.observed_at AND s.settled_at <= :at THEN s.settled_at
+              WHEN d.field = 'status' AND s.status = 'closed' AND s.close_time > m.observed_at AND s.close_time <= :at
+                THEN s.close_time
               WHEN s.source_updated_at > m.observed_at AND s.source_updated_at <= :at THEN s.source_updated_at
               ELSE greatest(:at, m.observed_at) END,
          (SELECT max(h.changed_at) FROM market_history h WHERE h.market_id = m.id AND h.field_name = d.field)
-       ) AS changed_at  -- never before the field's last change
+       ) END AS changed_at  -- never before the field's last change
 FROM planned p JOIN staged_markets s ON s.n = p.n JOIN markets m ON m.id = p.id
 CROSS JOIN LATERAL (
   SELECT field, o.value AS old_value, n.value AS new_value, field = ANY(:settlement) AS settles
@@ -115,7 +130,8 @@ ORDER BY d.market_id, d.field
 
 _UPDATE = f"""
 UPDATE markets m SET
-  event_ticker = s.event_ticker, title = s.title, status = s.status,
+  event_ticker = s.event_ticker, title = s.title,
+  status = CASE WHEN {_STATUS_BELIEVED} THEN s.status ELSE m.status END,
   open_time = s.open_time, close_time = s.close_time, expiration_time = s.expiration_time,
   settlement_time = s.settlement_time,
   series_ticker = coalesce(nullif(s.series_ticker, ''), m.series_ticker),

@@ -20,6 +20,10 @@ from ssmd.registry.values import MAX_DEPTH, json_value, moment, printable, stora
 
 ACTIVE = "active"
 """The exchange's word for a market that trades."""
+UNOPENED, CLOSED = "initialized", "closed"
+DECIDED = ("determined", "disputed", "amended", "finalized", "settled")
+ENDED = (CLOSED, *DECIDED)
+"""Statuses of a market after its close; `DECIDED` ones after its result."""
 MAX_TICKER = 128
 MAX_FIELD = 64
 """Longer keys of a raw object are kept in it, but not followed."""
@@ -118,7 +122,10 @@ def updated_market(known: Market, evidence: str | None, new: Market) -> tuple[Ma
         "category": new.category or known.category,
         "updated_time": new.updated_time or known.updated_time,
     }
-    better = EVIDENCE_RANK.get(evidence_of(new) or "", 0) > EVIDENCE_RANK.get(evidence or "", 0)
+    rank, known_rank = EVIDENCE_RANK.get(evidence_of(new) or "", 0), EVIDENCE_RANK.get(evidence or "", 0)
+    better = rank > known_rank
+    if evidence == "finalized" and rank < known_rank:  # what is final does not open again
+        kept["status"] = known.status
     evidence_now = evidence_of(new) if not known.result or (new.result and better) else evidence
     for name in _SETTLEMENT if known.result else ():
         if not _believed(name, known, new, better):

@@ -416,8 +416,12 @@ FINAL = {"result": "yes", "settlement_value": "1.0000", "settled_at": "2026-11-2
     ("first", "then", "kept"),
     [
         ({}, {"status": "determined", "result": "no"}, {"result": "no"}),
-        ({"status": "finalized", **FINAL}, {"status": "closed"}, FINAL),
-        ({"status": "finalized", **FINAL}, {"status": "amended", "result": "no", "settlement_value": "0.0000"}, FINAL),
+        ({"status": "finalized", **FINAL}, {"status": "closed"}, {"status": "finalized", **FINAL}),
+        (
+            {"status": "finalized", **FINAL},
+            {"status": "amended", "result": "no", "settlement_value": "0.0000"},
+            {"status": "finalized", **FINAL},
+        ),
         ({"status": "determined", "result": "no"}, {"status": "finalized", **FINAL}, FINAL),
         ({"status": "determined", "result": "no"}, {"status": "determined", "result": "yes"}, {"result": "no"}),
         ({"status": "determined", "result": "no"}, {"status": "amended", "result": "yes"}, {"result": "yes"}),
@@ -442,7 +446,7 @@ def test_a_market_that_was_corrected_is_held_against_what_it_was_before(registry
     registry.upsert_markets("kalshi", [market("KXA", status="determined", result="no")])
     registry.upsert_markets("kalshi", [market("KXA", status="finalized", **FINAL)])
     registry.upsert_markets("kalshi", [market("KXA", status="amended", result="no")])
-    assert registry.market("kalshi", "KXA") == market("KXA", status="amended", **FINAL)
+    assert registry.market("kalshi", "KXA") == market("KXA", status="finalized", **FINAL)
 
 
 def test_markets_never_heard_are_active_ones_without_a_frame(registry: Registry) -> None:

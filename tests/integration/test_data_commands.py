@@ -76,7 +76,7 @@ class Installation:
         self._output.readouterr()
         assert main(["data", *words, "--env", str(file or self.file)]) == code
         said = self._output.readouterr()
-        return said.out if said.out else said.err
+        return said.out or said.err
 
     def gaps(self, code: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.run("gaps", "--date", str(DAY), "--json", code=code))

@@ -175,12 +175,12 @@ def test_a_settlement_is_recorded_once_and_a_weaker_answer_changes_nothing(maste
     empty = partial(master, [market("A", status="closed")])
     assert (second.weaker, weaker.weaker, empty.weaker) == (0, 1, 1)
     fields = master.as_of(FEED, "A", empty.at, empty.at).fields
-    assert (fields["result"], fields["settlement_value_dollars"], fields["status"]) == ("yes", "1.0000", "closed")
+    assert (fields["result"], fields["settlement_value_dollars"], fields["status"]) == ("yes", "1.0000", "finalized")
     assert [(c.new, c.evidence, c.changed_at) for c in master.history(FEED, "A") if c.field == "result"] == [
         ("yes", "finalized", datetime.fromisoformat(settled))
     ]
     again = partial(master, [market("A", **final)])
-    assert (again.weaker, again.fields) == (0, 1)  # the status
+    assert (again.weaker, again.fields) == (0, 0)
 
 
 def test_better_evidence_corrects_a_result_and_the_wrong_one_remains_known_for_its_time(
@@ -638,7 +638,8 @@ def test_markets_are_found_by_what_they_belonged_to(master: SecurityMaster) -> N
     def of(valid_at: datetime, known_at: datetime, **belonging: str) -> list[str]:
         return [state.ticker for state in master.markets_as_of(FEED, valid_at, known_at, belonging=belonging)]
 
-    assert of(first.at, now, category="Crypto") == ["A"]  # nobody said of B yet what it is
+    assert of(first.at, first.at, category="Crypto") == ["A"]  # nobody said of B yet what it is
+    assert of(first.at, now, category="Crypto") == ["A", "B"]  # now we know what it was then
     assert of(first.at, first.at, category="Crypto") == ["A"]
     assert of(second.at, now, category="Crypto") == ["B"]
     assert of(now, now, category="Politics", series_ticker="") == ["A"]
@@ -706,3 +707,32 @@ def test_a_sync_that_fails_after_its_end_unlists_nothing(master: SecurityMaster,
     with pytest.raises(ValueError, match="lost"):
         lost()
     assert rows(database, "SELECT count(*) FROM markets WHERE known_to IS NOT NULL") == [(0,)]
+
+
+def test_a_date_before_a_market_was_known_shows_nothing_that_came_later(master: SecurityMaster) -> None:
+    times = {name: ago(minutes=m) for name, m in (("created", 90), ("open", 60), ("close", 30), ("settled", 20))}
+    raw = {
+        "created_time": times["created"], "open_time": times["open"], "close_time": times["close"],
+        "settlement_ts": times["settled"], "status": "finalized", "result": "yes", "expiration_value": "83950.62",
+    }  # fmt: skip
+    now = partial(master, [market("A", **raw)]).at
+
+    def on(minutes: int) -> tuple[str | None, str | None, tuple[str, ...]]:
+        at = datetime.fromisoformat(ago(minutes=minutes))
+        state = master.as_of(FEED, "A", at, now)
+        assert [s.ticker for s in master.markets_as_of(FEED, at, now, state.fields["status"])] == ["A"]
+        return state.fields["status"], state.fields.get("result"), state.inferred
+
+    facts = ("result", "settlement_ts", "expiration_value", "status")
+    assert on(75) == ("initialized", None, facts)
+    assert on(45) == ("active", None, facts)
+    assert on(25) == ("closed", None, facts)
+    assert on(10) == ("finalized", "yes", ())
+
+
+def test_status_and_result_of_a_settlement_are_of_one_time(master: SecurityMaster) -> None:
+    partial(master, [market("A")])
+    settled = ago(seconds=0)
+    partial(master, [market("A", status="finalized", result="yes", settlement_ts=settled)])
+    changed = {c.field: c.changed_at for c in master.history(FEED, "A")}
+    assert changed["status"] == changed["result"] == datetime.fromisoformat(settled)
