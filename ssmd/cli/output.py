@@ -1,4 +1,4 @@
-"""How answers look: tables for people, the same columns apart by tabs in pipes, JSON for programs, and the marks ✓ ○ ✗."""
+"""How answers look: tables for people, tab-separated columns in pipes, JSON for programs, and the marks ✓ ○ ✗."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -7,6 +7,8 @@ cursor that repeats is an error.
 """
 
 import asyncio
+import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -229,7 +231,7 @@ class KalshiRest:
             if isinstance(error, aiohttp.InvalidURL):
                 raise ConfigError(f"{masked(url)!r} is not a URL", "check spec.endpoints.rest") from error
             raise Unavailable(masked(f"{what}: {type(error).__name__} {error}")) from error
-        body = _parse(raw)
+        body = parse_body(raw)
         if status in answer_statuses and isinstance(body, dict):
             return body
         said = masked(f"{what}: status {status}, {_error_text(body, raw)}")
@@ -261,11 +263,17 @@ def _comma_lists(tickers: Sequence[str]) -> list[str]:
     return [",".join(piece) for piece in pieces if piece]
 
 
-def _parse(raw: bytes) -> object:
+def parse_body(raw: bytes) -> object:
+    """A body as JSON says it; None when it is not JSON."""
     try:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
+        pass
+    # One text that is not quite JSON (a lone surrogate) must not cost a page of a thousand markets.
+    if b"\\ud" in raw or b"\\uD" in raw:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(raw)
+    return None
 
 
 def _error(status: int, message: str, retry_after: str) -> SsmdError:

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, Unavailable
-from ssmd.feeds.kalshi.rest import KalshiRest, NotListed, QueryRefused
+from ssmd.feeds.kalshi.rest import KalshiRest, NotListed, QueryRefused, parse_body
 from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
 from ssmd.registry.interface import ListedEvent
 from tests.tapes import tape
@@ -391,3 +391,10 @@ async def test_recorded_bodies_of_today_and_of_january_become_markets(rest: Kals
             seen += len(markets)
     assert seen > 10
     assert rest.malformed == 0
+
+
+def test_a_lone_surrogate_in_one_title_does_not_cost_the_page() -> None:
+    body = parse_body(b'{"markets":[{"ticker":"A","title":"lone \\ud800 surrogate"},{"ticker":"B"}],"cursor":""}')
+    assert isinstance(body, dict)
+    assert [market["ticker"] for market in body["markets"]] == ["A", "B"]
+    assert parse_body(b'{"title":"\\ud800"') is None
