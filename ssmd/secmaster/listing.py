@@ -159,7 +159,10 @@ class Listing:
         if others:
             await self._events(self._rest.event_pages(others))
         if combos:
-            await self._events(self._rest.event_pages(combos, multivariate=True))
+            try:
+                await self._events(self._rest.event_pages(combos, multivariate=True))
+            except (NotListed, QueryRefused) as error:  # their markets are there without series and category
+                log.warning("events of combos cannot be listed", error=error.message)
 
     async def _take_events(self, listed: Sequence[ListedEvent]) -> None:
         await asyncio.to_thread(self._parents.learn_events, listed)
