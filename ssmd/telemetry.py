@@ -150,7 +150,7 @@ KEY_AUDIT_LOST = Counter("ssmd_key_audit_rows_lost", "Audit rows of keys that co
 
 REGISTRY_LEFT_OUT = Counter(
     "ssmd_registry_left_out", "Values that the database refused and services left out, by what was done with them.",
-    ["doing"], registry=METRICS,
+    ["kind"], registry=METRICS,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------------
