@@ -210,7 +210,7 @@ def export(environment: str, /, *, env: EnvFile = None, json: Json = False) -> i
 def audit(
     environment: str, key: str | None = None, /, *, limit: int = 100, env: EnvFile = None, json: Json = False
 ) -> int:
-    """Who did what to a key, newest first.
+    """Who did what to a key, newest first. Exit code 7 when the database, which has the rows, cannot be asked.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def audit(
         rows = [row | {"details": _details(row["details"])} for row in rows]
     columns = {"at": "AT", "key": "KEY", "action": "ACTION", "actor": "ACTOR", "details": "DETAILS"}
     show_rows(rows, columns, as_json=json, empty="nothing was done to it")
-    return EXIT_DONE
+    return desk.unasked.exit_code if desk.unasked else EXIT_DONE
 
 
 def _keep(

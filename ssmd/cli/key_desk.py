@@ -57,7 +57,9 @@ class KeyDesk:
         self.local = LocalStore(chosen.home, self.name)
         self._chosen = chosen
         self._pending = PendingAudit(chosen.home, self.name)
-        self._away = self._told = False
+        self.unasked: SsmdError | None = None
+        """Why the database could not be asked; None: it was, or there is none, or nobody has tried yet."""
+        self._told = False
         runtime = chosen.environment.spec.runtime
         self.namespace = runtime.namespace if isinstance(runtime, KubernetesRuntime) else NAMESPACE
         self.kind: StoreKind = kind or ("kubernetes" if isinstance(runtime, KubernetesRuntime) else "local")
@@ -67,16 +69,28 @@ class KeyDesk:
         return chosen_key(self.name, name, self.definitions)
 
     def states(self) -> list[KeyState]:
-        """How every key stands; says on stderr when the database cannot be asked."""
+        """How every key stands; says on stderr when the database cannot be asked and may know better."""
+
+        def ask(ledger: KeyLedger) -> dict[str, RecordedKey]:
+            recorded = ledger.recorded(self.name)
+            ledger.expire(self.name, datetime.now(UTC))
+            return recorded
+
         nothing: dict[str, RecordedKey] = {}
-        return self._states(self._with_ledger(lambda ledger: ledger.recorded(self.name), nothing))
+        states = self._states(self._with_ledger(ask, nothing))
+        if any(self._may_be_known(state) for state in states):
+            self._warn("what only it knows of them is not shown")
+        return states
 
     def state(self, key: str) -> KeyState:
         """How one key stands."""
         return next(state for state in self.states() if state.name == key)
 
     def audit(self, key: str | None, limit: int) -> list[AuditRow]:
-        """The latest audit rows, newest first, those that wait for the database included."""
+        """The latest audit rows, newest first, those that wait for the database included.
+
+        When it cannot be asked: those that wait, with a warning; its error when none do.
+        """
         nothing: list[AuditRow] = []
         rows = self._with_ledger(lambda ledger: ledger.audit(self.name, key, limit), nothing)
         waiting = [
@@ -84,6 +98,9 @@ class KeyDesk:
             for e in self._pending.waiting()
             if key in (None, e.key)
         ]
+        if self.unasked and not waiting:
+            raise self.unasked
+        self._warn("these are only the rows that wait for it")
         return sorted([*rows, *waiting], key=lambda row: row.at, reverse=True)[:limit]
 
     def keep(self, key: str, given: Mapping[str, SecretValue], ways: Sequence[str], sealing: Sealing) -> Kept:
@@ -137,8 +154,21 @@ class KeyDesk:
 
     def _hand_over(self) -> None:
         """Give the database the rows that wait."""
-        self._away = False  # the key that was set may be the one that opens the database
+        self.unasked = None  # the key that was set may be the one that opens the database
         self._with_ledger(lambda _ledger: None, None)
+        self._warn("audit rows wait for it")
+
+    def _may_be_known(self, state: KeyState) -> bool:
+        """Would the database say more? Only it knows what was sealed, and the age of what has no file here."""
+        if state.status == "not_set":
+            return self.kind == "kubernetes"
+        return state.rotation_days is not None and state.last_rotated is None
+
+    def _warn(self, consequence: str) -> None:
+        """Say once that the database was not asked, if it was not."""
+        if self.unasked and not self._told:
+            talk(f"warning: the database was not asked ({self.unasked.message}); {consequence}")
+            self._told = True
 
     def shadowing(self, key: str) -> list[str]:
         """What provides values of this key and is asked before, or beside, the local store; for people."""
@@ -213,7 +243,7 @@ class KeyDesk:
 
     def _with_ledger(self, ask: Callable[[KeyLedger], _Answer], otherwise: _Answer) -> _Answer:
         """Ask the ledger, after all that waits was written; `otherwise` when there is none or it is away."""
-        if self._away or self._chosen.environment.spec.database_url is None:
+        if self.unasked or self._chosen.environment.spec.database_url is None:
             return otherwise
         try:
             with database_of(self._chosen) as database:
@@ -221,12 +251,9 @@ class KeyDesk:
                 if self._pending.waiting():
                     ledger.declare(self.name, self.definitions)
                     self._pending.flush(ledger)
-                ledger.expire(self.name, datetime.now(UTC))
                 return ask(ledger)
         except SsmdError as error:  # a key may be what is needed to reach the database
-            if not self._told:
-                talk(f"warning: the database was not asked ({error.message}); audit rows wait for it")
-            self._told = self._away = True
+            self.unasked = error
             return otherwise
 
 

@@ -367,3 +367,41 @@ def test_a_value_that_something_else_overrides_is_kept_with_a_warning(
     assert "the running stack was started with SSMD_KEY_NATS_PASSWORD_FILE, and uses that instead" in err
     assert "ssmd down, then: ssmd up" in err
     assert "was started with" not in run("set", "kalshi-prod", "nats", "--from-file", f"password={__file__}")[2]
+
+
+@pytest.fixture
+def database_is_away(home: Path) -> None:
+    database = 'database: {url: "postgresql+psycopg2://postgres@127.0.0.1:1/ssmd"}'
+    text = ENVIRONMENT.replace("RUNTIME", "{type: local}").replace("feed: kalshi", f"feed: kalshi\n  {database}")
+    (home / "environments" / "k.yaml").write_text(text)
+
+
+@pytest.mark.usefixtures("database_is_away")
+def test_an_audit_log_that_cannot_be_read_is_no_empty_one(run: Run, home: Path) -> None:
+    code, out, err = run("audit", "kalshi-prod", "kalshi", "--json")
+    assert (code, out) == (7, "")
+    assert err.startswith("cannot read the audit log of 'kalshi-prod': PostgreSQL at 127.0.0.1:1/ssmd")
+    assert "was done" not in err
+
+    assert "audit rows wait for it" in run("set", "kalshi-prod", "nats", "--from-file", f"password={__file__}")[2]
+    code, out, err = run("audit", "kalshi-prod", "--json")
+    assert (code, [row["action"] for row in json.loads(out)]) == (7, ["created"])
+    assert "these are only the rows that wait for it" in err
+    assert run("audit", "kalshi-prod", "kalshi")[:2] == (7, "")
+
+
+@pytest.mark.usefixtures("database_is_away")
+def test_a_question_mentions_a_database_that_is_away_only_where_it_would_know_better(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for question in (["list", "kalshi-prod"], ["show", "kalshi-prod", "nats"], ["verify", "kalshi-prod"]):
+        assert "database" not in run(*question)[2]
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_KEY", "id")
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", signing_pem())
+    err = run("list", "kalshi-prod")[2]  # since when is known to the database alone, and so whether it has expired
+    assert "the database was not asked (cannot read the keys of 'kalshi-prod'" in err
+    assert "mark" not in err
+    file = home / "environments" / "k.yaml"
+    file.write_text(file.read_text().replace("{type: local}", "{type: kubernetes}"))
+    monkeypatch.delenv("SSMD_KEY_KALSHI_API_KEY")
+    assert "what only it knows of them is not shown" in run("list", "kalshi-prod")[2]
