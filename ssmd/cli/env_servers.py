@@ -14,9 +14,8 @@ from ssmd.cli.options import Chosen
 from ssmd.cli.reaching import LIMIT_S, aside, reach
 from ssmd.clock import day_of, now_ns
 from ssmd.config import middleware as kinds
-from ssmd.config.values import KeyRef, masked
+from ssmd.config.values import KeyRef, is_loopback, masked
 from ssmd.errors import ConfigError, SsmdError, TransientError, Unavailable
-from ssmd.local.ports import is_loopback
 from ssmd.market.subjects import stream_name
 from ssmd.registry.database import Database
 from ssmd.registry.db import parse

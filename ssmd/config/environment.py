@@ -21,6 +21,7 @@ from ssmd.config.values import (
     TimeOfDay,
     TimeZone,
     WebSocketUrl,
+    is_loopback,
     masked_within,
 )
 
@@ -159,6 +160,28 @@ class Archiver(Section):
     """Port of health and metrics on 127.0.0.1; none: any free port, which the log names."""
 
 
+class Tls(Section):
+    """A certificate for HTTPS and WSS."""
+
+    cert_file: FilePath
+    """PEM file with the certificate and its chain; a relative path is meant below SSMD_HOME."""
+    key_file: FilePath
+    """PEM file with the private key."""
+
+
+class RequestLimits(Section):
+    """How much one client (one API key; one address where there is no key) may ask for."""
+
+    requests_per_minute: int = Field(default=6_000, ge=1, le=10_000_000)
+    """Requests a minute."""
+    requests_per_hour: int = Field(default=200_000, ge=1, le=1_000_000_000)
+    """Requests an hour."""
+    burst: int = Field(default=200, ge=1, le=1_000_000)
+    """Requests within one second."""
+    clients_per_address: int = Field(default=1_000, ge=1, le=1_000_000)
+    """WebSocket clients at a time from one address, or with one key."""
+
+
 class Gateway(Section):
     """`ssmd run gateway`."""
 
@@ -168,10 +191,26 @@ class Gateway(Section):
     """Port of the WebSocket and the REST API."""
     metrics_port: Port = Field(default_factory=lambda data: int(data["port"]) + 1)
     """Port for Prometheus; `port` + 1 unless given."""
+    auth: Literal["none", "keys"] = "none"
+    """`keys`: clients need an API key (`ssmd client key create`); `none`: only this machine can connect."""
+    tls: Tls | None = None
+    """Serve HTTPS and WSS; none: plain, for this machine or behind a proxy that does it."""
+    cors_origins: Annotated[tuple[HttpUrl, ...], Field(strict=False, max_length=100)] = ()
+    """Web pages (`https://host`) that browsers may let read answers; none by default."""
     buffer_mb: int = Field(default=1, ge=1, le=4_096)
     """Megabytes that may wait for one client; a client that falls further behind loses messages and is told so."""
+    buffer_messages: int = Field(default=10_000, ge=10, le=10_000_000)
+    """Messages that may wait for one client."""
+    drop_policy: Literal["drop_oldest", "drop_newest", "disconnect"] = "drop_oldest"
+    """What happens when they are too many: the oldest or the newest are left out, or the client is sent away."""
     max_clients: int = Field(default=1_000, ge=1, le=1_000_000)
     """WebSocket clients at a time; more are refused."""
+    resume_s: int = Field(default=60, ge=0, le=3_600)
+    """Seconds for which a client that comes back can be sent what it missed."""
+    resume_mb: int = Field(default=64, ge=0, le=4_096)
+    """Megabytes kept for that, of all clients together."""
+    limits: RequestLimits = RequestLimits()
+    """How much one client may ask for."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> "Gateway":
@@ -179,6 +218,14 @@ class Gateway(Section):
             raise ValueError("has port 65535, which leaves no port for metrics; give metrics_port")
         if self.metrics_port == self.port:
             raise ValueError(f"uses port {self.port} twice, as port and as metrics_port")
+        return self
+
+    @model_validator(mode="after")
+    def _open_door_is_local(self) -> "Gateway":
+        if self.auth == "none" and not is_loopback(self.host):
+            raise ValueError(
+                f"would let everyone who reaches {self.host} in without a key; write auth: keys, or host: 127.0.0.1"
+            )
         return self
 
 

@@ -1,6 +1,7 @@
 """What values of an environment file may be: key references, addresses, times, patterns; checked as they are read."""
 
 import re
+from ipaddress import ip_address
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -22,6 +23,16 @@ _PARAMETER = re.compile(rf"({_NAMED})[^&\s]+", re.IGNORECASE)
 _PARAMETER_TO_END = re.compile(rf"({_NAMED})[^&]+", re.IGNORECASE)  # in a URL that stands alone
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def is_loopback(host: str) -> bool:
+    """Is `host` an address of this machine only?"""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def masked(text: str) -> str:

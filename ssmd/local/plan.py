@@ -10,11 +10,12 @@ import msgspec
 
 from ssmd.config.environment import Environment
 from ssmd.config.middleware import LocalStorage, MemoryStorage, MemoryTransport
+from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
 from ssmd.local.nats_server import find_server
-from ssmd.local.ports import Listener, free_port, is_loopback
+from ssmd.local.ports import Listener, free_port
 from ssmd.local.postgres import STOP_SIGNAL, PostgresServer
 from ssmd.local.supervisord import Program
 from ssmd.registry import db

@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,16 +19,6 @@ class Listener(NamedTuple):
     host: str
     port: int
     setting: str
-
-
-def is_loopback(host: str) -> bool:
-    """Is `host` an address of this machine only?"""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def free_port(host: str = "127.0.0.1") -> int:

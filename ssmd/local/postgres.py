@@ -18,11 +18,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from ipaddress import ip_address
 from pathlib import Path
 
 import structlog
 
+from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError, FatalError, Unavailable
 
 SERVICE_USERS = ("postgres", "nobody")
@@ -236,11 +236,7 @@ class PostgresServer:
 
 
 def _check_loopback(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise ConfigError(
             f"the local stack starts PostgreSQL on loopback addresses only, not on {host}",
             "Write 127.0.0.1 in spec.database.url, or start that server yourself.",

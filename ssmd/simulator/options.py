@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
+from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
 
 WS_PATH = "/trade-api/ws/v2"
@@ -43,7 +43,7 @@ class SimulatorOptions:
 
     def check(self) -> None:
         """Refuse what a test exchange must not do; ConfigError names the option."""
-        if not _is_loopback(self.host):
+        if not is_loopback(self.host):
             raise ConfigError(
                 f"the simulated exchange listens on loopback addresses only, not on {self.host!r}",
                 "Use --host 127.0.0.1",
@@ -77,12 +77,3 @@ def allowed_keys(key_ids: Sequence[str], public_keys: Sequence[Path]) -> tuple[t
         )
     files = list(public_keys) * (len(key_ids) if len(public_keys) == 1 else 1)
     return tuple(zip(key_ids, files, strict=True))
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -177,6 +177,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file() -> None:
         ("spec.gateway", None, "is empty; give a mapping"),
         ("spec.gateway", {"port": 65535}, "leaves no port for metrics"),
         ("spec.gateway", {"port": 80, "metrics_port": 80}, "uses port 80 twice"),
+        ("spec.gateway", {"host": "0.0.0.0"}, "without a key; write auth: keys, or host: 127.0.0.1"),
         ("spec.gateway.host", "a b", "is no host name"),
         ("spec.feed", 7, 'write it in quotes: "7"'),
         ("spec.database.url", "postgresql://u@h/d", "write postgresql+psycopg2:// in place of postgresql://"),

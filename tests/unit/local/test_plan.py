@@ -169,7 +169,7 @@ def test_sources_stop_before_what_they_flow_into() -> None:
 
 
 def test_people_get_an_address_that_they_can_open() -> None:
-    assert plan(gateway={"host": "0.0.0.0", "port": 28080}).urls == {
+    assert plan(gateway={"host": "0.0.0.0", "port": 28080, "auth": "keys"}).urls == {
         "stream": "ws://127.0.0.1:28080/v1/stream?symbols=*",
         "health": "http://127.0.0.1:28080/v1/health",
     }

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
-from ssmd.local.ports import Listener, free_port, holder, is_loopback, problem, refuse_taken
+from ssmd.local.ports import Listener, free_port, holder, problem, refuse_taken
 
 
 @pytest.fixture
