@@ -23,10 +23,10 @@ up: setup  ## Start the whole local stack and watch it (ARGS="-f FILE --exchange
 down: setup  ## Stop what `make up` started
 	@$(VENV)/bin/ssmd down $(ARGS)
 
-test: $(VENV)/.dev  ## Run all tests, with coverage thresholds (or some: ARGS="tests/unit -k name")
+test: $(VENV)/.dev  ## Run all tests side by side, with coverage thresholds (or some: ARGS="tests/unit -k name")
 ifeq ($(strip $(ARGS)),)
 	@$(PY) -m coverage erase
-	@$(PY) -m coverage run -m pytest
+	@$(PY) -m tests.run
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report --format=total | sed 's/$$/ % of lines and branches/'
 	@$(PY) -m coverage json -q -o .coverage.json

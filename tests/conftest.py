@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 settings.register_profile("ssmd", deadline=None)
 settings.load_profile("ssmd")
 
+# What coverage told a worker of pytest-xdist (tests/run.py) is not for the programs that its tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_START", None)
+
 
 def missing(what: str, how: str) -> NoReturn:
     """Skip at home, fail in CI: `what` is not there, `how` says how to get it."""
@@ -39,7 +43,7 @@ def _logging_as_before() -> "Iterator[None]":
 
 @pytest.fixture(scope="session")
 def nats_broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[NatsServer]":
-    """A real nats-server for the whole run; a test that kills it starts it again."""
+    """A real nats-server for the whole run (of one worker); a test that kills it starts it again."""
     from tests.servers import nats_server
 
     with nats_server(tmp_path_factory.mktemp("nats")) as server:
@@ -48,7 +52,7 @@ def nats_broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[NatsServe
 
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[Database]":
-    """A real PostgreSQL for the whole run; `postgres.fresh()` is a new database with ssmd's tables."""
+    """A real PostgreSQL for the whole run (of one worker); `postgres.fresh()` is a new database with ssmd's tables."""
     from tests.databases import database_server
 
     with database_server() as server:
