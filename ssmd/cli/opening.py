@@ -74,6 +74,17 @@ class Opener:
         self._stack.callback(registry.close)
         return registry
 
+    def database(self) -> "Database | None":
+        """The metadata database itself, for what has no twin in memory; None when the environment names none."""
+        url = self.spec.database_url
+        if url is None:
+            return None
+        from ssmd.registry.database import Database
+
+        database = Database(partial(self.secrets.text, url))
+        self._stack.callback(database.close)
+        return database
+
 
 def open_registry(chosen: Chosen, secrets: KeySecrets) -> Registry:
     """The registry of an environment; connects on first use."""

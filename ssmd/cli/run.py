@@ -69,13 +69,12 @@ def gateway(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
     settings = chosen.environment.spec.gateway
 
     async def open_service(opener: Opener) -> Service:
+        from ssmd.gateway.outside import Outside
         from ssmd.gateway.service import Gateway
 
         registry = await _willing_registry(opener)
-        return Gateway(
-            chosen.environment.spec.feed, opener.transport(), registry, settings.host, settings.port,
-            max_clients=settings.max_clients, buffer_bytes=settings.buffer_mb << 20,
-        )  # fmt: skip
+        outside = Outside(opener.transport(), registry, opener.storage(), opener.database())
+        return Gateway(chosen.environment.spec.feed, outside, settings)
 
     return _serve("gateway", chosen, open_service, admin_port or settings.metrics_port)
 

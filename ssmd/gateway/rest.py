@@ -11,13 +11,13 @@ import msgspec
 from aiohttp import web
 
 from ssmd.clock import day_of, now_ns
-from ssmd.errors import DataError
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.market_view import MarketView, links
-from ssmd.gateway.problems import near, problem
+from ssmd.gateway.problems import ApiProblem, near
+from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Route, whole, words
 from ssmd.market.events import Gap
-from ssmd.market.subjects import MAX_TICKER_BYTES, encode_ticker
+from ssmd.market.subjects import MAX_TICKER_BYTES
 from ssmd.registry.interface import Market, RegistryUnavailable
 from ssmd.wire.client import event_body
 
@@ -25,15 +25,6 @@ MARKETS_DEFAULT, MARKETS_MAX = 100, 1_000
 TRADES_DEFAULT, TRADES_MAX = 50, 200
 DEPTH_DEFAULT, DEPTH_MAX = 20, 1_000
 STATUS_MAX_CHARS = 32
-
-PATHS = (
-    "/v1/health",
-    "/v1/markets",
-    "/v1/markets/{ticker}",
-    "/v1/markets/{ticker}/trades",
-    "/v1/markets/{ticker}/orderbook",
-    "/v1/stream",
-)
 
 
 class RestEndpoint:
@@ -47,28 +38,41 @@ class RestEndpoint:
         self._health = health
         self._clock = clock
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Paths and handlers."""
+        limit = whole("limit", "Markets of one page.", default=MARKETS_DEFAULT, most=MARKETS_MAX)
+        cursor = words("cursor", "`next_cursor` of the answer before.", most=MAX_TICKER_BYTES * 2)
+        status = words("status", "The exchange's word: active, closed, finalized, ...", most=STATUS_MAX_CHARS)
+        last = whole("limit", "Trades, newest first.", default=TRADES_DEFAULT, most=TRADES_MAX)
+        depth = whole("depth", "Price levels of each side, best first.", default=DEPTH_DEFAULT, most=DEPTH_MAX)
+        of_market = "/v1/markets/{ticker}"
         return [
-            web.get("/v1/health", self.health),
-            web.get("/v1/markets", self.markets),
-            web.get("/v1/markets/{ticker}", self.market),
-            web.get("/v1/markets/{ticker}/trades", self.trades),
-            web.get("/v1/markets/{ticker}/orderbook", self.orderbook),
-        ]
+            Route("/v1/health", self.health, None, "How the gateway and everything it needs are", tag="health"),
+            Route("/v1/markets", self.markets, "read:live", "Markets, by ticker", parameters=(status, limit, cursor)),
+            Route(of_market, self.market, "read:live", "One market", parameters=(TICKER,), problems=(404,)),
+            Route(
+                f"{of_market}/trades", self.trades, "read:live", "Its last trades",
+                parameters=(TICKER, last), problems=(404,),
+            ),
+            Route(
+                f"{of_market}/orderbook", self.orderbook, "read:live", "Its order book now",
+                parameters=(TICKER, depth), problems=(404,),
+            ),
+        ]  # fmt: skip
 
-    async def health(self, _request: web.Request) -> web.Response:
+    async def health(self, _ask: Ask) -> object:
         """Each dependency with its state and age; 503 while live data does not flow."""
         health = self._health()
-        return _reply(health, status=503 if health["status"] == "down" else 200)
+        if health["status"] != "down":
+            return health
+        headers = {**SAFE_HEADERS, "Cache-Control": "no-store"}
+        return web.Response(
+            status=503, body=msgspec.json.encode(health), headers=headers, content_type="application/json"
+        )
 
-    async def markets(self, request: web.Request) -> web.Response:
+    async def markets(self, ask: Ask) -> object:
         """A page of markets by ticker; while the database is away, the tickers heard live."""
-        limit = _whole(request, "limit", MARKETS_DEFAULT, MARKETS_MAX)
-        after = _decode_cursor(request.query.get("cursor", ""))
-        status = request.query.get("status") or None
-        if status is not None and len(status) > STATUS_MAX_CHARS:
-            raise DataError(f"status has at most {STATUS_MAX_CHARS} characters")
+        limit, status, after = ask["limit"], ask["status"], _decode_cursor(ask["cursor"] or "")
         try:
             found = await self._catalogue.markets(status, limit + 1, after)
             rows = [self._view(market.ticker, market).row() for market in found[:limit]]
@@ -80,45 +84,52 @@ class RestEndpoint:
             rows = [self._view(ticker, None).row() for ticker in heard[:limit]]
             more, source = len(heard) > limit, "live"
         cursor = _encode_cursor(str(rows[-1]["ticker"])) if more else None
-        return _reply({"feed": self._hub.feed, "markets": rows, "next_cursor": cursor, "source": source})
+        return {"feed": self._hub.feed, "markets": rows, "next_cursor": cursor, "source": source}
 
-    async def market(self, request: web.Request) -> web.Response:
+    async def market(self, ask: Ask) -> object:
         """One market, with what an agent needs to understand it and to go on."""
-        ticker = _ticker(request)
+        ticker: str = ask["ticker"]
         market, metadata = await self._metadata(ticker)
         if market is None and not self._hub.board.known(ticker):
-            return self._unknown(ticker)
+            raise self._unknown(ticker)
         gaps = await self._gaps_today(ticker)
-        return _reply(self._view(ticker, market).document(metadata, gaps))
+        return self._view(ticker, market).document(metadata, gaps)
 
-    async def trades(self, request: web.Request) -> web.Response:
+    async def trades(self, ask: Ask) -> object:
         """The last trades since the gateway started, newest first."""
-        ticker = _ticker(request)
-        limit = _whole(request, "limit", TRADES_DEFAULT, TRADES_MAX)
+        ticker: str = ask["ticker"]
         if not await self._exists(ticker):
-            return self._unknown(ticker)
+            raise self._unknown(ticker)
         feed = self._hub.feed
-        trades = [msgspec.Raw(b"{" + event_body(trade, feed)) for trade in self._hub.board.trades(ticker, limit)]
-        return _reply({"ticker": ticker, "feed": feed, "trades": trades, "_links": links(ticker)})
+        trades = [msgspec.Raw(b"{" + event_body(trade, feed)) for trade in self._hub.board.trades(ticker, ask["limit"])]
+        return {"ticker": ticker, "feed": feed, "trades": trades, "_links": links(ticker)}
 
-    async def orderbook(self, request: web.Request) -> web.Response:
+    async def orderbook(self, ask: Ask) -> object:
         """The book now, best levels first."""
-        ticker = _ticker(request)
-        depth = _whole(request, "depth", DEPTH_DEFAULT, DEPTH_MAX)
+        ticker: str = ask["ticker"]
+        depth: int = ask["depth"]
         book = self._hub.board.books.get(ticker)
         if book is None:
             if not await self._exists(ticker):
-                return self._unknown(ticker)
-            return problem(404, "No order book", f"no order book of {ticker} was received yet", ticker=ticker)
+                raise self._unknown(ticker)
+            raise ApiProblem(
+                404,
+                "no_book",
+                f"no order book of {ticker} was received yet",
+                "Ask again once it trades.",
+                ticker=ticker,
+            )
         if book.waiting is not None:
             detail = f"the order book of {ticker} waits for its snapshot"
-            return problem(503, "Order book not synced", detail, headers={"Retry-After": "2"}, ticker=ticker)
+            raise ApiProblem(
+                503, "book_not_synced", detail, "Ask again in two seconds.", headers={"Retry-After": "2"}, ticker=ticker
+            )
         shown = msgspec.structs.replace(
             book.snapshot(ticker), bids=book.sorted_bids()[:depth], asks=book.sorted_asks()[:depth]
         )
         fields = msgspec.json.decode(b"{" + event_body(shown, self._hub.feed), type=dict[str, msgspec.Raw])
         depths = {"bid_levels": len(book.bids), "ask_levels": len(book.asks), "stale": book.stale}
-        return _reply({**fields, **depths, "_links": links(ticker)})
+        return {**fields, **depths, "_links": links(ticker)}
 
     def _view(self, ticker: str, market: Market | None) -> MarketView:
         return MarketView(ticker, market, self._hub, self._clock())
@@ -147,32 +158,10 @@ class RestEndpoint:
             return None
         return [gap for gap in gaps if gap.tickers is None or ticker in gap.tickers]
 
-    def _unknown(self, ticker: str) -> web.Response:
+    def _unknown(self, ticker: str) -> ApiProblem:
         close = near(ticker, self._hub.board.updated_ns)
-        detail = f"no market {ticker}" + (f"; did you mean {' or '.join(close)}?" if close else "")
-        return problem(404, "Unknown market", detail, near=close)
-
-
-def _reply(document: object, status: int = 200) -> web.Response:
-    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    body = msgspec.json.encode(document)
-    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
-
-
-def _ticker(request: web.Request) -> str:
-    ticker = request.match_info["ticker"]
-    encode_ticker(ticker)  # DataError when it cannot be one
-    return ticker
-
-
-def _whole(request: web.Request, name: str, default: int, most: int) -> int:
-    """A whole number from 1 to `most` of the query."""
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise DataError(f"{name} must be a whole number from 1 to {most}, not {text[:40]!r}")
-    return int(text)
+        step = f"Did you mean {' or '.join(close)}?" if close else "GET /v1/markets lists them."
+        return ApiProblem(404, "unknown_market", f"no market {ticker}", step, near=close)
 
 
 def _encode_cursor(ticker: str) -> str:
@@ -180,9 +169,10 @@ def _encode_cursor(ticker: str) -> str:
 
 
 def _decode_cursor(cursor: str) -> str:
-    if len(cursor) > MAX_TICKER_BYTES * 2:
-        raise DataError("cursor is not one of a previous answer")
     try:
         return base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError) as error:
-        raise DataError(f"cursor {cursor[:40]!r} is not one of a previous answer") from error
+        raise ApiProblem(
+            400, "bad_parameter", f"parameter 'cursor' {cursor[:40]!r} is not one of a previous answer",
+            "Begin again without it.", parameter="cursor",
+        ) from error  # fmt: skip

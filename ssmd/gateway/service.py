@@ -9,15 +9,17 @@ import structlog
 from aiohttp import web
 
 from ssmd.clock import NS_PER_S, now_ns
+from ssmd.config.environment import Gateway as Settings
 from ssmd.errors import ConfigError
+from ssmd.gateway.caller import CALLER, SCOPES, Caller
 from ssmd.gateway.catalogue import Catalogue
-from ssmd.gateway.client import BUFFER_BYTES
 from ssmd.gateway.hub import Hub
+from ssmd.gateway.outside import Outside
 from ssmd.gateway.problems import translate
-from ssmd.gateway.rest import PATHS, RestEndpoint
-from ssmd.gateway.stream import HANDSHAKE_S, MAX_CLIENTS, StreamEndpoint
-from ssmd.middleware.transport.interface import Subscription, Transport, TransportUnavailable
-from ssmd.registry.interface import Registry
+from ssmd.gateway.rest import RestEndpoint
+from ssmd.gateway.routes import Route, serve
+from ssmd.gateway.stream import HANDSHAKE_S, StreamEndpoint
+from ssmd.middleware.transport.interface import Subscription, TransportUnavailable
 from ssmd.telemetry import GATEWAY_DISCONNECTIONS
 
 STOP_S = 3.0
@@ -58,33 +60,38 @@ class Door:
 
 
 class Gateway:
-    """Live data of one feed for WebSocket and HTTP clients. Port 0 takes any free port; `port` tells which."""
+    """Live data and metadata of one feed for WebSocket and HTTP clients; `port` is the one it listens on.
+
+    `buffer_bytes` takes the place of `settings.buffer_mb` where a megabyte is too coarse.
+    """
 
     def __init__(
         self,
         feed: str,
-        transport: Transport,
-        registry: Registry,
-        host: str = "127.0.0.1",
-        port: int = 8080,
+        outside: Outside,
+        settings: Settings,
         clock: Callable[[], int] = now_ns,
         *,
-        max_clients: int = MAX_CLIENTS,
-        buffer_bytes: int = BUFFER_BYTES,
+        buffer_bytes: int | None = None,
     ) -> None:
         self.feed = feed
-        self.host = host
-        self.port = port
+        self.host = settings.host
+        self.port = settings.port
         self.ready = asyncio.Event()  # set while the port is open
-        self._transport = transport
+        self._transport = outside.transport
         self._clock = clock
         self.hub = Hub(feed, clock=clock)
-        self._catalogue = Catalogue(feed, registry, clock)
+        self._catalogue = Catalogue(feed, outside.registry, clock)
         self._stream = StreamEndpoint(
-            self.hub, self._catalogue, max_clients=max_clients, buffer_bytes=buffer_bytes, clock=clock
+            self.hub,
+            self._catalogue,
+            max_clients=settings.max_clients,
+            buffer_bytes=buffer_bytes or settings.buffer_mb << 20,
+            clock=clock,
         )
         self._door = Door()
         self._rest = RestEndpoint(self.hub, self._catalogue, self.health, clock)
+        self.routes: list[Route] = [*self._rest.routes()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then tell the clients and leave within five seconds.
@@ -92,8 +99,9 @@ class Gateway:
         Raises ConfigError when the port is taken or the host is not this machine's.
         """
         listener = self._listen()
-        app = web.Application(middlewares=[self._door.greet, translate(PATHS)])
-        app.add_routes([web.get("/v1/stream", self._stream.handle), *self._rest.routes()])
+        paths = ["/v1/stream", *(route.path for route in self.routes)]
+        app = web.Application(middlewares=[self._door.greet, translate(paths), self._welcome])
+        app.add_routes([web.get("/v1/stream", self._stream.handle), *serve(self.routes)])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75.0)
         await runner.setup()
         try:
@@ -154,6 +162,13 @@ class Gateway:
             "clients": self._stream.clients,
             "undecodable_messages": hub.undecodable,
         }
+
+    @web.middleware
+    async def _welcome(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        request[CALLER] = Caller(request.remote or "", scopes=frozenset(SCOPES))
+        return await handler(request)
 
     def _listen(self) -> socket.socket:
         try:

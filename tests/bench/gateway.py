@@ -12,6 +12,7 @@ from aiohttp import web
 from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.mapper import KalshiMapper
 from ssmd.gateway.client import Outlet, text_frame
+from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.market.events import Event
 from ssmd.market.subjects import subject
@@ -23,6 +24,7 @@ from tests.bench.broker import FEED
 from tests.bench.connector import CONNECTION
 from tests.bench.frames import Tape
 from tests.bench.measure import Lap, Stopwatch
+from tests.gateway_settings import any_port
 
 TICK = 64
 """Messages of one turn of the event loop."""
@@ -125,7 +127,7 @@ async def _sink(port: int, clients: int) -> AsyncIterator[_Sink]:
 async def _gateway() -> AsyncIterator[Gateway]:
     """The real gateway on a free port, with a broker in memory that is silent."""
     transport, stop = MemoryTransport(), asyncio.Event()
-    gateway = Gateway(FEED, transport, MemoryRegistry(), port=0, buffer_bytes=16 << 20)
+    gateway = Gateway(FEED, Outside(transport, MemoryRegistry()), any_port(), buffer_bytes=16 << 20)
     running = asyncio.create_task(gateway.run(stop))
     await asyncio.wait_for(gateway.ready.wait(), 10)
     try:

@@ -21,6 +21,7 @@ import uvloop
 from ssmd.simulator import frames as websocket
 from tests.bench.broker import FEED
 from tests.bench.frames import BOOK_SID, TICKER_SID, TRADE_SID, Generator
+from tests.gateway_settings import any_port
 
 PEER_FEED = "peer"
 _STEP_S = 0.001
@@ -153,11 +154,12 @@ async def connector(exchange_port: str, nats_url: str) -> None:
 
 async def gateway(nats_url: str) -> None:
     """The real gateway; its line is its port."""
+    from ssmd.gateway.outside import Outside
     from ssmd.gateway.service import Gateway
     from ssmd.middleware.transport.nats import NatsTransport
     from ssmd.registry.memory import MemoryRegistry
 
-    service = Gateway(FEED, NatsTransport(nats_url), MemoryRegistry(), port=0)
+    service = Gateway(FEED, Outside(NatsTransport(nats_url), MemoryRegistry()), any_port())
     running = asyncio.create_task(service.run(asyncio.Event()))
     await _until(lambda: service.hub.connected, running)
     print(service.port, flush=True)

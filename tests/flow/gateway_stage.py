@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from ssmd.clock import now_ns
+from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.market.events import Event, Gap, OrderBookUpdate
 from ssmd.market.subjects import subject
@@ -19,6 +20,7 @@ from ssmd.registry.interface import Registry
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.wire.normalized import encode, event_type_of
 from tests.fakes.reader import Reader
+from tests.gateway_settings import any_port
 
 FEED = "kalshi"
 
@@ -56,12 +58,16 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def running(
-    registry: Registry | None = None, clock: Callable[[], int] = now_ns, **limits: int
+    registry: Registry | None = None,
+    clock: Callable[[], int] = now_ns,
+    *,
+    buffer_bytes: int | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway that is up; it is stopped at the end and must stop cleanly."""
     broker = MemoryTransport()
     registry = registry or MemoryRegistry()
-    gateway = Gateway(FEED, broker, registry, "127.0.0.1", 0, clock, **limits)
+    gateway = Gateway(FEED, Outside(broker, registry), any_port(**settings), clock, buffer_bytes=buffer_bytes)
     stage = Stage(broker, gateway, registry)
     await broker.serve(f"ssmd.books.{FEED}", stage.answer_books)
     task = asyncio.create_task(gateway.run(stage.stop))

@@ -12,9 +12,11 @@ import aiohttp
 import pytest
 import uvloop
 
+from ssmd.config.environment import Gateway as Settings
 from ssmd.errors import ConfigError
 from ssmd.gateway import client as clients
 from ssmd.gateway import fanout, service, stream
+from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.registry.memory import MemoryRegistry
@@ -315,7 +317,7 @@ async def test_stopping_does_not_wait_for_a_client_that_never_reads() -> None:
 async def test_a_taken_port_is_a_configuration_error_that_says_what_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
-        gateway = Gateway(FEED, MemoryTransport(), MemoryRegistry(), "127.0.0.1", port)
+        gateway = Gateway(FEED, Outside(MemoryTransport(), MemoryRegistry()), Settings(port=port))
         with pytest.raises(ConfigError) as failure:
             await gateway.run(asyncio.Event())
     assert str(port) in failure.value.message

@@ -7,6 +7,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
+from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.market.events import Event
 from ssmd.market.subjects import subject
@@ -15,6 +16,7 @@ from ssmd.middleware.transport.nats import NatsTransport
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.wire.normalized import encode, event_type_of
 from tests.flow.gateway_stage import WebSocketReader, until
+from tests.gateway_settings import any_port
 from tests.unit.gateway.events import book, delta, trade
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ async def test_a_killed_broker_is_a_gap_and_the_stream_goes_on_with_the_right_bo
     publisher = await connector.publisher(feed)
     await until(lambda: publisher.connected)
     await connector.serve(f"ssmd.books.{feed}", answer)
-    gateway = Gateway(feed, transport, MemoryRegistry(), "127.0.0.1", 0)
+    gateway = Gateway(feed, Outside(transport, MemoryRegistry()), any_port())
     stop = asyncio.Event()
     task = asyncio.create_task(gateway.run(stop))
     try:
