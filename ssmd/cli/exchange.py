@@ -40,7 +40,7 @@ async def open_connector(opener: Opener, ws: str | None, rest: str | None) -> Co
         selects=spec.symbols.selects,
         tickers=spec.symbols.tickers,
     )
-    client = KalshiRest(rest)
+    client = KalshiRest(rest, environment=opener.chosen.environment.name)
     opener.defer(client.close)
     exchange = make_exchange(opener, open_feed(spec.feed, day_of(now_ns())), ws, client)
     exchange.credentials().headers()  # a missing or unusable key is an error now, not at the first connection

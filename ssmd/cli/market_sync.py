@@ -72,7 +72,8 @@ async def _sync(
     parts = open_feed(feed, day_of(now_ns()))
     async with AsyncExitStack() as stack:
         opener = Opener(chosen, stack)
-        client = parts.new_rest(await _rest_address(opener, feed, rest))
+        address = await _rest_address(opener, feed, rest)
+        client = parts.new_rest(address, environment=chosen.environment.name)
         stack.push_async_callback(client.close)
         master, topic = SecurityMaster(database), spec.middleware.journal.topics.secmaster
         teller = Teller(parts, master, MarketSearch(database), opener.journal(), topic, opener.transport())

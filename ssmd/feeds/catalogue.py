@@ -128,8 +128,8 @@ def _new_session(
     return KalshiSession(wants, channels, lambda: mapper.stale_tickers, max_tickers)
 
 
-def _new_rest(base_url: str, session: "aiohttp.ClientSession | None" = None) -> "KalshiRest":
+def _new_rest(base_url: str, session: "aiohttp.ClientSession | None" = None, *, environment: str = "") -> "KalshiRest":
     # Imported here: decoding needs no HTTP, and commands that only read the archive should start fast.
     from ssmd.feeds.kalshi.rest import KalshiRest
 
-    return KalshiRest(base_url, session)
+    return KalshiRest(base_url, session, environment=environment)

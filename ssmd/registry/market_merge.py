@@ -185,18 +185,24 @@ _COUNT = """
 SELECT (SELECT count(*) FROM planned) AS tickers,
        (SELECT count(*) FROM planned WHERE changed AND id IS NOT NULL) AS differing,
        (SELECT count(*) FROM (SELECT 1 FROM differences GROUP BY market_id HAVING NOT bool_or(believed)) k) AS unmoved,
-       (SELECT count(DISTINCT market_id) FROM differences WHERE NOT believed) AS weaker
+       (SELECT count(DISTINCT market_id) FROM differences WHERE NOT believed) AS weaker,
+       ARRAY(SELECT ticker FROM markets WHERE id IN (SELECT market_id FROM differences WHERE NOT believed)
+             ORDER BY ticker LIMIT 3) AS weaker_tickers
 """
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """What a merge did: markets, and in `fields` rows of history. `weaker`: settlements held against weaker answers."""
+    """What a merge did: markets, and in `fields` rows of history.
+
+    `weaker`: settlements held against weaker answers, with the first tickers.
+    """
 
     inserted: int
     changed: int
     unchanged: int
     fields: int
     weaker: int
+    weaker_tickers: tuple[str, ...]
 
 
 def plan_markets(connection: sa.Connection, feed_id: int, at: datetime) -> None:
@@ -232,7 +238,7 @@ def merge_markets(
     counts = connection.execute(sa.text(_COUNT)).one()
     changed = counts.differing - counts.unmoved
     unchanged = counts.tickers - inserted - changed
-    return Merged(inserted, changed, unchanged, fields, counts.weaker)
+    return Merged(inserted, changed, unchanged, fields, counts.weaker, tuple(counts.weaker_tickers))
 
 
 _MERGE_PARENTS = """

@@ -43,8 +43,8 @@ class SyncResult(msgspec.Struct, frozen=True):
     """What a sync found and did. `at` is when its changes became known; `previous` the last completed full sync.
 
     `fields` counts rows of history; `duplicates` tickers that came again; `weaker` settled markets whose new answer
-    was held against better evidence; `unlisted` vanished markets; `left_out` what could not be stored,
-    with the first 100 tickers.
+    was held against better evidence, with the first tickers; `unlisted` vanished markets; `left_out` what could
+    not be stored, with the first 100 tickers.
     """
 
     series: int
@@ -58,6 +58,7 @@ class SyncResult(msgspec.Struct, frozen=True):
     previous: SyncCounts | None
     duplicates: int
     weaker: int
+    weaker_tickers: tuple[str, ...]
     unlisted: int
     left_out: int
     left_out_tickers: tuple[str, ...]
@@ -152,6 +153,7 @@ class MarketSync:
             previous=previous,
             duplicates=duplicates,
             weaker=merged.weaker,
+            weaker_tickers=merged.weaker_tickers,
             unlisted=counts["unlisted"],
             left_out=left_out.count,
             left_out_tickers=tuple(left_out.tickers),

@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from ssmd.feeds.kalshi.rest import KalshiRest, NotListed, QueryRefused
+from ssmd.feeds.kalshi.rest import KalshiRest
+from ssmd.feeds.kalshi.rest_answers import NotListed, QueryRefused
 from ssmd.registry.interface import ListedEvent, Market, Series
 from ssmd.registry.market_syncs import SyncCounts
 from ssmd.registry.values import storable

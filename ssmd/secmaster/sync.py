@@ -18,6 +18,7 @@ from ssmd.market.events import Status
 from ssmd.registry.market_syncs import Watermarks
 from ssmd.registry.security_master import SecurityMaster, SyncResult
 from ssmd.registry.sync_limits import Expected
+from ssmd.registry.values import printable
 from ssmd.secmaster.listing import Listing, Progress
 from ssmd.secmaster.one_thread import OneThread
 from ssmd.secmaster.parents import Known, Parents
@@ -45,7 +46,8 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `series`, `events`, `markets` were listed by the exchange, `open_markets` of them open; `new` and `changed` are
     markets, `fields` the changes of single fields; `settled` settled in this sync; `unlisted` are no longer known to
-    the exchange; `published` journal entries and `status_events` events were told.
+    the exchange; `weaker` are settled, and a new answer with weaker evidence was not believed; `published` journal
+    entries and `status_events` events were told.
     """
 
     feed: str
@@ -60,6 +62,7 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
     fields: int
     settled: int
     unlisted: int
+    weaker: int
     published: int
     status_events: int
     seconds: float
@@ -154,6 +157,7 @@ class SecurityMasterSync:
             fields=result.fields,
             settled=sum(count for word, count in statuses.items() if self._parts.status_of(word) is Status.SETTLED),
             unlisted=result.unlisted,
+            weaker=result.weaker,
             published=told.entries,
             status_events=told.events,
             seconds=round(time.monotonic() - began, 3),
@@ -170,12 +174,16 @@ class SecurityMasterSync:
         if found * 2 >= expected or accept:
             return
         reason = (
-            f"the exchange lists {found:,} open markets on a page where {expected:,} were expected "
-            f"(the last full sync of {self._feed} found {known:,})"
+            f"the exchange suddenly lists only {found:,} open markets on the first page, where about {expected:,} were "
+            f"expected (the last full sync of {self._feed} found {known:,}). A list of less than half is taken for a "
+            "fault of the exchange"
         )
         await asyncio.to_thread(self._context.note_refusal, self._feed, "incremental", started_at, found, reason)
+        again = f"ssmd market sync --feed {self._feed}"
         raise RefusedError(
-            reason, f"Nothing was changed. If it is right: ssmd market sync --feed {self._feed} --full --accept"
+            reason,
+            f"Nothing was changed. See the exchange's status page, and run it again later: {again}. "
+            f"If so few markets are right: {again} --full --accept",
         )
 
     async def _follow_vanished(
@@ -204,6 +212,13 @@ def _left_out(malformed: int, result: SyncResult) -> list[str]:
         tickers = ", ".join(sorted(set(result.left_out_tickers))[:SHOWN])
         more = ", ..." if result.left_out > SHOWN else ""
         found.append(f"objects were left out, their tickers cannot be stored: {tickers}{more}")
+    if result.weaker:
+        tickers = ", ".join(printable(ticker, 80) for ticker in result.weaker_tickers[:SHOWN])
+        more = ", ..." if result.weaker > SHOWN else ""
+        found.append(
+            "new answers about settled markets were not believed, their evidence is weaker than what is known: "
+            f"{tickers}{more}"
+        )
     return found
 
 

@@ -168,6 +168,20 @@ async def test_a_journal_that_is_away_is_a_finding(
     assert "the next sync will" in report["findings"][0]
 
 
+async def test_a_settlement_that_is_taken_back_without_evidence_is_a_finding(
+    terminal: Terminal, exchange: ListingExchange
+) -> None:
+    ticker = next(iter(fill(exchange, 3)))
+    exchange.settle(ticker, ago(seconds=5), status="determined")
+    await terminal.run("sync")
+    exchange.change(ticker, ago(seconds=0), status="closed", result="")
+    said = await terminal.run("sync", "--full")
+    assert terminal.code == 6
+    assert [line for line in said.splitlines() if "not believed" in line and ticker in line] == said.splitlines()[1:]
+    assert len(said.splitlines()) == 2
+    assert (await terminal.json("show", ticker))["result"] == "yes"
+
+
 async def test_the_exchange_of_the_stack_that_runs_here_is_found(
     terminal: Terminal, exchange: ListingExchange, postgres: Server, home: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ssmd.errors import DataError, RateLimited, RefusedError, Unavailable
 from ssmd.feeds.catalogue import open_feed
 from ssmd.feeds.kalshi.market_fields import to_market
-from ssmd.feeds.kalshi.rest import KalshiRest
+from ssmd.feeds.kalshi.rest import KalshiRest, Limits
 from ssmd.feeds.kalshi.throttle import Backoff
 from ssmd.market.events import MarketStatus, Status
 from ssmd.middleware.journal.interface import Entry, Journal, NewEntry
@@ -72,7 +72,7 @@ class Desk:
         parts = open_feed(FEED, date(2026, 11, 22))
         teller = Teller(parts, self.master, self.search, self.journal, TOPIC, self.transport)
         backoff = Backoff(attempts=3)
-        async with KalshiRest(self.rest_url, backoff=backoff, sleep=self._sleep, max_pages=20) as rest:
+        async with KalshiRest(self.rest_url, backoff=backoff, sleep=self._sleep, limits=Limits(pages=20)) as rest:
             syncing = SecurityMasterSync(
                 parts, rest, self.master, SyncContext(self.database), teller, combos=combos,
                 now=lambda: datetime.now(UTC) + self.ahead, deadline_s=deadline_s,
@@ -245,8 +245,12 @@ async def test_an_exchange_that_lists_nothing_is_refused(desk: Desk, exchange: L
     fill(exchange, 5)
     await desk.sync()
     exchange.markets.clear()
-    with pytest.raises(RefusedError, match="lists 0 open markets on a page where 5 were expected"):
+    with pytest.raises(RefusedError, match=r"only 0 open markets on the first page, where about 5 were") as refused:
         await desk.sync()
+    assert "the last full sync of kalshi found 5" in refused.value.message
+    assert "taken for a fault of the exchange" in refused.value.message
+    assert "run it again later: ssmd market sync --feed kalshi. " in refused.value.hint
+    assert refused.value.hint.endswith("If so few markets are right: ssmd market sync --feed kalshi --full --accept")
 
 
 def connector_lists(desk: Desk, exchange: ListingExchange, close: str) -> None:
@@ -381,13 +385,16 @@ async def test_a_result_is_upgraded_by_better_evidence_only(desk: Desk, exchange
     fill(exchange, 4)
     ticker = next(iter(exchange.markets))
     await desk.sync()
-    results = []
+    results, findings = [], {}
     for status, result in (("determined", "yes"), ("closed", ""), ("disputed", "no"), ("finalized", "no")):
         exchange.change(ticker, ago(seconds=0), status=status, result=result)
-        await desk.sync()
+        findings[status] = (await desk.sync()).findings
         now = datetime.now(UTC)
         results.append(desk.master.as_of(FEED, ticker, now, now).fields["result"])
     assert results == ["yes", "yes", "yes", "no"]
+    said = "new answers about settled markets were not believed, their evidence is weaker than what is known: "
+    assert findings == {"determined": [], "closed": [said + ticker], "disputed": [said + ticker], "finalized": []}
+    assert (await desk.sync()).findings == []
     settled = [change for change in desk.master.history(FEED, ticker) if change.field == "result"]
     assert [(change.new, change.evidence, change.known_to is None) for change in settled] == [
         ("yes", "determined", False),

@@ -7,52 +7,49 @@ cursor that repeats is an error.
 """
 
 import asyncio
-import contextlib
-import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
-import msgspec
 import structlog
 
 from ssmd.config.values import masked
-from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, TransientError, Unavailable
+from ssmd.errors import ConfigError, DataError, TransientError, Unavailable
 from ssmd.feeds.kalshi.market_fields import to_event, to_market, to_series
+from ssmd.feeds.kalshi.rest_answers import error_of, error_text, fault_of, parse_body
 from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
 from ssmd.registry.interface import ListedEvent, Market, Series
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-MAX_PAGES = 10_000
-"""No list has more: a million markets, even when pages come a tenth full."""
 MAX_TICKERS_BYTES = 6_000
 PAGE = 1000
 EVENT_PAGE = 200
-TIMEOUT_S = 20.0
 REQUESTS_PER_S = 20.0
 BURST = 60
-MAX_TEXT = 300
 
 Query = str | int | bool | None
 T = TypeVar("T")
 log = structlog.get_logger(component="kalshi_rest")
 
 
-class QueryRefused(DataError):
-    """The exchange does not take this query (400)."""
+class Limits(NamedTuple):
+    """What no good answer exceeds: bytes of a body, pages of a list, seconds for one answer.
 
+    No list has so many pages: a million markets, even when they come a tenth full.
+    """
 
-class NotListed(DataError):
-    """The exchange has no such page or object (404)."""
+    body_bytes: int = 64 * 1024 * 1024
+    pages: int = 10_000
+    timeout_s: float = 20.0
 
 
 class KalshiRest:
     """A client of `base_url` (`https://.../trade-api/v2`); an async context manager that closes what it opened.
 
     `session` is used and not closed when given. `auth` makes headers from (method, path, Unix milliseconds); without
-    it the client is anonymous, which all these endpoints allow.
+    it the client is anonymous, which all these endpoints allow. `environment` is for errors. Answers are decoded in
+    threads: whoever captures frames on this loop does not wait for a page of a thousand markets.
     """
 
     def __init__(
@@ -61,11 +58,11 @@ class KalshiRest:
         session: aiohttp.ClientSession | None = None,
         *,
         auth: Callable[[str, str, int], Mapping[str, str]] | None = None,
+        environment: str = "",
         bucket: TokenBucket | None = None,
         backoff: Backoff | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        max_body_bytes: int = MAX_BODY_BYTES,
-        max_pages: int = MAX_PAGES,
+        limits: Limits = Limits(),  # noqa: B008  (a value)
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._said_url = masked(self._base_url)
@@ -75,8 +72,8 @@ class KalshiRest:
         self._bucket = bucket or TokenBucket(REQUESTS_PER_S, BURST)
         self._backoff = backoff or Backoff()
         self._sleep = sleep
-        self._max_body_bytes = max_body_bytes
-        self._max_pages = max_pages
+        self._limits = limits
+        self._environment = environment
         self.malformed = 0
         """Markets, events and series left out since the client was made: they lacked a ticker or were no objects."""
 
@@ -112,14 +109,14 @@ class KalshiRest:
         for part in [None] if tickers is None else list(_comma_lists(tickers)):
             query = {"status": status, "tickers": part, "limit": PAGE, **filters}
             async for items in self._pages("/markets", "markets", query):
-                yield self._understood(items, to_market, "market")
+                yield await self._understood(items, to_market, "market")
 
     async def historical_markets(self, tickers: Sequence[str]) -> AsyncIterator[Market]:
         """Those of `tickers` that settled so long ago that `markets` no longer gives them."""
         for part in _comma_lists(tickers):
             query: dict[str, Query] = {"tickers": part, "limit": PAGE}
             async for items in self._pages("/historical/markets", "markets", query):
-                for market in self._understood(items, to_market, "market"):
+                for market in await self._understood(items, to_market, "market"):
                     yield market
 
     async def event_pages(
@@ -130,14 +127,14 @@ class KalshiRest:
         for part in [None] if tickers is None else list(_comma_lists(tickers)):
             query: dict[str, Query] = {"limit": EVENT_PAGE, "tickers": part, **filters}
             async for items in self._pages(path, "events", query):
-                yield self._understood(items, to_event, "event")
+                yield await self._understood(items, to_event, "event", "event_ticker")
 
     async def series(self, **filters: Query) -> list[Series]:
         """All series: the exchange gives them in one answer."""
         return [
             each
             async for items in self._pages("/series", "series", filters)
-            for each in self._understood(items, to_series, "series")
+            for each in await self._understood(items, to_series, "series")
         ]
 
     async def trades(
@@ -153,17 +150,19 @@ class KalshiRest:
         """`exchange_active`, `trading_active`, ...: the exchange says so with status 503 and 504 too."""
         body = await self._get("/exchange/status", {}, answer_statuses=frozenset({200, 503, 504}))
         if "exchange_active" not in body:
-            raise Unavailable(masked(f"GET {self._said_url}/exchange/status: {_error_text(body)}"))
+            raise Unavailable(masked(f"GET {self._said_url}/exchange/status: {error_text(body)}"))
         return body
 
-    def _understood(self, items: list[Any], read: Callable[[object], T | None], what: str) -> list[T]:
+    async def _understood(
+        self, items: list[Any], read: Callable[[object], T | None], what: str, name: str = "ticker"
+    ) -> list[T]:
         """`items` as the registry's values; what is none is counted and logged, and the rest goes on."""
-        values = [read(item) for item in items]
+        values = await asyncio.to_thread(lambda: [read(item) for item in items])
         found = [value for value in values if value is not None]
         if len(found) < len(items):
             self.malformed += len(items) - len(found)
-            first = items[values.index(None)]
-            log.warning("malformed", what=what, objects=len(items) - len(found), first=repr(first)[:MAX_TEXT])
+            first = fault_of(items[values.index(None)], name)
+            log.warning("malformed", what=what, objects=len(items) - len(found), **first)
         return found
 
     async def _pages(self, path: str, name: str, query: Mapping[str, Query]) -> AsyncIterator[list[Any]]:
@@ -175,7 +174,7 @@ class KalshiRest:
             if items is None and name in body:
                 items = []  # an empty list of this exchange may be null
             if not isinstance(items, list):
-                raise DataError(f"GET {self._said_url}{path}: the answer has no list `{name}`")
+                raise DataError(f"GET {self._said_url}{path}: the answer has no list `{name}`", self._address_hint)
             yield items
             following = body.get("cursor") or ""
             if not following:
@@ -185,7 +184,7 @@ class KalshiRest:
                     f"GET {self._said_url}{path}: the cursor {str(following)[:40]!r} came twice after {len(seen)} pages"
                 )
             seen.add(following)
-            if len(seen) >= self._max_pages:
+            if len(seen) >= self._limits.pages:
                 raise DataError(
                     f"GET {self._said_url}{path}: the list has no end after {len(seen):,} pages",
                     "The exchange gives a new cursor with every page; see its status page, and run it again later.",
@@ -220,31 +219,49 @@ class KalshiRest:
         if self._auth is not None:
             headers |= self._auth("GET", _path_of(url), time.time_ns() // 1_000_000)
         params = {key: _text(value) for key, value in query.items() if value is not None}
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=self._limits.timeout_s)
         try:
             async with self._session.get(
                 url, params=params, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 raw = await self._bounded(response, what)
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if isinstance(error, aiohttp.InvalidURL):
-                raise ConfigError(f"{masked(url)!r} is not a URL", "check spec.endpoints.rest") from error
-            raise Unavailable(masked(f"{what}: {type(error).__name__} {error}")) from error
-        body = parse_body(raw)
+        except aiohttp.InvalidURL as error:
+            raise ConfigError(f"{masked(url)!r} is not a URL", "check spec.endpoints.rest") from error
+        except TimeoutError as error:
+            raise Unavailable(f"{what}: no whole answer within {self._limits.timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(masked(f"{what}: {str(error) or type(error).__name__}")) from error
+        body = await asyncio.to_thread(parse_body, raw)
         if status in answer_statuses and isinstance(body, dict):
             return body
-        said = masked(f"{what}: status {status}, {_error_text(body, raw)}")
+        said = masked(f"{what}: status {status}, {error_text(body, raw)}")
+        if status == 200:
+            raise DataError(said, self._address_hint)
         if status in answer_statuses:
-            raise (DataError if status == 200 else Unavailable)(said)
-        raise _error(status, said, retry_after)
+            raise Unavailable(said)
+        raise error_of(status, said, retry_after, self._login_hint)
+
+    @property
+    def _address_hint(self) -> str:
+        where = f"spec.endpoints.rest of {self._environment}" if self._environment else "spec.endpoints.rest"
+        return (
+            f"Is this the exchange's address ({where}, or --rest)? Its own: ssmd feed show kalshi. Then run it again."
+        )
+
+    @property
+    def _login_hint(self) -> str:
+        if self._auth is None:
+            return f"No key is needed here, and the exchange refuses us all the same. {self._address_hint}"
+        named = self._environment or "ENV"
+        return f"Run: ssmd key set {named} kalshi (or set SSMD_KEY_KALSHI_API_KEY and …_API_SECRET_FILE)"
 
     async def _bounded(self, response: aiohttp.ClientResponse, what: str) -> bytes:
         chunks = bytearray()
         async for chunk in response.content.iter_chunked(1 << 16):
             chunks += chunk
-            if len(chunks) > self._max_body_bytes:
-                raise DataError(f"{what}: the answer is larger than {self._max_body_bytes} bytes")
+            if len(chunks) > self._limits.body_bytes:
+                raise DataError(f"{what}: the answer is larger than {self._limits.body_bytes} bytes")
         return bytes(chunks)
 
 
@@ -261,44 +278,6 @@ def _comma_lists(tickers: Sequence[str]) -> list[str]:
         pieces[-1].append(ticker)
         size += len(ticker) + 1
     return [",".join(piece) for piece in pieces if piece]
-
-
-def parse_body(raw: bytes) -> object:
-    """A body as JSON says it; None when it is not JSON."""
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        pass
-    # One text that is not quite JSON (a lone surrogate) must not cost a page of a thousand markets.
-    if b"\\ud" in raw or b"\\uD" in raw:
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(raw)
-    return None
-
-
-def _error(status: int, message: str, retry_after: str) -> SsmdError:
-    if status in (401, 403):
-        hint = "Run: ssmd key set ENVIRONMENT kalshi (or set SSMD_KEY_KALSHI_API_KEY and …_API_SECRET_FILE)"
-        return ConfigError(message, hint)
-    if status == 429:
-        return RateLimited(message, retry_after_s=float(retry_after) if retry_after.isdecimal() else None)
-    if status >= 500 or 300 <= status < 400 or status == 408:
-        return Unavailable(message)
-    return {400: QueryRefused, 404: NotListed}.get(status, DataError)(message)
-
-
-def _error_text(body: object, raw: bytes = b"") -> str:
-    """What an error body says: flat `{"code","message"}`, nested in `error`, `{"error":"..."}`, HTML, nothing."""
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        if isinstance(inner, str):
-            return inner[:MAX_TEXT]
-        if isinstance(inner, dict):
-            parts = [str(inner[key]) for key in ("code", "message", "details") if inner.get(key)]
-            if parts:
-                return ": ".join(parts)[:MAX_TEXT]
-    text = raw[:MAX_TEXT].decode("utf-8", "replace").strip()
-    return repr(text) if text else "an empty body"
 
 
 def _path_of(url: str) -> str:

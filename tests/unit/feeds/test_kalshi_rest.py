@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from ssmd.errors import ConfigError, DataError, RateLimited, SsmdError, Unavailable
-from ssmd.feeds.kalshi.rest import KalshiRest, NotListed, QueryRefused, parse_body
+from ssmd.feeds.kalshi import rest as kalshi_rest
+from ssmd.feeds.kalshi.rest import KalshiRest, Limits
+from ssmd.feeds.kalshi.rest_answers import NotListed, QueryRefused, parse_body
 from ssmd.feeds.kalshi.throttle import Backoff, TokenBucket
 from ssmd.registry.interface import ListedEvent
 from tests.tapes import tape
@@ -128,7 +131,7 @@ async def test_a_list_without_end_is_an_error_however_few_objects_its_pages_hold
 ) -> None:
     for page in range(10):
         exchange.says({"markets": [], "cursor": f"c{page}"})
-    async with KalshiRest(base_url, max_pages=5) as rest:
+    async with KalshiRest(base_url, limits=Limits(pages=5)) as rest:
         with pytest.raises(DataError, match=r"/markets: the list has no end after 5 pages"):
             _ = [each async for each in rest.markets()]
     assert len(exchange.requests) == 5
@@ -136,7 +139,7 @@ async def test_a_list_without_end_is_an_error_however_few_objects_its_pages_hold
     for page in range(4):
         exchange.says({"markets": [market(f"A{page}")], "cursor": f"c{page}"})
     exchange.says({"markets": [market("LAST")], "cursor": ""})
-    async with KalshiRest(base_url, max_pages=5) as rest:
+    async with KalshiRest(base_url, limits=Limits(pages=5)) as rest:
         assert len([each async for each in rest.markets()]) == 5
 
 
@@ -160,7 +163,7 @@ async def test_no_error_shows_the_password_of_the_address(
     else:
         exchange.says({"error": "gateway"}, 503)
     backoff = Backoff(attempts=2)
-    async with KalshiRest(url, backoff=backoff, sleep=clock.sleep, max_body_bytes=500, max_pages=2) as rest:
+    async with KalshiRest(url, backoff=backoff, sleep=clock.sleep, limits=Limits(body_bytes=500, pages=2)) as rest:
         asked = rest.exchange_status() if trouble == "exchange" else anext(aiter(rest.markets()))
         with pytest.raises(SsmdError) as caught:
             await asked
@@ -223,6 +226,25 @@ async def test_a_flood_of_malformed_objects_is_one_line_in_the_log(
     lines = [line for line in capsys.readouterr().out.splitlines() if "malformed" in line]
     assert len(lines) == 1
     assert "objects=1000" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("item", "fields"),
+    [
+        ({"title": "no \x1b[31mticker"}, ["ticker= ", "reason='it has no ticker'", "title='no \ufffd[31mticker'"]),
+        ({"ticker": 7, "title": {}}, ["ticker=7", "reason='its ticker is a number, not a text'"]),
+        (["A"], ["ticker= ", "reason='a list where an object was expected'"]),
+        (None, ["ticker= ", "reason='null where an object was expected'"]),
+    ],
+)
+async def test_a_malformed_object_is_told_by_ticker_and_reason(
+    rest: KalshiRest, exchange: Exchange, capsys: pytest.CaptureFixture[str], item: Any, fields: list[str]
+) -> None:
+    exchange.says({"markets": [market("A"), item], "cursor": ""})
+    assert [each.ticker async for each in rest.markets()] == ["A"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "malformed" in line]
+    assert [field for field in fields if field not in f"{line} "] == []
+    assert "{" not in line
 
 
 ERROR_BODIES = [
@@ -297,6 +319,94 @@ async def test_a_connection_cut_in_the_middle_of_a_body_is_tried_again(
     assert len(exchange.requests) == 2
 
 
+@pytest.mark.parametrize("body", ["<html>\n<b>Sorry</b>", "null", "[1]", "", '{"markets":'])
+@pytest.mark.parametrize("status", [200, 404, 502])
+async def test_an_answer_that_is_not_json_is_told_in_words_with_the_next_command(
+    base_url: str, exchange: Exchange, clock: Clock, body: str, status: int
+) -> None:
+    exchange.says(body, status)
+    backoff = Backoff(attempts=2)
+    async with KalshiRest(base_url, backoff=backoff, sleep=clock.sleep, environment="kalshi-prod") as rest:
+        with pytest.raises(SsmdError) as caught:
+            _ = [each async for each in rest.markets()]
+    if body:
+        assert "answered with something that is not the JSON expected: '" in caught.value.message
+    else:
+        assert "an empty body" in caught.value.message
+    assert "\n" not in caught.value.message
+    if status == 200:
+        assert "ssmd feed show kalshi" in caught.value.hint
+        assert "kalshi-prod" in caught.value.hint
+    elif status == 502:
+        assert "ssmd status" in caught.value.hint
+
+
+async def test_a_refused_login_names_the_environment_and_what_was_sent(base_url: str, exchange: Exchange) -> None:
+    exchange.says({"error": "who are you"}, 401)
+    for auth, hint in ((lambda *_: {}, "Run: ssmd key set kalshi-prod kalshi "), (None, "No key is needed here")):
+        async with KalshiRest(base_url, auth=auth, environment="kalshi-prod") as rest:
+            with pytest.raises(ConfigError) as caught:
+                await rest.series()
+        assert caught.value.hint.startswith(hint)
+        assert "kalshi-prod" in caught.value.hint
+        assert "ENV" not in caught.value.hint.replace("SSMD_KEY", "")
+
+
+async def test_an_exchange_that_is_silent_is_said_to_be_so_for_how_long(clock: Clock) -> None:
+    over = asyncio.Event()
+
+    async def silence(_request: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", silence)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/v2"))
+        async with KalshiRest(
+            url, backoff=Backoff(attempts=1), sleep=clock.sleep, limits=Limits(timeout_s=0.02)
+        ) as rest:
+            with pytest.raises(Unavailable) as caught:
+                await rest.series()
+        over.set()
+    assert caught.value.message == f"GET {url}/series: no whole answer within 0.02 s"
+
+
+async def test_pages_are_decoded_beside_the_event_loop(
+    rest: KalshiRest, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def recorded(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*arguments)
+
+        return call
+
+    for name in ("parse_body", "to_market"):
+        monkeypatch.setattr(f"ssmd.feeds.kalshi.rest.{name}", recorded(getattr(kalshi_rest, name)))
+    exchange.says({"markets": [market("A"), market("B")], "cursor": ""})
+    assert [each.ticker async for each in rest.markets()] == ["A", "B"]
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads
+
+
+def test_a_page_is_read_object_by_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps({"markets": [market(f"A{n}") for n in range(50)], "cursor": "c"}).encode()
+    longest = 0
+
+    class Decoder:
+        def decode(self, raw: Any) -> Any:
+            nonlocal longest
+            longest = max(longest, len(bytes(raw)))
+            return json.loads(bytes(raw))
+
+    monkeypatch.setattr("ssmd.feeds.kalshi.rest_answers._VALUE", Decoder())
+    assert parse_body(body) == json.loads(body)
+    assert longest < 200
+
+
 @pytest.mark.parametrize(
     "body", ["not json", "[]", "42", '{"markets":{}}', '{"other":[]}', '{"markets":[],"cursor":7}']
 )
@@ -309,7 +419,7 @@ async def test_an_answer_of_the_wrong_shape_is_a_data_error(rest: KalshiRest, ex
 
 async def test_a_body_is_bounded(base_url: str, exchange: Exchange) -> None:
     exchange.says({"markets": [market("A", title="x" * 100_000)], "cursor": ""})
-    async with KalshiRest(base_url, max_body_bytes=50_000) as rest:
+    async with KalshiRest(base_url, limits=Limits(body_bytes=50_000)) as rest:
         with pytest.raises(DataError, match="larger than 50000 bytes"):
             _ = [each async for each in rest.markets()]
 
