@@ -32,7 +32,7 @@ def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
         (("ssmd", "schema", "compat", "--fr"), {"--from"}),
         (("ssmd", "completion", ""), {"bash", "fish", "zsh"}),
     ],
-    ids=" ".join,
+    ids=lambda given: " ".join(given if isinstance(given, tuple) else sorted(given)),
 )
 def test_bash_completes_commands_options_and_choices(
     words: tuple[str, ...], expected: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
