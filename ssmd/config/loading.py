@@ -34,8 +34,21 @@ _PATTERNS = {
     r"^[a-z][a-z0-9-]{0,31}$": "must be lower-case letters, digits and '-', begin with a letter, and have at most 32",
     rf"^{KEY_NAME}$": "must be lower-case letters, digits, '_' and '-', begin with a letter, and have at most 63",
     rf"^{KEY_FIELD}$": "must be lower-case letters, digits and '_', begin with a letter, and have at most 63",
+    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "must be lower-case letters, digits and '-' (not at its ends), at most 63",
+    r"^[A-Za-z0-9_-]{1,64}$": "must be letters, digits, '_' and '-', at least one and at most 64",
+    r"^[a-zA-Z0-9-]{1,64}$": "must be letters, digits and '-', at least one and at most 64",
+    r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$": "must be words of letters, digits, '_' and '-', with dots between them",
 }
 """What the patterns mean, for those whom a regular expression does not tell."""
+
+_LIMITS = {
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "is an empty list; name at least one",
+    "too_long": "must name at most {max_length}, and names {actual_length}",
+}
 
 _MOVED: dict[str, str] = {
     r"spec\.transport\.stream": "is gone: the stream is always called ssmd-{feed}",
@@ -198,8 +211,7 @@ def _explain(found: Mapping[str, Any], path: tuple[str | int, ...], document: Do
         return str(context["error"])
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"]) or f"must match {context['pattern']}"
-    text = str(found["msg"])
-    return text.replace("Input should", "should").replace("String should", "should").replace("Tuple should", "should")
+    return _LIMITS[kind].format_map(context) if kind in _LIMITS else str(found["msg"])
 
 
 def _explain_option(kind: str, value: Any, context: Mapping[str, Any], path: Any, document: Document) -> str:
@@ -209,7 +221,7 @@ def _explain_option(kind: str, value: Any, context: Mapping[str, Any], path: Any
     if kind == "union_tag_invalid":
         if isinstance(value, dict) and value.get("type") is None:
             return f"is empty; one of: {', '.join(options)}"
-        value = context["tag"]
+        value = value.get("type") if isinstance(value, dict) else None
     if not isinstance(value, str) or len(value) > 40:
         return "must be one of: " + ", ".join(options or [str(context.get("expected"))])
     return f"cannot be {value!r}" + _advice(value, options)

@@ -106,7 +106,7 @@ BROKEN = (
         "ports",
         ("port: 18080", "port: 99999"),
         ("127.0.0.1:4222", "127.0.0.1:0"),
-        says=("spec.gateway.port should be less than or equal to 65535", "spec.middleware.transport.url names port 0"),
+        says=("spec.gateway.port must be at most 65535", "spec.middleware.transport.url names port 0"),
     ),
     _with(
         "names",
@@ -183,6 +183,18 @@ BROKEN = (
         "selects nothing",
         ("  gateway:", "  symbols: {sync: false}\n  gateway:"),
         says=("spec.symbols selects nothing",),
+    ),
+    _with(
+        "lists without anything in them",
+        ("fields: [username, password]}\n    postgres", "fields: []}\n    postgres"),
+        ("  gateway:", "  connector: {channels: []}\n  gateway:"),
+        says=("spec.keys.nats.fields is an empty list; name at least one", "spec.connector.channels is an empty list"),
+    ),
+    _with(
+        "words of other letters",
+        ("region: garage", "region: my region"),
+        ("journal: {type: memory}", 'journal: {type: nats, url: "nats://h:1", topics: {audit: "a..b"}}'),
+        says=("spec.middleware.storage.region must be letters", "spec.middleware.journal.topics.audit must be words"),
     ),
     _with(
         "bad times",

@@ -15,6 +15,8 @@ COMMANDS = (
     ["env", "apply", "FILE", "--yes"],
     ["env", "create", "broken", "--from", "FILE"],
 )
+RAW = ("should ", "after validation", "Input ", "validation error", "valid string", "discriminator", "must match ^")
+"""How the library that checks the file speaks, which nobody who wrote the file has to understand."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,7 @@ def test_every_problem_of_a_broken_file_is_named(
         assert out == ""
         assert "Traceback" not in err
         assert "hunter2" not in err
+        assert [words for words in RAW if words in err] == [], err
         assert max(map(len, err.splitlines())) < 400
         assert all(letter.isprintable() or letter == "\n" for letter in err)
     assert not (tmp_path / "home").exists()

@@ -1,6 +1,7 @@
 """An environment file is accepted whole, or refused with every problem at once: path, line and way out."""
 
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssmd.config import loading
 from ssmd.config.environment import Environment, environment_hash
 from ssmd.config.loading import InvalidEnvironment, load, loads
 from ssmd.errors import EXIT_CONFIG, ConfigError
@@ -161,7 +163,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file() -> None:
         ("spec.keys", ..., "is missing"),
         ("spec.middleware.storage", {}, ""),
         ("spec.keys.kalshi.type", "apikey", "did you mean 'api_key'?"),
-        ("spec.keys.kalshi.fields", [], "at least 1 item"),
+        ("spec.keys.kalshi.fields", [], "is an empty list; name at least one"),
         ("spec.runtime", {"type": "kubernets"}, ""),
         ("spec.schedule.handover", "overlp", "did you mean 'overlap'?"),
         ("spec.schedule.timezone", "Mars/One", "is not an IANA time zone"),
@@ -169,10 +171,15 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file() -> None:
         ("spec.symbols.sync", "true", "write true without quotes"),
         ("spec.symbols.include", "KX*", "must be a list, not text"),
         ("spec.symbols.include", ["[ab"], ""),
+        ("spec.symbols.include", ["A"] * 1_001, "must name at most 1000, and names 1001"),
+        ("spec.symbols.tickers", [""], "must not be empty"),
+        ("spec.keys.kalshi.description", "x" * 1_001, "must have at most 1000 characters"),
+        ("spec.runtime", {"type": "kubernetes", "namespace": "A"}, "must be lower-case letters, digits and '-'"),
+        ("spec.runtime", {"type": ["local"]}, "must be one of: local, kubernetes"),
         ("spec.symbols", {"sync": False}, "selects nothing"),
         ("spec.gateway.port", "8080", "write 8080 without quotes"),
-        ("spec.gateway.port", 0, "greater than or equal to 1"),
-        ("spec.gateway.port", 65536, "less than or equal to 65535"),
+        ("spec.gateway.port", 0, "must be at least 1"),
+        ("spec.gateway.port", 65536, "must be at most 65535"),
         ("spec.gateway.port", 80.5, "must be a whole number, not a fraction"),
         ("spec.gateway", None, "is empty; give a mapping"),
         ("spec.gateway", {"port": 65535}, "leaves no port for metrics"),
@@ -189,12 +196,28 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file() -> None:
         ("spec.middleware.transport", {"type": "nats", "url": "http://h:1"}, ""),
         ("spec.endpoints", {"ws": "https://h/p", "rest": "https://h/p"}, ""),
         ("spec.connector.channels", ["trade", "trades"], ""),
-        ("spec.connector.seal_s", 0, "greater than or equal to 1"),
+        ("spec.connector.seal_s", 0, "must be at least 1"),
     ],
 )
 def test_a_wrong_value_is_explained(path: str, value: Any, says: str) -> None:
     found = problems_of(changed(path, value))
     assert any(where.startswith(path) and says in text for where, text in found.items()), found
+
+
+def test_every_limit_of_an_environment_has_words_of_ours() -> None:
+    def constraints(node: Any) -> Iterator[tuple[str, Any]]:
+        for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(inner, dict | list):
+                yield from constraints(inner)
+            elif isinstance(name, str):
+                yield name, inner
+
+    found = set(constraints(Environment.model_json_schema()))
+
+    assert {text for name, text in found if name == "pattern"} <= set(loading._PATTERNS)
+    assert {least for name, least in found if name in ("minLength", "minItems")} == {1}  # the words say "empty"
+    other = {name for name, _ in found if name.startswith(("exclusive", "multiple", "unique", "additionalItems"))}
+    assert other == set()
 
 
 def test_a_kind_that_is_missing_or_unknown_lists_the_kinds() -> None:
