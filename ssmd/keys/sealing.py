@@ -6,6 +6,7 @@ scope as label, C the value in AES-256-GCM under that key with a nonce of zeros 
 
 import base64
 import os
+import re
 import struct
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,6 +29,7 @@ MAX_CERTIFICATE_BYTES = 64 << 10
 FETCH_TIMEOUT_S = 10.0
 MIN_KEY_BITS = 2048
 _NONCE = bytes(12)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOW = f"Give the controller's certificate: --cert FILE or URL, or {CERTIFICATE_VARIABLE} (kubeseal --fetch-cert)."
 
 
@@ -104,8 +106,12 @@ def read_certificate(place: str | None) -> bytes:
     """The bytes at a path or an http(s) URL. ConfigError; Unavailable when a server does not give it."""
     if not place:
         raise ConfigError("no certificate to seal with", _HOW)
-    if place.startswith(("http://", "https://")):
+    scheme = _SCHEME.match(place)
+    if scheme and scheme[1].lower() in ("http", "https"):
         return _fetch(place)
+    if scheme:
+        what = f"cannot fetch the certificate {masked(place)[:200]!r}"
+        raise ConfigError(f"{what}: only a file, an http:// or an https:// URL is possible", _HOW)
     try:
         with Path(place).open("rb") as file:
             return file.read(MAX_CERTIFICATE_BYTES)

@@ -148,3 +148,10 @@ def test_the_password_in_the_url_of_a_certificate_is_not_shown(place: str) -> No
         read_certificate(place)
     assert "127.0.0.1" in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["ftp://u:hunter2@h/c.pem", "file:///c.pem", "S3://bucket/c.pem"])
+def test_a_certificate_is_fetched_from_no_other_kind_of_address(place: str) -> None:
+    with pytest.raises(ConfigError, match="only a file, an http:// or an https:// URL is possible") as refused:
+        read_certificate(place)
+    assert "hunter2" not in str(refused.value)
