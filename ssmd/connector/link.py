@@ -8,6 +8,7 @@ from typing import TypeAlias
 import picows
 import structlog
 
+from ssmd.config.values import masked
 from ssmd.errors import ConfigError, RateLimited, Unavailable
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
@@ -165,9 +166,11 @@ OnFrames: TypeAlias = Callable[[Link, list[Frame]], None]
 async def connect(url: str, headers: dict[str, str], on_frames: "OnFrames") -> Link:
     """Open a connection.
 
-    Raises CredentialsRefused (401, 403), RateLimited (429, 418) or ExchangeUnavailable, each saying where and why.
+    Raises CredentialsRefused (401, 403), RateLimited (429, 418), ExchangeUnavailable or ConfigError (no URL), each
+    saying where, without passwords, and why.
     """
     links: list[Link] = []
+    where = masked(url)
 
     def new_link() -> Link:
         links.append(Link(on_frames))
@@ -190,13 +193,16 @@ async def connect(url: str, headers: dict[str, str], on_frames: "OnFrames") -> L
     except picows.WSInvalidStatusError as error:
         status = int(error.response.status) if error.response is not None else 0
         if status in (401, 403):
-            raise CredentialsRefused(f"the exchange at {url} refused the credentials (HTTP {status})") from error
+            raise CredentialsRefused(f"the exchange at {where} refused the credentials (HTTP {status})") from error
         if status in (418, 429):
-            raise RateLimited(f"the exchange at {url} asked for patience (HTTP {status})") from error
-        raise ExchangeUnavailable(f"the exchange at {url} answered HTTP {status}") from error
+            raise RateLimited(f"the exchange at {where} asked for patience (HTTP {status})") from error
+        raise ExchangeUnavailable(f"the exchange at {where} answered HTTP {status}") from error
     except (picows.WSError, OSError, TimeoutError) as error:
         for abandoned in links:
             abandoned.abandon()
-        raise ExchangeUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}") from error
+        why = masked(str(error).replace(url, where)) or type(error).__name__
+        raise ExchangeUnavailable(f"cannot connect to {where}: {why}") from error
+    except ValueError:  # its text may quote the password
+        raise ConfigError(f"{where!r} is not a URL", "Correct spec.endpoints.ws, or --ws.") from None
     assert isinstance(link, Link)
     return link

@@ -10,7 +10,7 @@ import msgspec
 
 from ssmd.config.environment import Environment
 from ssmd.config.middleware import LocalStorage, MemoryStorage, MemoryTransport
-from ssmd.config.values import is_loopback
+from ssmd.config.values import is_loopback, masked
 from ssmd.errors import ConfigError
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
@@ -84,7 +84,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.simulator:
             what = f"tape {', '.join(tape.name for tape in self.options.tapes)}" if self.options.tapes else "generator"
             return f"simulated exchange ({what})"
-        return self.endpoints[0] if self.endpoints else f"the real {self.feed}"
+        return masked(self.endpoints[0]) if self.endpoints else f"the real {self.feed}"
 
     @property
     def listeners(self) -> list[Listener]:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ssmd.config.values import masked
 from ssmd.errors import ConfigError
 from ssmd.nearest import did_you_mean
 
@@ -98,19 +99,24 @@ def scheme_of(url: str) -> str:
 def _check_url(option: str, url: str, schemes: tuple[str, ...]) -> None:
     hint = f"Write {schemes[0]}://host/path."
     if not url or len(url) > _MAX_URL or not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):
-        raise ConfigError(f"{option} {url[:80]!r} is not a URL", hint)
+        raise ConfigError(f"{option} {_shown(url)!r} is not a URL", hint)
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigError(f"{option} {url[:80]!r} is not a URL", hint) from error
+        raise ConfigError(f"{option} {_shown(url)!r} is not a URL", hint) from error
     if parts.username is not None or parts.password is not None:
         # Not echoed: it may hold a password.
         raise ConfigError(f"{option} holds a user name; credentials do not belong into a URL", "Use --secret.")
     if parts.scheme not in schemes:
-        raise ConfigError(f"{option} {url[:80]!r} does not begin with {'://, '.join(schemes)}://", hint)
+        raise ConfigError(f"{option} {_shown(url)!r} does not begin with {'://, '.join(schemes)}://", hint)
     if not host:
-        raise ConfigError(f"{option} {url[:80]!r} names no host", hint)
+        raise ConfigError(f"{option} {_shown(url)!r} names no host", hint)
+
+
+def _shown(url: str) -> str:
+    """A URL as errors show it: short, and without a password or token."""
+    return masked(url)[:80]
 
 
 def _check_secret(auth_method: str, secret_ref: str | None) -> None:

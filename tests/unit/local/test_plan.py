@@ -69,6 +69,12 @@ def test_with_endpoints_no_simulator_is_started_and_the_connector_gets_them(tmp_
     ]  # fmt: skip
 
 
+def test_what_is_secret_in_the_exchanges_address_is_not_shown() -> None:
+    chosen = plan(endpoints={**ENDPOINTS, "ws": "ws://u:hunter2@h/ws?token=hunter2"})
+
+    assert chosen.exchange == "ws://u:***@h/ws?token=***"
+
+
 def test_live_leaves_the_exchange_to_the_registry(tmp_path: Path) -> None:
     chosen = plan(Options(exchange="live"))
 
