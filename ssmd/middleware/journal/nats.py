@@ -54,7 +54,11 @@ def topic_config(topic: str) -> dict[str, Any]:
 
 
 class NatsJournal:
-    """A Journal on one or more NATS servers (`url`: comma-separated); connects on first use."""
+    """A Journal on one or more NATS servers (`url`: comma-separated); connects on first use.
+
+    `url`, with the password in it, is the one of when it was opened: made for commands that open, use and close it. A
+    service, which outlives a rotated password, would have to ask for it at every connection, as NatsTransport does.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
