@@ -143,7 +143,7 @@ def show_history(
 
 @app.command
 def syncs(*, limit: int = 20, env: EnvFile = None, feed: Feed = None, json: Json = False) -> int:
-    """Show the last syncs, newest first, those that were refused or failed among them."""
+    """Show the last syncs, newest first: completed, refused, failed, running, or aborted (killed before their end)."""
     import msgspec
 
     from ssmd.registry.security_master import SecurityMaster
@@ -153,7 +153,8 @@ def syncs(*, limit: int = 20, env: EnvFile = None, feed: Feed = None, json: Json
         book = SecurityMaster(database).syncs(chosen.feed(feed), limit)
     rows = [msgspec.structs.asdict(row) for row in book]
     for row in rows:
-        row["seconds"] = round((row["completed_at"] - row["started_at"]).total_seconds(), 3)
+        end = row["completed_at"]
+        row["seconds"] = None if end is None else round((end - row["started_at"]).total_seconds(), 3)
         row |= {name: _time(row[name]) for name in ("started_at", "completed_at")}
     show_rows(rows if json else _cut(rows), _SYNCS, as_json=json, empty="nothing was synced yet; run: ssmd market sync")
     return EXIT_DONE

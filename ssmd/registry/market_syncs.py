@@ -15,6 +15,9 @@ from ssmd.registry.values import printable, written
 SYNC_LOCK, WRITE_LOCK = 0x55D301, 0x55D302
 """First keys of the advisory locks (the second is the feed): one sync at a time, one writer of markets at a time."""
 TIMEOUT = "10min"
+RUNNING = "running"
+ABORTED = "aborted"
+UNENDED = "it never told its end: killed, or the machine or the database stopped; nothing of it was stored"
 
 
 class Watermarks(msgspec.Struct, frozen=True):
@@ -36,12 +39,15 @@ class SyncCounts(msgspec.Struct, frozen=True):
 
 
 class SyncRow(msgspec.Struct, frozen=True):
-    """A row of `market_syncs`; status 'completed', 'refused' or 'failed'."""
+    """A row of `market_syncs`; status 'completed', 'refused', 'failed', 'running' or 'aborted' (it was killed).
+
+    `completed_at` is None while it runs, and when nobody knows.
+    """
 
     kind: str
     status: str
     started_at: datetime
-    completed_at: datetime
+    completed_at: datetime | None
     series: int
     events: int
     markets: int
@@ -72,6 +78,15 @@ def claim_sync(connection: sa.Connection, feed_id: int, feed: str) -> None:
     )
 
 
+def is_running(connection: sa.Connection, feed_id: int) -> bool:
+    """Does any session hold the lock of the feed's syncs?"""
+    query = sa.text(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = :key"
+        " AND objid = :feed_id AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
+    return bool(connection.execute(query, {"key": SYNC_LOCK, "feed_id": feed_id}).scalar_one())
+
+
 def claim_writing(connection: sa.Connection, feed_id: int) -> datetime:
     """Wait to be the feed's only writer of markets until this transaction ends; the time by the database's clock."""
     # set, not only for this statement: what follows writes in bulk
@@ -94,13 +109,25 @@ def remember_volatile(connection: sa.Connection, feed_id: int, volatile: frozens
     )
 
 
-def record_sync(connection: sa.Connection, feed_id: int, values: dict[str, Any]) -> None:
-    """Add a row to the book; its error without the passwords of URLs."""
+def begin_sync(connection: sa.Connection, feed_id: int, kind: str, started_at: datetime) -> None:
+    """Write a sync that has just claimed its feed into the book; what still stands there as running was aborted."""
+    s = market_syncs.c
+    left = sa.update(market_syncs).where(s.feed_id == feed_id, s.status == RUNNING)
+    connection.execute(left.values(status=ABORTED, error=UNENDED))
+    row = {"feed_id": feed_id, "kind": kind, "status": RUNNING, "started_at": started_at}
+    connection.execute(sa.insert(market_syncs).values(row))
+
+
+def record_sync(connection: sa.Connection, feed_id: int, values: dict[str, Any]) -> bool:
+    """Write the end of a sync into the book, its error without the passwords of URLs; False when it has ended before.
+
+    The row is the one that `begin_sync` added.
+    """
     if "error" in values:
         values = {**values, "error": printable(masked(values["error"]), 1_000)}
-    connection.execute(
-        sa.insert(market_syncs).values(feed_id=feed_id, completed_at=sa.func.clock_timestamp(), **values)
-    )
+    s = market_syncs.c
+    row = sa.update(market_syncs).where(s.feed_id == feed_id, s.started_at == values["started_at"], s.status == RUNNING)
+    return connection.execute(row.values(completed_at=sa.func.clock_timestamp(), **values)).rowcount > 0
 
 
 def last_full(connection: sa.Connection, feed_id: int) -> SyncCounts | None:
@@ -128,7 +155,18 @@ def watermarks_of(connection: sa.Connection, feed_id: int) -> Watermarks:
 
 def book_of(connection: sa.Connection, feed_id: int, limit: int) -> list[SyncRow]:
     """The last syncs, newest first."""
+    book = _book(connection, feed_id, limit)
+    running = {number for number, row in book.items() if row.status == RUNNING}
+    if running and not is_running(connection, feed_id):
+        # a sync lets go of its lock when its end is written: what runs without a lock now is dead
+        for number, row in (book := _book(connection, feed_id, limit)).items():
+            if number in running and row.status == RUNNING:
+                book[number] = msgspec.structs.replace(row, status=ABORTED, error=UNENDED)
+    return list(book.values())
+
+
+def _book(connection: sa.Connection, feed_id: int, limit: int) -> dict[int, SyncRow]:
     s = market_syncs.c
     columns = [s[name] for name in SyncRow.__struct_fields__]
-    query = sa.select(*columns).where(s.feed_id == feed_id).order_by(s.started_at.desc(), s.id.desc())
-    return [SyncRow(*row) for row in connection.execute(query.limit(max(0, limit)))]
+    query = sa.select(s.id, *columns).where(s.feed_id == feed_id).order_by(s.started_at.desc(), s.id.desc())
+    return {row[0]: SyncRow(*row[1:]) for row in connection.execute(query.limit(max(0, limit)))}

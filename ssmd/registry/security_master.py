@@ -20,6 +20,7 @@ from ssmd.registry.market_syncs import (
     SyncCounts,
     SyncRow,
     Watermarks,
+    begin_sync,
     book_of,
     claim_sync,
     claim_writing,
@@ -187,7 +188,8 @@ class SecurityMaster:
         """Collect pages, then `apply`: one transaction, from here to the end of the block.
 
         `volatile` names the fields of the exchange's market objects that are no history. RefusedError when another
-        sync of the feed is running. What fails in the block is noted as a failed sync, and nothing else is written.
+        sync of the feed is running. The book has the sync from its beginning on; how it ends is written with its data,
+        or, when it is refused or fails, instead of them.
         """
         feed_id, started = 0, None
         try:
@@ -195,19 +197,22 @@ class SecurityMaster:
                 found = find_feed(connection, feed)
                 claim_sync(connection, found, feed)
                 sync = MarketSync(self, connection, (found, feed), kind, volatile)
+                with self._database.transaction("write the beginning of a sync") as other:
+                    begin_sync(other, found, kind, sync.started_at)
                 feed_id, started = found, sync.started_at
                 yield sync
-        except (RefusedError, GeneratorExit):
+        except GeneratorExit:  # nobody waits for its end
             raise
         except BaseException as error:  # also when it is cancelled or interrupted: the book has every sync
             if started is not None:
                 text = error.message if isinstance(error, SsmdError) else f"{type(error).__name__}: {error}"
                 text = text if isinstance(error, Exception) else "interrupted before it was done"
-                self._note_failure(feed_id, {"kind": kind, "started_at": started, "status": "failed", "error": text})
+                status = "refused" if isinstance(error, RefusedError) else "failed"
+                self._note_failure(feed_id, {"started_at": started, "status": status, "error": text})
             raise
 
     def note(self, feed_id: int, row: dict[str, Any]) -> None:
-        """Add a row to the book of syncs, in a transaction of its own."""
+        """Write how a sync ended that changed nothing, in a transaction of its own; the first end holds."""
         with self._database.transaction("note a sync that changed nothing") as connection:
             record_sync(connection, feed_id, row)
 
@@ -223,7 +228,7 @@ class SecurityMaster:
             return watermarks_of(connection, find_feed(connection, feed))
 
     def syncs(self, feed: str, limit: int = 20) -> list[SyncRow]:
-        """The last syncs, newest first, refused and failed ones included."""
+        """The last syncs, newest first: also those that run, were refused, failed, or were killed ("aborted")."""
         with self._database.transaction("read the syncs") as connection:
             return book_of(connection, find_feed(connection, feed), limit)
 

@@ -58,7 +58,7 @@ class SyncContext:
             return expected_of(connection, find_feed(connection, feed))
 
     def note_refusal(self, feed: str, kind: str, started_at: datetime, open_markets: int, reason: str) -> None:
-        """Add a sync that was refused before it wrote anything to the book."""
+        """Write into the book that the running sync was refused before it stored anything."""
         with self._database.transaction(f"note a refused sync of feed {feed!r}") as connection:
             row = {"kind": kind, "status": "refused", "started_at": started_at, "open_markets": open_markets}
             record_sync(connection, find_feed(connection, feed), {**row, "error": reason})

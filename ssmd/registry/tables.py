@@ -305,7 +305,7 @@ market_syncs = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("started_at", _TIMESTAMP, nullable=False),
-    _time("completed_at"),
+    sa.Column("completed_at", _TIMESTAMP),
     *(
         sa.Column(name, sa.Integer, nullable=False, server_default=sa.text("0"))
         for name in ("series", "events", "markets", "open_markets", "inserted", "changed")
@@ -315,6 +315,7 @@ market_syncs = sa.Table(
     sa.Column("settled_until", _TIMESTAMP),
     sa.Column("error", sa.Text),
     sa.Index("market_syncs_feed_idx", "feed_id", "started_at"),
+    sa.Index("market_syncs_running_idx", "feed_id", unique=True, postgresql_where=sa.text("status = 'running'")),
 )
 
 market_volatile = sa.Table(

@@ -77,7 +77,7 @@ class Context(Known, Protocol):
         ...
 
     def note_refusal(self, feed: str, kind: str, started_at: datetime, open_markets: int, reason: str) -> None:
-        """Add a sync that was refused before it wrote anything to the book."""
+        """Write into the book that the running sync was refused before it stored anything."""
         ...
 
     def statuses_since(self, feed: str, at: datetime) -> Mapping[str, int]:

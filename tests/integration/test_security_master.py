@@ -328,12 +328,32 @@ with SecurityMaster(Database(sys.argv[1])).sync("kalshi", "full") as sync:
 def test_a_sync_that_is_killed_leaves_nothing(master: SecurityMaster, url: str, database: Database, when: str) -> None:
     died = subprocess.run([sys.executable, "-c", _DIES, url, when], capture_output=True, timeout=60, check=False)
     assert died.returncode == -9, died.stderr
-    counts = "SELECT (SELECT count(*) FROM markets), (SELECT count(*) FROM market_syncs)"
-    assert rows(database, counts) == [(0, 0)]
+    assert rows(database, "SELECT count(*) FROM markets") == [(0,)]
     deadline = datetime.now(UTC) + timedelta(seconds=20)
     while rows(database, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"):
         assert datetime.now(UTC) < deadline
+    assert rows(database, "SELECT status, completed_at FROM market_syncs") == [("running", None)]
+    (dead,) = master.syncs(FEED)
+    assert (dead.status, dead.completed_at) == ("aborted", None)
+    assert "killed" in (dead.error or "")
+    assert master.watermarks(FEED).last_full is None
     assert full(master, [market("A")]).inserted == 1
+    assert [(row.status, row.error) for row in master.syncs(FEED)] == [("completed", None), ("aborted", dead.error)]
+    assert rows(database, "SELECT status FROM market_syncs ORDER BY id") == [("aborted",), ("completed",)]
+
+
+def test_a_sync_stands_in_the_book_while_it_runs(master: SecurityMaster, database: Database) -> None:
+    with master.sync(FEED, "full", VOLATILE) as sync:
+        assert [(row.kind, row.status, row.completed_at) for row in master.syncs(FEED)] == [("full", "running", None)]
+        sync.add_markets([market("A")])
+        sync.apply()
+        assert [row.status for row in master.syncs(FEED)] == ["running"]
+    (done,) = master.syncs(FEED)
+    assert (done.status, done.markets, done.started_at) == ("completed", 1, sync.started_at)
+    assert done.completed_at is not None
+    with pytest.raises(RefusedError, match="not today"), master.sync(FEED, "full", VOLATILE):
+        raise RefusedError("not today")
+    assert [(row.status, row.error) for row in master.syncs(FEED)] == [("refused", "not today"), ("completed", None)]
 
 
 def test_a_lost_connection_is_an_unavailable_registry_and_leaves_nothing(
