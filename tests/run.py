@@ -5,6 +5,7 @@
 Both passes are measured for `coverage combine`. Exit code: 0 when all is well, else that of the first pass that failed.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -23,6 +24,7 @@ ONE_BY_ONE = ["-m", "coverage", "run", "-m", "pytest", "-m", "alone"]
 INTERRUPTED_S = 30.0
 ENDING_S = 10.0
 LEFT_BEHIND = 9
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -56,11 +58,9 @@ def descendants() -> dict[int, str]:
 
 def collect() -> None:
     """Bury the orphans that have ended."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    except ChildProcessError:
-        pass
 
 
 def sweep(grace_s: float) -> list[str]:
@@ -84,6 +84,8 @@ class Interrupted(Exception):
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
+    for asked in SIGNALS:
+        signal.signal(asked, signal.SIG_IGN)  # once is enough: the end is on its way
     raise Interrupted(number)
 
 
@@ -95,10 +97,8 @@ def run(arguments: list[str], environ: dict[str, str]) -> int:
         code = process.wait()
     except Interrupted as asked:
         process.send_signal(signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(INTERRUPTED_S)
-        except subprocess.TimeoutExpired:
-            pass
         sweep(0)
         sys.stderr.write(f"interrupted by signal {asked.args[0]}\n")
         sys.exit(128 + int(asked.args[0]))
@@ -111,7 +111,7 @@ def run(arguments: list[str], environ: dict[str, str]) -> int:
 def main(options: list[str]) -> int:
     """Both passes, whatever the first one says."""
     adopt_orphans()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
     # A worker is measured from its start by coverage's own .pth file; tests/conftest.py keeps this from its children.
     measured = {**os.environ, "COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}

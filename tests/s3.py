@@ -26,13 +26,6 @@ class S3Server:
     filer: str
 
 
-def _grpc_free_port() -> int:
-    """SeaweedFS listens on port + 10000 as well."""
-    while (port := free_port()) > 55_000:
-        pass
-    return port
-
-
 def _ready(endpoint: str) -> bool:
     try:
         with urllib.request.urlopen(endpoint, timeout=1):
@@ -46,7 +39,8 @@ def _ready(endpoint: str) -> bool:
 @contextlib.contextmanager
 def seaweedfs(folder: Path) -> Iterator[S3Server]:
     """A running server, killed at the end (its polite stop takes 15 s)."""
-    ports = {name: _grpc_free_port() for name in ("master", "volume", "filer", "s3")}
+    # each listens on port + 10000 as well, which is free with `free_port`
+    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
     config = folder / "s3.json"
     config.write_text(
         json.dumps(

@@ -1,22 +1,49 @@
 """Real servers for tests, from the wheels in the virtual environment: started on free loopback ports, ended by pid."""
 
 import contextlib
+import fcntl
+import functools
+import itertools
+import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest import missing
 
+# Below the ports that the system gives to others (from 32768 on), and so that port + 10000 is nobody's either.
+_FIRST_PORT, _BLOCKS, _BLOCK = 10_000, 40, 250
+
+
+@functools.cache
+def _ports_of_this_process() -> Iterator[int]:
+    """A block of ports that no other test process of this machine uses, for ever around."""
+    folder = Path(tempfile.gettempdir()) / "ssmd-test-ports"
+    folder.mkdir(exist_ok=True)
+    for number in range(_BLOCKS):
+        lock = os.open(folder / str(number), os.O_RDWR | os.O_CREAT)  # held until the process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another process has it
+            os.close(lock)
+            continue
+        first = _FIRST_PORT + number * _BLOCK
+        return itertools.cycle(range(first, first + _BLOCK))
+    raise RuntimeError(f"{_BLOCKS} test processes are at work already: see {folder}")
+
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that was free a moment ago, and that no other test process asks for."""
+    for port in itertools.islice(_ports_of_this_process(), _BLOCK):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 def program(name: str) -> str:
