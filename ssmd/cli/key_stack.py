@@ -3,7 +3,6 @@
 from ssmd.cli.options import Chosen
 from ssmd.config.references import variable
 from ssmd.local.home import Home, StackRecord
-from ssmd.local.processes import variables_of
 
 
 def demo_key(chosen: Chosen) -> str:
@@ -18,8 +17,7 @@ def given_at_start(chosen: Chosen, key: str) -> list[str]:
     if record is None or key not in chosen.environment.spec.keys:
         return []
     names = [variable(key, field) for field in chosen.environment.spec.keys[key].fields]
-    given = variables_of(record.supervisord)
-    return [spelled for name in names for spelled in (name, f"{name}_FILE") if spelled in given]
+    return [spelled for name in names for spelled in (name, f"{name}_FILE") if spelled in record.given]
 
 
 def _running(chosen: Chosen) -> StackRecord | None:

@@ -20,7 +20,8 @@ class StackRecord(msgspec.Struct, frozen=True):
     """`run/stack.json`: what `ssmd up` started, for `ssmd down` and `ssmd status`.
 
     `mark` stands in the environment of every process of the stack; `up` is the `ssmd up` that watches it (None after
-    `--detach`); `rest` is the exchange's REST address that its connector was given (None: the registry's).
+    `--detach`); `rest` is the exchange's REST address that its connector was given (None: the registry's); `given` are
+    the names of the secret variables that its services were given.
     """
 
     mark: str
@@ -33,6 +34,7 @@ class StackRecord(msgspec.Struct, frozen=True):
     urls: dict[str, str]
     up: ProcessId | None = None
     rest: str | None = None
+    given: list[str] = []
 
 
 class Home:

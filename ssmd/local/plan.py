@@ -17,7 +17,7 @@ from ssmd.local.home import Home
 from ssmd.local.nats_server import find_server
 from ssmd.local.ports import Listener, free_port
 from ssmd.local.postgres import STOP_SIGNAL, PostgresServer
-from ssmd.local.supervisord import Program
+from ssmd.local.supervisord import Program, is_secret
 from ssmd.registry import db
 
 SERVICES = ("connector", "archiver", "gateway")
@@ -164,7 +164,7 @@ def programs(
     plan: Plan, home: Home, server: PostgresServer | None, variables: Mapping[str, str], demo: DemoKey | None
 ) -> list[Program]:
     """The programs in the order of their start; `server` is prepared, `variables` is the environment of the stack."""
-    secrets = sorted(name for name in variables if name.startswith(KEY_PREFIX))
+    secrets = sorted(filter(is_secret, variables))
     exchange = [name for name in secrets if name.startswith(f"{KEY_PREFIX}{plan.feed.upper().replace('-', '_')}_")]
     found: list[Program] = []
     if server is not None:

@@ -65,15 +65,6 @@ def command_of(pid: int) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def variables_of(process: ProcessId) -> frozenset[str]:
-    """The names of the environment variables it was started with; none when it is gone or not ours to see."""
-    try:
-        raw = (_PROC / str(process.pid) / "environ").read_bytes()
-    except OSError:
-        return frozenset()
-    return frozenset(one.partition(b"=")[0].decode(errors="replace") for one in raw.split(b"\0") if one)
-
-
 def marked(name: str, value: str) -> list[tuple[ProcessId, str]]:
     """All processes started with the environment variable `name=value`, as far as we may look, and their programs.
 

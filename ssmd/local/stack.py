@@ -19,7 +19,7 @@ from ssmd.local.postgres import PostgresServer
 from ssmd.local.processes import ProcessId, identify
 from ssmd.local.progress import Progress
 from ssmd.local.readiness import answers, await_server, await_service, require_answer, require_writable, summary, works
-from ssmd.local.supervisord import Control, Program, await_control, configuration, launch
+from ssmd.local.supervisord import Control, Program, await_control, configuration, is_secret, launch
 from ssmd.local.teardown import MARK, stop_stack
 from ssmd.local.watch import Watch
 
@@ -148,6 +148,7 @@ class Stack:
             text = nats_server.configuration(plan.nats.host, plan.nats.port, home.nats)
             (home.run / "nats.conf").write_text(text)
         variables = self._variables()
+        self._given = sorted(filter(is_secret, variables))
         found = programs(plan, home, server, variables, self._demo)
         self._write_configuration(found)
         with self._progress.step("supervisor", str(home.config)):
@@ -259,6 +260,7 @@ class Stack:
                 urls=self._plan.urls,
                 up=up,
                 rest=self._plan.endpoints[1] if self._plan.endpoints else None,
+                given=self._given,
             )
         )
 

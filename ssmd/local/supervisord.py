@@ -3,7 +3,9 @@
 import base64
 import contextlib
 import http.client
+import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -23,6 +25,8 @@ from ssmd.local.processes import ProcessId, identify
 USERNAME = "ssmd"
 RPC_TIMEOUT_S = 10.0
 START_S = 10.0
+
+_SECRET = re.compile(r"^SSMD_KEY_|SECRET|PASSW|TOKEN|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY", re.IGNORECASE)
 
 StateName = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"]
 
@@ -133,17 +137,30 @@ def _twice(text: object) -> str:
     return _value(_value(text))
 
 
+def is_secret(variable: str) -> bool:
+    """Does the name of an environment variable say that its value is a secret (or, `SSMD_KEY_…_FILE`, where it is)?"""
+    return _SECRET.search(variable) is not None
+
+
 def launch(home: Home, environment: Mapping[str, str]) -> ProcessId:
-    """Start supervisord in a session of its own (Ctrl-C does not reach it); FatalError when it does not come up."""
+    """Start supervisord in a session of its own (Ctrl-C does not reach it); FatalError when it does not come up.
+
+    It gets the secrets of `environment` through a pipe and hands them on to those programs that may see them: in its
+    own environment everybody who may look at the process would read them for as long as it runs.
+    """
     with (home.log / "supervisord.err.log").open("ab") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "ssmd.local.supervise", "-n", "-c", str(home.config)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
-            env=dict(environment),
+            env={name: value for name, value in environment.items() if not is_secret(name)},
         )
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin:  # it ended before it read them: told by `await_control`
+        secrets = {name: value for name, value in environment.items() if is_secret(name)}
+        child.stdin.write(json.dumps(secrets).encode())
     process = identify(child.pid)
     if process is None:
         raise _did_not_start(home)

@@ -46,11 +46,12 @@ class Installation:
         self.ports = {name: free_port() for name in ("postgres", "nats", "gateway", "metrics")}
         self.file.write_text(ENVIRONMENT.format(**self.ports))
         self.folder = folder
+        self.given: dict[str, str] = {}
 
     @property
     def variables(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SSMD_", "PYTHONDONT"))}
-        return kept | {"SSMD_HOME": str(self.home.root)}
+        return kept | {"SSMD_HOME": str(self.home.root)} | self.given
 
     def ssmd(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code."""
@@ -208,3 +209,24 @@ def test_the_doctor_finds_the_running_stack_in_order(installation: Installation)
     assert states["port nats"]["detail"].endswith("in use by this stack")
     assert states["storage"]["state"] == "good"
     assert "1s" in states["nats"]["detail"]
+
+
+def test_servers_do_not_see_the_operators_secrets(installation: Installation) -> None:
+    secret = "hunter2-canary"
+    installation.given = {
+        "SSMD_KEY_NATS_PASSWORD": secret, "PGPASSWORD": secret, "AWS_SECRET_ACCESS_KEY": secret, "SEEN": "seen-canary",
+    }  # fmt: skip
+    installation.ssmd("up", "-f", str(installation.file), "--detach")
+    record = installation.home.read_record()
+    assert record is not None
+
+    shown: dict[str, str] = {}
+    for process, name in marked(MARK, record.mark):
+        name = "supervisord" if process == record.supervisord else name
+        shown[name] = shown.get(name, "") + Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
+
+    assert {name for name, variables in shown.items() if secret in variables} == {"connector", "archiver", "gateway"}
+    assert {"supervisord", "postgres", "nats", "simulator"} <= {n for n, text in shown.items() if "seen-canary" in text}
+    assert "SSMD_KEY_KALSHI_API_KEY=" in shown["connector"]
+    assert "SSMD_KEY_KALSHI" not in shown["gateway"] + shown["archiver"]
+    assert secret not in installation.home.config.read_text() + installation.home.record.read_text()

@@ -349,13 +349,12 @@ def test_a_value_that_something_else_overrides_is_kept_with_a_warning(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "warning" not in run("set", "kalshi-prod", "nats", "--from-file", f"password={__file__}")[2]
-    stack = {**os.environ, "SSMD_KEY_NATS_PASSWORD_FILE": "demo", "SSMD_KEY_OTHER": "x"}
-    with subprocess.Popen(["/bin/sleep", "60"], env=stack) as process:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
         supervisord = identify(process.pid)
         assert supervisord is not None
         record = StackRecord(
             mark="m", environment="kalshi-prod", file="k.yaml", socket="", password="", supervisord=supervisord,
-            programs=["nats"], urls={},
+            programs=["nats"], urls={}, given=["SSMD_KEY_NATS_PASSWORD_FILE", "SSMD_KEY_OTHER"],
         )  # fmt: skip
         state = Home(home / "home")
         state.prepare()

@@ -146,6 +146,8 @@ def test_secrets_are_seen_by_those_who_need_them_only(tmp_path: Path) -> None:
 
     hidden = {one.name: list(one.hidden) for one in programs(plan(), Home(tmp_path), None, variables, None)}
 
+    more = programs(plan(), Home(tmp_path), None, {"PGPASSWORD": "x", "AWS_SECRET_ACCESS_KEY": "y", "TZ": "UTC"}, None)
+    assert {one.name: list(one.hidden) for one in more}["nats"] == ["AWS_SECRET_ACCESS_KEY", "PGPASSWORD"]
     both = ["SSMD_KEY_KALSHI_API_SECRET", "SSMD_KEY_STORE_SECRET_KEY"]
     assert hidden == {
         "nats": both, "simulator": both, "connector": [], "archiver": both[:1], "gateway": both[:1],
