@@ -1,9 +1,13 @@
-"""An exchange's public lists over HTTP, paged, filtered and refused as Kalshi does; tests change its state."""
+"""An exchange's public lists over HTTP, paged, filtered and refused as Kalshi does; tests change its state.
+
+It shares no code with ssmd.simulator on purpose: what the simulator misunderstood would go unnoticed. And it does what
+the simulator never does: cursors that repeat or never end, status words that it does not know, bodies of any text.
+"""
 
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -45,6 +49,7 @@ class ListingExchange:
         self.fault_after: int | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.first_request = asyncio.Event()
+        self.on_request: Callable[[str], None] = lambda _path: None
         self.knows_paused = True
         self.repeat_cursor = False
         self.endless = False
@@ -96,6 +101,7 @@ class ListingExchange:
         path, query = "/" + request.match_info["path"], dict(request.query)
         self.requests.append((path, query))
         self.first_request.set()
+        self.on_request(path)
         if self.silent:
             await asyncio.sleep(60)
         if self.fault_after is not None:
