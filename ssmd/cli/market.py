@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from ssmd.cli.market_tables import BOOK, CHANGES, HISTORY, SYNCS
 from ssmd.cli.moments import AsOf, KnownAt, moment
 from ssmd.cli.opening import database_of, registry_of
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
@@ -24,19 +25,10 @@ app.command("ssmd.cli.market_sync:sync", name="sync", help="Bring the registry u
 
 _PAGE = 1000
 _MOST = 1_000_000
-_SHOWN = 80  # characters of a long value in a table
+_UNCHANGED = "nothing has changed since it is known"
 _COLUMNS = {
     "ticker": "TICKER", "status": "STATUS", "category": "CATEGORY", "close_time": "CLOSES", "result": "RESULT",
     "title": "TITLE",
-}  # fmt: skip
-_HISTORY = {
-    "changed_at": "CHANGED", "field": "FIELD", "old": "OLD", "new": "NEW", "known_from": "KNOWN_FROM",
-    "known_to": "KNOWN_TO", "evidence": "EVIDENCE",
-}  # fmt: skip
-_SYNCS = {
-    "started_at": "STARTED", "kind": "KIND", "status": "STATUS", "series": "SERIES", "events": "EVENTS",
-    "markets": "MARKETS", "open_markets": "OPEN", "inserted": "NEW", "changed": "CHANGED", "accepted": "ACCEPTED",
-    "error": "ERROR",
 }  # fmt: skip
 _STATUSES = ("initialized", "inactive", "active", "closed", "determined", "disputed", "amended", "finalized")
 
@@ -125,7 +117,7 @@ def show(
     show_rows(rows, {"field": "FIELD", "value": "VALUE"}, as_json=False, empty="")
     if changes is not None:
         print("\nHistory:")
-        show_rows(_cut(changes), _HISTORY, as_json=False, empty="nothing has changed since it is known")
+        show_rows(changes, HISTORY, as_json=False, empty=_UNCHANGED, terminal=CHANGES)
     return EXIT_DONE
 
 
@@ -136,8 +128,7 @@ def show_history(
     """Show every change of a market: when it happened, when it was learnt, and which later evidence corrected it."""
     chosen = choose(env)
     rows = [_change(change) for change in _changes(chosen, chosen.feed(feed), ticker, known_at)]
-    empty = "nothing has changed since it is known"
-    show_rows(rows if json else _cut(rows), _HISTORY, as_json=json, empty=empty)
+    show_rows(rows, HISTORY, as_json=json, empty=_UNCHANGED, terminal=CHANGES)
     return EXIT_DONE
 
 
@@ -156,7 +147,8 @@ def syncs(*, limit: int = 20, env: EnvFile = None, feed: Feed = None, json: Json
         end = row["completed_at"]
         row["seconds"] = None if end is None else round((end - row["started_at"]).total_seconds(), 3)
         row |= {name: _time(row[name]) for name in ("started_at", "completed_at")}
-    show_rows(rows if json else _cut(rows), _SYNCS, as_json=json, empty="nothing was synced yet; run: ssmd market sync")
+    empty = "nothing was synced yet; run: ssmd market sync"
+    show_rows(rows, SYNCS, as_json=json, empty=empty, terminal=BOOK)
     return EXIT_DONE
 
 
@@ -332,12 +324,3 @@ def _text(value: object) -> object:
 
 def _having(rows: Sequence[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
     return [row for row in rows if all(row[field] == value for field, value in fields.items())]
-
-
-def _cut(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Long values shortened for a table."""
-    return [
-        {key: f"{value[:_SHOWN]}…" if isinstance(value, str) and len(value) > _SHOWN else value
-         for key, value in row.items()}
-        for row in rows
-    ]  # fmt: skip

@@ -1,9 +1,12 @@
 """Answers on stdout: plain in pipes, JSON for programs, and nothing that controls a terminal."""
 
 import json
+import re
+from typing import Any
 
 import pytest
 
+from ssmd.cli.market_tables import BOOK, CHANGES, HISTORY, SYNCS
 from ssmd.cli.output import GOOD, cell, mark_line, show_json, show_rows
 
 COLUMNS = {"name": "NAME", "count": "COUNT"}
@@ -56,3 +59,57 @@ def test_a_mark_is_followed_by_name_detail_and_fix(capsys: pytest.CaptureFixture
     mark_line(GOOD, "nats", "runs", "nothing to do")
 
     assert capsys.readouterr().out.splitlines() == ["✓ nats         runs", "               → nothing to do"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_changes_and_syncs_are_readable_on_a_terminal_and_whole_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    changes = [change("status", "active", "closed"), change("result", None, "yes", "finalized")]
+    changes.append(change("rules_primary", "a " * 100, "b"))
+    reason = "the exchange lists only 0 open markets. " * 3
+    book = [sync("completed"), sync("refused", reason), sync("aborted")]
+    show_rows(changes, HISTORY, as_json=False, empty="", terminal=CHANGES)
+    show_rows(book, SYNCS, as_json=False, empty="", terminal=BOOK)
+    piped = capsys.readouterr().out
+    assert "a " * 100 in piped
+    assert "2026-11-22T16:00:00.123456Z" in piped
+    assert reason in piped
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    show_rows(changes, HISTORY, as_json=False, empty="", terminal=CHANGES)
+    show_rows(book, SYNCS, as_json=False, empty="", terminal=BOOK)
+    shown = plain(capsys.readouterr().out)
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+    begins = [line[1:21] for line in shown.splitlines() if line.startswith(" 2026")]
+    assert begins == ["2026-11-22T16:00:00Z"] * 6
+    for text in ("status: active → closed", "result: none → yes, by finalized", "refused", "12,345 markets (9"):
+        assert text in shown
+
+
+def test_a_table_that_fits_has_every_column_that_holds_something(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    show_rows([change("status", "active", "closed")], HISTORY, as_json=False, empty="", terminal=CHANGES)
+    show_rows([sync("completed")], SYNCS, as_json=False, empty="", terminal=BOOK)
+    lines = [line.split() for line in plain(capsys.readouterr().out).splitlines()]
+    assert ["CHANGED", "FIELD", "OLD", "NEW", "KNOWN_FROM"] in lines
+    assert ["2026-11-22T16:00:00Z", "status", "active", "closed", "2026-11-22T16:00:05Z"] in lines
+    assert [*list(SYNCS.values())[:-1]] in lines
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def change(field: str, old: str | None, new: str, evidence: str | None = None) -> dict[str, Any]:
+    times = {"changed_at": "2026-11-22T16:00:00.123456Z", "known_from": "2026-11-22T16:00:05.000000Z"}
+    return {**times, "field": field, "old": old, "new": new, "known_to": None, "evidence": evidence}
+
+
+def sync(status: str, error: str | None = None) -> dict[str, Any]:
+    counts = {"series": 3, "events": 4, "markets": 12_345 if error is None else 0, "open_markets": 9}
+    row = {"started_at": "2026-11-22T16:00:00.123456Z", "kind": "incremental", "status": status, "accepted": False}
+    return {**row, **counts, "inserted": 1, "changed": 2, "error": error}
