@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 import structlog
@@ -42,13 +43,16 @@ class Sink(Protocol):
         """Take events."""
         ...
 
-    def add_markets(self, listed: Sequence[Market]) -> None:
-        """Take markets; of two answers about one market the later one holds."""
+    def add_markets(self, listed: Sequence[Market], asked_at: datetime | None = None) -> None:
+        """Take markets that were asked for at a time; of two answers about one market the later one holds."""
         ...
 
 
 class Listing:
-    """One sync's questions. `combos`: multivariate markets (tickers `KXMVE…`) are wanted, too."""
+    """One sync's questions. `combos`: multivariate markets (tickers `KXMVE…`) are wanted, too.
+
+    `clock` is the registry's, or somewhat behind: what others have learnt before a page was asked for is older than it.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Listing:
         expected: SyncCounts | None = None,
         *,
         combos: bool,
+        clock: Callable[[], datetime],
     ) -> None:
         self._rest = rest
         self._parents = parents
@@ -69,6 +74,7 @@ class Listing:
         self._expected = expected
         self._filter = None if combos else NO_COMBOS
         self._combos = combos
+        self._clock = clock
         self._counts = {"series": 0, "events": 0, "markets": 0}
         self.listed: set[str] = set()
         """Tickers of the markets that came, as the registry writes them."""
@@ -105,26 +111,28 @@ class Listing:
     async def probe(self) -> int:
         """Take the first page of open markets; how many it holds."""
         async with aclosing(self._rest.market_pages("open", mve_filter=self._filter)) as pages:
+            asked_at = self._clock()
             page: list[Market] = await anext(pages, [])
-        await self._add_markets(page)
+        await self._add_markets(page, asked_at)
         return len(page)
 
     async def named(self, tickers: Sequence[str]) -> set[str]:
         """Ask for these markets; those of them that the exchange no longer knows, not even as long settled."""
         asked = [ticker for ticker in tickers if "," not in ticker]  # the exchange separates them by commas
         left = set(asked)
-        async with aclosing(self._rest.market_pages(tickers=asked)) as pages:
-            async for page in pages:
+        async with aclosing(_one_ahead(self._rest.market_pages(tickers=asked), self._clock)) as pages:
+            async for asked_at, page in pages:
                 left -= {market.ticker for market in page}
-                await self._add_markets(page)
+                await self._add_markets(page, asked_at)
         if left:
+            asked_at = self._clock()
             try:
                 older = [market async for market in self._rest.historical_markets(sorted(left))]
             except NotListed as error:  # an exchange without that page has forgotten nothing on it
                 log.info("no historical markets", error=error.message)
                 older = []
             left -= {market.ticker for market in older}
-            await self._add_markets(older)
+            await self._add_markets(older, asked_at)
         return left
 
     async def _settled(self, since_s: int | None) -> None:
@@ -136,20 +144,20 @@ class Listing:
         self._count("series", listed)
 
     async def _events(self, pages: AsyncGenerator[list[ListedEvent], None]) -> None:
-        async with aclosing(_one_ahead(pages)) as ahead:
-            async for page in ahead:
+        async with aclosing(_one_ahead(pages, self._clock)) as ahead:
+            async for _, page in ahead:
                 await self._take_events(page)
                 self._count("events", page)
 
     async def _markets(self, pages: AsyncGenerator[list[Market], None]) -> None:
-        async with aclosing(_one_ahead(pages)) as ahead:
-            async for page in ahead:
-                await self._add_markets(page)
+        async with aclosing(_one_ahead(pages, self._clock)) as ahead:
+            async for asked_at, page in ahead:
+                await self._add_markets(page, asked_at)
 
-    async def _add_markets(self, page: Sequence[Market]) -> None:
+    async def _add_markets(self, page: Sequence[Market], asked_at: datetime) -> None:
         missing = await asyncio.to_thread(self._parents.missing, page)
         await self._ask_events([ticker for ticker in missing if "," not in ticker and len(ticker) <= MAX_TICKER])
-        await self._thread.run(lambda: self._sink.add_markets(self._parents.adopted(page)))
+        await self._thread.run(lambda: self._sink.add_markets(self._parents.adopted(page), asked_at))
         self.listed.update(storable(market.ticker) for market in page)
         self._count("markets", page)
 
@@ -174,17 +182,21 @@ class Listing:
         self._progress(what, self._counts[what], getattr(self._expected, what, None))
 
 
-async def _one_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
-    """The same pages; each is asked for while the one before it is worked on."""
+async def _one_ahead(
+    pages: AsyncGenerator[Page, None], clock: Callable[[], datetime]
+) -> AsyncGenerator[tuple[datetime, Page], None]:
+    """The same pages, and when each was asked for: while the one before it was worked on."""
 
-    async def following() -> Page | None:
-        return await anext(pages, None)
+    async def following() -> tuple[datetime, Page] | None:
+        asked_at = clock()
+        page = await anext(pages, None)
+        return None if page is None else (asked_at, page)
 
     coming = asyncio.create_task(following())
     try:
-        while (page := await coming) is not None:
+        while (answer := await coming) is not None:
             coming = asyncio.create_task(following())
-            yield page
+            yield answer
     finally:
         coming.cancel()
         await asyncio.wait({coming})

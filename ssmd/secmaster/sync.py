@@ -130,7 +130,8 @@ class SecurityMasterSync:
             thread.within(self._master.sync(self._feed, kind, self._parts.volatile)) as into,
         ):
             parents, before = Parents(self._feed, self._context), expected.previous if kind == "full" else None
-            listing = Listing(self._rest, parents, into, thread, progress, before, combos=self._combos)
+            clock = _clock_of(into.started_at)
+            listing = Listing(self._rest, parents, into, thread, progress, before, combos=self._combos, clock=clock)
             gone: set[str] = set()
             async with _deadline(self._deadline_s, self._feed):
                 if kind == "full":
@@ -220,6 +221,12 @@ def _left_out(malformed: int, result: SyncResult) -> list[str]:
             f"{tickers}{more}"
         )
     return found
+
+
+def _clock_of(at: datetime) -> Callable[[], datetime]:
+    """The clock that showed `at` a moment ago, by the time that passes here: another machine's, a little behind."""
+    began = time.monotonic()
+    return lambda: at + timedelta(seconds=time.monotonic() - began)
 
 
 def _seconds(at: datetime) -> int:

@@ -685,6 +685,28 @@ async def test_a_password_in_the_exchanges_address_is_in_no_error_and_not_in_the
         assert f"user:***@127.0.0.1:{exchange.url.split(':')[2].split('/')[0]}" in said
 
 
+async def test_a_page_is_as_old_as_its_question_and_not_as_its_sync(desk: Desk, exchange: ListingExchange) -> None:
+    ticker = next(iter(fill(exchange, 3)))
+    del exchange.markets[ticker]["updated_time"]
+    await desk.sync()
+    volatile = open_feed(FEED, date(2026, 11, 22)).volatile
+
+    def heard(path: str) -> None:
+        """Once the sync runs, a connector stores the market; after that the exchange changes it, and is asked."""
+        if path == "/events" and exchange.markets[ticker]["title"] != "Three":
+            found = to_market({**exchange.markets[ticker], "title": "Two"})
+            assert found is not None
+            store_markets(desk.database, FEED, [found], volatile)
+            exchange.markets[ticker]["title"] = "Three"
+
+    exchange.on_request = heard
+    await desk.sync(full=True)
+    assert [(c.old, c.new) for c in desk.master.history(FEED, ticker) if c.field == "title"] == [
+        (f"market {ticker}", "Two"),
+        ("Two", "Three"),
+    ]
+
+
 async def test_a_sync_killed_before_it_told_anything_is_made_good(desk: Desk, exchange: ListingExchange) -> None:
     class Killed(BaseException):
         """Stands for the end of the process."""
