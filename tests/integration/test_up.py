@@ -18,7 +18,7 @@ from ssmd.local.processes import identify, marked
 from ssmd.local.teardown import MARK
 from tests.servers import free_port, program
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack")]
 
 ENVIRONMENT = """\
 apiVersion: ssmd/v1
@@ -101,6 +101,7 @@ def until(condition: Any, seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.alone
 def test_a_detached_stack_is_healthy_survives_kills_and_goes_down_whole(installation: Installation) -> None:
     file = str(installation.file)
     up = installation.ssmd("up", "-f", file, "--no-airflow", "--detach")
@@ -134,6 +135,7 @@ def test_a_detached_stack_is_healthy_survives_kills_and_goes_down_whole(installa
     installation.ssmd("status", code=3)
 
 
+@pytest.mark.alone
 def test_up_in_the_foreground_shows_a_trade_and_ends_with_0_on_sigterm(installation: Installation) -> None:
     began = time.monotonic()
     with subprocess.Popen(
