@@ -39,6 +39,7 @@ COMMANDS = (
     ("schema", "ssmd.cli.schema:app", "Layouts of normalized data, compared before a new one is registered."),
     ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, quality, verification, compaction."),
     ("market", "ssmd.cli.market:app", "Markets the registry knows."),
+    ("client", "ssmd.cli.client:app", "Clients of the gateway, and the API keys that let them in."),
     ("db", "ssmd.cli.db:app", "The metadata database."),
     ("completion", "ssmd.cli.completion:completion", "Print the completion script of a shell."),
 )

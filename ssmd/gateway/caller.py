@@ -1,13 +1,11 @@
 """Who asks: the key behind a request, what it may do, and from which address it comes."""
 
-from typing import Literal, TypeAlias, get_args
-
 import msgspec
 from aiohttp import web
 
-Scope: TypeAlias = Literal["read:live", "read:history", "write:feedback", "admin"]
+from ssmd.registry.client_keys import SCOPES, Scope
 
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+__all__ = ["CALLER", "SCOPES", "Caller", "Scope"]
 
 
 class Caller(msgspec.Struct, frozen=True):

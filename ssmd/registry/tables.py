@@ -1,7 +1,7 @@
 """The tables that `sql/` creates, as SQLAlchemy knows them; a test compares them with a migrated database."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, UUID
 
 metadata = sa.MetaData()
 
@@ -477,4 +477,19 @@ key_audit_log = sa.Table(
     sa.Column("event_id", UUID, nullable=False, unique=True, server_default=sa.func.gen_random_uuid()),
     sa.Index("idx_key_audit_key_id", "key_id"),
     sa.Index("idx_key_audit_created", "created_at"),
+)
+
+client_keys = sa.Table(
+    "client_keys",
+    metadata,
+    sa.Column("id", sa.CHAR(8), primary_key=True),
+    sa.Column("key_sha256", BYTEA, nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False),
+    _time("created_at"),
+    sa.Column("created_by", sa.String(128), nullable=False),
+    sa.Column("expires_at", _TIMESTAMP),
+    sa.Column("revoked_at", _TIMESTAMP),
+    sa.Column("revoked_by", sa.String(128)),
+    sa.Column("last_used_at", _TIMESTAMP),
 )
