@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 else:
     Exact = Annotated[float, Meta(description="An exact decimal number.")]
 
-Moment: TypeAlias = Annotated[str, Meta(description="A time in UTC, ISO 8601.", extra_json_schema={"format": "date-time"})]
+Moment: TypeAlias = Annotated[
+    str, Meta(description="A time in UTC, ISO 8601.", extra_json_schema={"format": "date-time"})
+]
 Milliseconds: TypeAlias = Annotated[int, Meta(description="Milliseconds since the epoch, UTC.")]
 
 
@@ -113,7 +115,7 @@ class MarketRow(msgspec.Struct, frozen=True):
 
 
 class MarketPage(msgspec.Struct, frozen=True):
-    """A page of markets, by ticker. `source` live: the database is away, these are the tickers heard since the start."""
+    """A page of markets, by ticker. `source` live: the database is away, these were heard since the start."""
 
     feed: str
     markets: list[MarketRow]

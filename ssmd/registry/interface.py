@@ -120,6 +120,25 @@ class ListedEvent(msgspec.Struct, frozen=True):
     raw: dict[str, Any]
 
 
+class MarketFilter(msgspec.Struct, frozen=True):
+    """Which markets are looked for: those that belong to all that is given.
+
+    `words` must all occur, and of `any_of` at least one, anywhere in title, ticker, event or series, in any case.
+    `close_after` is inclusive, `close_before` exclusive; both are aware. `listed` None: also what has vanished.
+    """
+
+    status: str | None = None
+    category: str | None = None
+    series_ticker: str | None = None
+    event_ticker: str | None = None
+    result: str | None = None
+    words: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
+    close_after: datetime | None = None
+    close_before: datetime | None = None
+    listed: bool | None = True
+
+
 class FeedVersion(msgspec.Struct, frozen=True):
     """How to reach a feed on a date."""
 
@@ -198,6 +217,10 @@ class Registry(Protocol):
 
     def market(self, feed: str, ticker: str) -> Market | None:
         """One market, `listed` or not."""
+        ...
+
+    def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
+        """The markets that `wanted` asks for, sorted by ticker, from the first after `after`; `raw` is left empty."""
         ...
 
     def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:

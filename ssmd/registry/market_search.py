@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from ssmd.nearest import nearest
 from ssmd.registry.database import Database, find_feed
-from ssmd.registry.interface import Market
+from ssmd.registry.interface import Market, MarketFilter
+from ssmd.registry.market_filter import find_markets
 from ssmd.registry.market_listing import one_market, unheard
-from ssmd.registry.rows import market_of
 from ssmd.registry.tables import markets
 from ssmd.registry.values import storable
 
@@ -48,18 +47,10 @@ class MarketSearch:
 
         Sorted by ticker. `never_heard`: only active ones of which no connector ever received a frame.
         """
-        m = markets.c
-        wanted = {m.status: status, m.category: category, m.series_ticker: series, m.event_ticker: event}
+        wanted = MarketFilter(status=status, category=category, series_ticker=series, event_ticker=event)
+        also = [unheard()] if never_heard else []
         with self._database.transaction(f"list markets of feed {feed!r}") as connection:
-            columns = [sa.literal({}, JSONB).label(c.name) if c is m.raw_metadata else c for c in m]
-            query = sa.select(*columns).where(m.feed_id == find_feed(connection, feed), m.known_to.is_(None))
-            if never_heard:
-                query = query.where(unheard())
-            for column, value in wanted.items():
-                if value is not None:
-                    query = query.where(column == storable(value))
-            query = query.order_by(m.ticker).limit(limit)
-            return [market_of(row) for row in connection.execute(query)]
+            return find_markets(connection, find_feed(connection, feed), wanted, limit, "", *also)
 
     def one(self, feed: str, ticker: str) -> Market | None:
         """One market."""

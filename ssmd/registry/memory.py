@@ -12,7 +12,8 @@ import structlog
 from ssmd.errors import ConfigError
 from ssmd.market.events import Gap
 from ssmd.registry.bootstrap import KNOWN_FEEDS, KnownFeed, unknown_feed, version_on
-from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
+from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, MarketFilter, ObjectRecord
+from ssmd.registry.market_filter import matches
 from ssmd.registry.market_values import (
     ACTIVE,
     SETTLEMENT_FIELDS,
@@ -238,6 +239,13 @@ class MemoryRegistry:
         with self._lock:
             found = self._feed(feed).markets.get(ticker)
         return found.market if found else None
+
+    def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
+        """See `Registry.find_markets`."""
+        with self._lock:
+            known = self._feed(feed).markets
+            found = sorted(t for t, its in known.items() if t > after and matches(its.market, wanted))
+            return [msgspec.structs.replace(known[ticker].market, raw={}) for ticker in found[: max(0, limit)]]
 
     def unlist_markets(self, feed: str, tickers: Sequence[str]) -> int:
         """The exchange no longer knows these; how many were listed. One that is upserted again is listed again."""

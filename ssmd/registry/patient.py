@@ -16,6 +16,7 @@ from ssmd.registry.interface import (
     InventoryRow,
     Issue,
     Market,
+    MarketFilter,
     ObjectRecord,
     Registry,
     RegistryUnavailable,
@@ -119,6 +120,10 @@ class PatientRegistry:
     def market(self, feed: str, ticker: str) -> Market | None:
         """See `Registry.market`."""
         return self._ask("market", lambda: self._registry.market(feed, ticker))
+
+    def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
+        """See `Registry.find_markets`."""
+        return self._ask("find_markets", lambda: self._registry.find_markets(feed, wanted, limit, after))
 
     def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
         """See `Registry.never_heard`."""

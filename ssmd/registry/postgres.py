@@ -15,7 +15,8 @@ from ssmd.market.events import Gap
 from ssmd.registry import db
 from ssmd.registry.bootstrap import bootstrap, version_on
 from ssmd.registry.database import Database, find_feed
-from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, ObjectRecord
+from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, MarketFilter, ObjectRecord
+from ssmd.registry.market_filter import find_markets
 from ssmd.registry.market_listing import markets_page, never_heard_page, one_market, record_coverage
 from ssmd.registry.rows import (
     gap_of,
@@ -238,6 +239,11 @@ class PostgresRegistry:
         """See `Registry.market`."""
         with self._transaction(f"read a market of feed {feed!r}") as connection:
             return one_market(connection, find_feed(connection, feed), ticker)
+
+    def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
+        """See `Registry.find_markets`."""
+        with self._transaction(f"look for markets of feed {feed!r}") as connection:
+            return find_markets(connection, find_feed(connection, feed), wanted, limit, after)
 
     def unlist_markets(self, feed: str, tickers: Sequence[str]) -> int:
         """The exchange no longer knows these; how many were listed. One that is upserted again is listed again."""

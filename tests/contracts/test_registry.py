@@ -11,7 +11,7 @@ import pytest
 from ssmd.clock import NS_PER_DAY, NS_PER_S, day_start_ns
 from ssmd.errors import ConfigError, DataError
 from ssmd.market.events import Gap
-from ssmd.registry.interface import Issue, Market, ObjectRecord, Registry
+from ssmd.registry.interface import Issue, Market, MarketFilter, ObjectRecord, Registry
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.registry.postgres import PostgresRegistry
 from tests.databases import Database
@@ -371,6 +371,62 @@ def test_hostile_market_text_is_stored_without_harm(registry: Registry) -> None:
     assert kept.raw["nul\ufffdkey"] == "nul\ufffd"
     assert (kept.raw["lone"], kept.raw["nan"]) == ("\ufffd", None)
     assert registry.upsert_markets("kalshi", [hostile]) == 0
+
+
+FOUND = [
+    market("KXBTC-A", category="Crypto", series_ticker="KXBTC", title="Bitcoin above 90,000?"),
+    market("KXBTC-B", category="Crypto", series_ticker="KXBTC", status="finalized", result="yes"),
+    market("KXETH-A", category="Crypto", series_ticker="KXETH", title="Ethereum above 3,000?"),
+    market("KXHIGH.5", category="Climate", event_ticker="KXHIGH", title="100% sure of _rain_?", close_time=None),
+    market("KXLATE", category="Climate", event_ticker="KXHIGH", close_time="2026-12-01T00:00:00Z"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({}, "KXBTC-A KXBTC-B KXETH-A KXHIGH.5 KXLATE"),
+        ({"status": "finalized"}, "KXBTC-B"),
+        ({"category": "Crypto", "status": "active"}, "KXBTC-A KXETH-A"),
+        ({"series_ticker": "KXETH"}, "KXETH-A"),
+        ({"event_ticker": "KXHIGH"}, "KXHIGH.5 KXLATE"),
+        ({"result": "yes"}, "KXBTC-B"),
+        ({"words": ("BITCOIN", "above")}, "KXBTC-A"),
+        ({"words": ("kxbtc", "15 mins")}, "KXBTC-B"),
+        ({"words": ("100%",)}, "KXHIGH.5"),
+        ({"words": ("_rain_",)}, "KXHIGH.5"),
+        ({"words": ("%%",)}, ""),
+        ({"words": ("'; DROP TABLE markets; --",)}, ""),
+        ({"words": ("\x00",)}, ""),
+        ({"status": "\udc80"}, ""),
+        ({"any_of": ("bitcoin", "ethereum")}, "KXBTC-A KXETH-A"),
+        ({"any_of": ("bitcoin", "ethereum"), "words": ("3,000",)}, "KXETH-A"),
+        ({"close_after": datetime(2026, 11, 22, 19, tzinfo=UTC)}, "KXBTC-A KXBTC-B KXETH-A KXLATE"),
+        ({"close_after": datetime(2026, 11, 22, 19, 0, 1, tzinfo=UTC)}, "KXLATE"),
+        ({"close_before": datetime(2026, 11, 22, 19, tzinfo=UTC)}, ""),
+        ({"close_before": datetime(2026, 12, 1, tzinfo=UTC), "category": "Crypto"}, "KXBTC-A KXBTC-B KXETH-A"),
+    ],
+)
+def test_markets_are_found_by_all_that_is_asked(registry: Registry, wanted: dict[str, Any], expected: str) -> None:
+    registry.upsert_markets("kalshi", FOUND)
+    found = registry.find_markets("kalshi", MarketFilter(**wanted))
+    assert [its.ticker for its in found] == expected.split()
+    assert all(its.raw == {} for its in found)
+
+
+def test_found_markets_come_page_by_page_and_vanished_ones_when_asked_for(registry: Registry) -> None:
+    registry.upsert_markets("kalshi", FOUND)
+    everything = MarketFilter(category="Crypto")
+    assert [its.ticker for its in registry.find_markets("kalshi", everything, 2)] == ["KXBTC-A", "KXBTC-B"]
+    assert [its.ticker for its in registry.find_markets("kalshi", everything, 2, "KXBTC-B")] == ["KXETH-A"]
+    assert registry.find_markets("kalshi", everything, 0) == []
+    assert isinstance(registry, MemoryRegistry | PostgresRegistry)
+    registry.unlist_markets("kalshi", ["KXETH-A"])
+    tickers = {
+        listed: [its.ticker for its in registry.find_markets("kalshi", MarketFilter(category="Crypto", listed=listed))]
+        for listed in (True, False, None)
+    }
+    assert tickers == {True: ["KXBTC-A", "KXBTC-B"], False: ["KXETH-A"], None: ["KXBTC-A", "KXBTC-B", "KXETH-A"]}
 
 
 def test_a_market_whose_ticker_cannot_be_stored_costs_only_itself(registry: Registry) -> None:
