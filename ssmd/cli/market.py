@@ -244,6 +244,7 @@ def _fields_then(chosen: Chosen, feed: str, ticker: str, as_of: str | None, know
         "ticker": state.ticker,
         **{name: _time(at) for name, at in times.items()},
         "listed": state.listed,
+        **({"inferred": list(state.inferred)} if state.inferred else {}),
         "fields": state.fields,
     }
 

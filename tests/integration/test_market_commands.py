@@ -256,6 +256,21 @@ async def test_a_market_is_shown_as_it_is_and_as_it_was(terminal: Terminal, exch
         assert f"Did you mean '{ticker}'?" in terminal.err
 
 
+async def test_a_date_before_the_first_sync_says_what_is_inferred(
+    terminal: Terminal, exchange: ListingExchange
+) -> None:
+    ticker = next(iter(fill(exchange, 1)))
+    exchange.add_market(ticker, "KX0-0", "2026-11-20T10:00:00Z")
+    await terminal.run("sync")
+    then = await terminal.json("show", ticker, "--as-of", "2026-11-20T11:00:00Z")
+    assert (then["fields"]["status"], then["inferred"]) == ("initialized", ["status"])
+    now = await terminal.json("show", ticker, "--as-of", datetime.now(UTC).isoformat())
+    assert (now["fields"]["status"], "inferred" in now) == ("active", False)
+    await terminal.run("show", ticker, "--as-of", "2026-11-20T09:00:00Z")
+    assert terminal.code == 2
+    assert "It exists since 2026-11-20T10:00:00" in terminal.err
+
+
 async def test_a_vanished_market_is_shown_as_not_listed_and_is_in_no_list(
     terminal: Terminal, exchange: ListingExchange
 ) -> None:
