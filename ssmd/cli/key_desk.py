@@ -59,7 +59,7 @@ class KeyDesk:
         self._pending = PendingAudit(chosen.home, self.name)
         self.unasked: SsmdError | None = None
         """Why the database could not be asked; None: it was, or there is none, or nobody has tried yet."""
-        self._told = False
+        self._told: set[str] = set()
         runtime = chosen.environment.spec.runtime
         self.namespace = runtime.namespace if isinstance(runtime, KubernetesRuntime) else NAMESPACE
         self.kind: StoreKind = kind or ("kubernetes" if isinstance(runtime, KubernetesRuntime) else "local")
@@ -78,7 +78,7 @@ class KeyDesk:
 
         nothing: dict[str, RecordedKey] = {}
         states = self._states(self._with_ledger(ask, nothing))
-        if any(self._may_be_known(state) for state in states):
+        if not self._told and any(self._may_be_known(state) for state in states):
             self._warn("what only it knows of them is not shown")
         return states
 
@@ -165,10 +165,10 @@ class KeyDesk:
         return state.rotation_days is not None and state.last_rotated is None
 
     def _warn(self, consequence: str) -> None:
-        """Say once that the database was not asked, if it was not."""
-        if self.unasked and not self._told:
+        """Say that the database was not asked, if it was not; once for each consequence."""
+        if self.unasked and consequence not in self._told:
             talk(f"warning: the database was not asked ({self.unasked.message}); {consequence}")
-            self._told = True
+            self._told.add(consequence)
 
     def shadowing(self, key: str) -> list[str]:
         """What provides values of this key and is asked before, or beside, the local store; for people."""

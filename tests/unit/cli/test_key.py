@@ -404,3 +404,7 @@ def test_a_question_mentions_a_database_that_is_away_only_where_it_would_know_be
     file.write_text(file.read_text().replace("{type: local}", "{type: kubernetes}"))
     monkeypatch.delenv("SSMD_KEY_KALSHI_API_KEY")
     assert "what only it knows of them is not shown" in run("list", "kalshi-prod")[2]
+    (home / "cert.pem").write_bytes(certificate())
+    sealed = ["--from-file", f"access_key={__file__}", "--from-file", f"secret_key={__file__}", "--cert", "cert.pem"]
+    err = run("set", "kalshi-prod", "storage", *sealed)[2]
+    assert "audit rows wait for it" in err
