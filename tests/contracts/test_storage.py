@@ -214,7 +214,7 @@ async def test_a_key_reaches_the_s3_server_as_it_is_written(s3_server: S3Server)
     request = urllib.request.Request(
         f"{s3_server.filer}/buckets/{BUCKET}/literal/?limit=10", headers={"Accept": "application/json"}
     )
-    listing = await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=5).read().decode())
+    listing = await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=30).read().decode())
 
     assert f'"/buckets/{BUCKET}/literal/A%2EB"' in listing
 

@@ -96,7 +96,7 @@ async def answering(transport: Transport) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - a condition of a callback's making
             await asyncio.sleep(0.01)
 
@@ -170,14 +170,14 @@ async def test_a_consumer_made_anew_continues_behind_the_last_acknowledged_messa
     await settle(publisher, 100)
     consumer = await harness.transport.consumer(feed, "archiver")
     seen: list[Delivered] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(seen) < 60:
             seen += await consumer.fetch(20, 1)
     await consumer.ack_through(seen[-1].stream_seq)
     await consumer.close()
 
     again = await harness.transport.consumer(feed, "archiver")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         redelivered = await again.fetch(5, 5)
 
     assert redelivered[0].stream_seq == seen[-1].stream_seq + 1
@@ -210,7 +210,7 @@ async def test_an_outage_delays_messages_and_loses_none(harness: Harness) -> Non
     await ready(publisher)
     publisher.send(messages(feed, 0, 500))
     harness.down()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while publisher.room:
             await publisher.wait()
     assert publisher.room == 0

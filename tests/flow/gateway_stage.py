@@ -81,11 +81,11 @@ async def running(
         yield stage
     finally:
         stage.stop.set()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(30):
             await task
 
 
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Wait for something that the gateway does by itself."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  # what is waited for is not an event of ours
@@ -99,7 +99,7 @@ class WebSocketReader(Reader):
         super().__init__()
         self.web = socket
 
-    async def next(self, within_s: float = 5.0) -> dict[str, Any]:
+    async def next(self, within_s: float = 30.0) -> dict[str, Any]:
         """The next message, followed; the close code as `{"type": "closed"}` at the end."""
         message = await self.web.receive(timeout=within_s)
         if message.type is not aiohttp.WSMsgType.TEXT:

@@ -201,7 +201,7 @@ async def test_a_key_that_never_worked_ends_the_connector_and_names_the_command(
         store.put("unknown")
         start(stack, store)
         with pytest.raises(ConfigError, match="refused the credentials") as caught:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await stack._tasks.pop("connector")
         assert "ssmd key set test kalshi" in (caught.value.hint or "")
 

@@ -88,7 +88,7 @@ class Machine:
         """Its own account of itself; None while it does not answer."""
         with contextlib.suppress(OSError):
             url = f"http://127.0.0.1:{self.ports['exchange']}/_simulator/state"
-            with urllib.request.urlopen(url, timeout=2) as answer:
+            with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.loads(answer.read())  # type: ignore[no-any-return]
         return None
 
@@ -110,7 +110,7 @@ class Machine:
         body = json.dumps({"fault": name, **parameters}).encode()
         url = f"http://127.0.0.1:{self.ports['exchange']}/_simulator/fault"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             assert answer.status == 200
 
     # -- ssmd ---------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class World:
             task.cancel()
 
     async def until(self, archiver: Archiver, name: str, value: object) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while archiver.health()[name] != value and not self.task.done():  # noqa: ASYNC110  health is polled
                 await asyncio.sleep(0.001)
 
@@ -298,7 +298,7 @@ async def test_what_was_stored_before_a_crash_is_acknowledged_when_it_comes_agai
     archiver = world.archiver()
 
     async with world.running(archiver):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while world.floor != 5:  # noqa: ASYNC110  the broker is polled
                 await asyncio.sleep(0.001)
 

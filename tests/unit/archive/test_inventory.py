@@ -75,7 +75,7 @@ async def test_rows_and_issues_wait_for_the_database_and_none_is_lost(
     storage, registry = MemoryStorage(), AwayRegistry()
     registry.away = True
     keeper = Inventory(storage, RAW, registry, FEED, "raw", lambda: NOON)
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         tasks.create_task(keeper.run())
         records = await stored(storage, tmp_path)
         keeper.add(records)

@@ -39,7 +39,7 @@ class Desk:
         self.outbox.offer(messages, self.spool.append(pack(OUT, b"", pack_messages(messages))))
 
     async def settled(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.outbox.empty:  # noqa: ASYNC110 - one turn of the loop at a time
                 await asyncio.sleep(0)
 

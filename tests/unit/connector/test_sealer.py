@@ -122,7 +122,7 @@ async def test_sealing_waits_for_room_on_the_disk(desk: Desk, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(sealing, "compress", full)
         desk.segment(b"{}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "disk" not in desk.sealer.trouble:  # noqa: ASYNC110 - a condition of the sealer's making
                 await asyncio.sleep(0.01)
         assert not desk.task.done()

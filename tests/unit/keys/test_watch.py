@@ -27,7 +27,7 @@ def away() -> AbstractContextManager[KeyLedger]:
 
 
 def waits_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -38,7 +38,7 @@ async def url() -> AsyncIterator[str]:
 
 async def test_it_is_seen_even_when_the_gateway_goes_away_first(url: str) -> None:
     with FirstTrade(url) as trade:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not trade.text:  # noqa: ASYNC110 the watcher lives in another thread
                 await asyncio.sleep(0.01)
 

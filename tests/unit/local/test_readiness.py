@@ -94,7 +94,7 @@ def test_a_service_is_ready_when_it_says_so(home: Home, fake: FakeSupervisord, c
     with admin({"status": "ok", "connected": True, "frames": 5}) as port:
         write_state(home.root, state(port))
 
-        health = await_service("connector", control, home, pause, time.monotonic() + 5)
+        health = await_service("connector", control, home, pause, time.monotonic() + 30)
 
     assert health["frames"] == 5
 

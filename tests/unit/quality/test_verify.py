@@ -54,7 +54,7 @@ async def venue(tmp_path: Path) -> Venue:
 
 async def archive_stream(venue: Venue) -> None:
     archiver, stop = venue.archiver(), asyncio.Event()
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         tasks.create_task(archiver.run(stop))
         while archiver.health()["taken_seq"] != venue.transport.stream(FEED).last_seq:  # noqa: ASYNC110  polled
             await asyncio.sleep(0.001)

@@ -30,7 +30,7 @@ def test_it_serves_a_tape_until_it_is_told_to_stop(tmp_path: Path) -> None:
             assert line, "it ended before it listened"
             found = re.search(r"REST\s+(http://127\.0\.0\.1:\d+/\S+)", line)
             address = found[1] if found else ""
-        with urllib.request.urlopen(f"{address}/markets?status=open", timeout=5) as answer:
+        with urllib.request.urlopen(f"{address}/markets?status=open", timeout=30) as answer:
             markets = json.load(answer)["markets"]
     finally:
         process.send_signal(signal.SIGTERM)
