@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -97,20 +97,24 @@ class Search:
         return [(where, needle) for where, text in self.seen.items() for needle in needles if needle in text]
 
 
-def run_service(search: Search, folder: Path, name: str, environ: dict[str, str], *, starts: bool) -> None:
-    """Run a service until it works (or cannot, for seconds), look at all it shows, and stop it."""
+def run_service(
+    search: Search, folder: Path, name: str, environ: dict[str, str], audited: Callable[[str], bool] | None
+) -> None:
+    """Run a service until it works and is `audited` (None: until it says that it cannot), look at it, and stop it."""
     log = folder / f"{name}.out"
     command = [sys.executable, "-m", "ssmd", "run", name, "--env", str(folder / "environments" / "c.yaml")]
     with log.open("wb") as out, (folder / f"{name}.err").open("wb") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, cwd=folder, env=environ)
-    deadline = time.monotonic() + (60 if starts else 6)
+    deadline = time.monotonic() + (60 if audited else 6)
     while time.monotonic() < deadline and process.poll() is None and '"msg": "running"' not in log.read_text():
         time.sleep(0.1)
-    if starts:
+    if audited:
         assert process.poll() is None, (folder / f"{name}.err").read_text()
         line = next(line for line in log.read_text().splitlines() if '"msg": "running"' in line)
         admin = json.loads(line)["admin"]
-        time.sleep(1.5)  # the audit rows are on their way
+        while not audited(f"system:{name}"):
+            assert time.monotonic() < deadline, f"{name} reads keys without an audit row"
+            time.sleep(0.1)
         for page in ("metrics", "health"):
             try:
                 with urllib.request.urlopen(f"{admin}/{page}", timeout=10) as answer:
@@ -155,6 +159,9 @@ def test_no_planted_secret_shows_anywhere(
         search.add(f"stderr of {' '.join(arguments[:2])}", said.err)
         return code
 
+    def audited(actor: str) -> bool:
+        return bool(postgres.run(f"SELECT 1 FROM key_audit_log WHERE actor = '{actor}' LIMIT 1", database))
+
     def file(name: str, content: str) -> str:
         (given / name).write_text(content)
         return str(given / name)
@@ -177,7 +184,7 @@ def test_no_planted_secret_shows_anywhere(
         assert ssmd("key", "set", "canary", "nats", "--username", "ssmd", "--password", "-", stdin=WRONG_BROKER) == 0
         environ = {**os.environ, "SSMD_HOME": str(folder / "home")}
         assert ssmd("key", "set", "canary", "kalshi", "--from-file", f"api_secret={file('p', pem)}") == 0
-        run_service(search, folder, "archiver", environ, starts=False)
+        run_service(search, folder, "archiver", environ, None)
         assert ssmd("key", "rotate", "canary", "nats", "--stdin", "password", stdin=BROKER) == 0
         monkeypatch.setenv("APP_TOKEN", VARIABLE)
         assert ssmd("key", "set", "canary", "hook", "--from-env", "APP_TOKEN", "--other", ROTATED) == 0
@@ -194,7 +201,7 @@ def test_no_planted_secret_shows_anywhere(
         # what services and commands do with them
         environ |= {"SSMD_KEY_HOOK_TOKEN_FILE": file("t", FROM_FILE_VARIABLE), "SSMD_KEY_HOOK_OTHER": VARIABLE}
         for name in ("archiver", "gateway", "connector"):
-            run_service(search, folder, name, environ, starts=True)
+            run_service(search, folder, name, environ, audited)
         for command in ("list", "verify", "export", "audit"):
             assert ssmd("key", command, "canary") == 0
             assert ssmd("key", command, "canary", "--json") == 0
