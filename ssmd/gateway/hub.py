@@ -7,7 +7,7 @@ a gap message first and the whole book next; they never see a change without its
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -16,7 +16,8 @@ from ssmd.clock import NS_PER_MS, now_ns
 from ssmd.errors import DataError
 from ssmd.gateway.board import Board
 from ssmd.gateway.client import Client, text_frame
-from ssmd.gateway.fanout import ALL, Fanout
+from ssmd.gateway.fanout import Fanout
+from ssmd.gateway.subscription import Piece, Subscription
 from ssmd.market.events import EVENT_TYPES, Gap, OrderBookUpdate
 from ssmd.market.subjects import check_feed
 from ssmd.middleware.transport.interface import Batch, Transport, TransportUnavailable
@@ -31,6 +32,9 @@ BOOKS_RETRY_MAX_S = 30.0
 BOOKS_PER_REQUEST = 500
 INSTALL_AT_ONCE = 100
 
+NUMBERS_SINCE_NS = 1_735_689_600_000_000_000  # 2025-01-01
+NUMBER_NS = 10_000  # a subscription that begins later than another ended, begins with a higher number
+
 log = structlog.get_logger()
 
 
@@ -42,13 +46,13 @@ class Hub:
     ) -> None:
         self.feed = check_feed(feed)
         self.board = Board()
-        self.fanout = Fanout(self.book_frame, monotonic)
         self.patterns = tuple(f"{feed}.{event_type}.*" for event_type in EVENT_TYPES)
         self.connected = False
         self.changed_ns = clock()  # when `connected` changed last
         self.last_message_ns = 0
         self.undecodable = 0
         self._clock = clock
+        self.fanout = Fanout(self.frame, monotonic, self._first_number)
         self._event_types = {name.encode(): name for name in EVENT_TYPES}
         self._prefix = len(feed) + 1
         self._flushing = False
@@ -76,7 +80,7 @@ class Hub:
                 self._pass_gap(event)
             else:
                 ticker = event.ticker  # type: ignore[union-attr]  # only a Gap has none
-                groups = interested(ticker)
+                groups = interested(event_type, ticker)
                 if groups:
                     add(groups, event_type, ticker, event_body(event, feed))
         self.last_message_ns = self._clock()
@@ -109,6 +113,10 @@ class Hub:
         self._restarted.set()
         self._wake.set()
 
+    def frame(self, piece: Piece) -> bytes | None:
+        """A piece of the board as a frame; None when it is not known (or the book waits for its snapshot)."""
+        return self.book_frame(piece[1])
+
     def book_frame(self, ticker: str) -> bytes | None:
         """The whole book of `ticker` as a frame, made once per change; None while it waits for its snapshot."""
         book = self.board.books.get(ticker)
@@ -118,10 +126,18 @@ class Hub:
             book.frame = text_frame(b"{" + event_body(book.snapshot(ticker), self.feed))
         return book.frame
 
-    def book_tickers(self, symbols: frozenset[str]) -> Collection[str]:
-        """Tickers of `symbols` that have a book; all for `{"*"}`."""
-        books = self.board.books
-        return list(books) if symbols == ALL else [ticker for ticker in sorted(symbols) if ticker in books]
+    def new_books(self, before: Subscription, after: Subscription) -> list[Piece]:
+        """The books that a client needs when its subscription changes from `before` to `after`."""
+        if "orderbook" in before.every:
+            return []
+        if "orderbook" in after.every:
+            return [("orderbook", ticker) for ticker in self.board.books]
+        had, wanted = before.named(), after.named()
+        return [
+            ("orderbook", symbol)
+            for symbol, channels in wanted.items()
+            if "orderbook" in channels and "orderbook" not in had.get(symbol, ()) and symbol in self.board.books
+        ]
 
     def watch(self) -> None:
         """Housekeeping, a few times a second: slow clients, heartbeats."""
@@ -211,12 +227,15 @@ class Hub:
             if isinstance(event, OrderBookUpdate):
                 snapshots.append(event)
         for ticker in self.board.install(snapshots):
-            groups = self.fanout.interested(ticker)
+            groups = self.fanout.interested("orderbook", ticker)
             if groups:
                 body = event_body(self.board.books[ticker].snapshot(ticker), self.feed)
                 self.fanout.add(groups, "orderbook", ticker, body)
         self.fanout.flush()
         return max((snapshot.ticker for snapshot in snapshots), default="")
+
+    def _first_number(self) -> int:
+        return max(0, (self._clock() - NUMBERS_SINCE_NS) // NUMBER_NS)
 
     def _tick(self) -> None:
         self._flushing = False

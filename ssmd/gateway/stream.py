@@ -7,15 +7,18 @@ frames are not masked, so one frame's bytes serve all clients.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 
 import msgspec
 from aiohttp import WebSocketError, WSMsgType, web
 
 from ssmd.clock import NS_PER_MS, now_ns
+from ssmd.gateway.caller import CALLER
 from ssmd.gateway.catalogue import Catalogue
-from ssmd.gateway.client import BUFFER_BYTES, SYMBOLS_PER_CLIENT, Client
-from ssmd.gateway.fanout import ALL, Fanout
+from ssmd.gateway.client import SYMBOLS_PER_CLIENT, Bounds, Client
+from ssmd.gateway.connection import CLOSE_S, Connection, Socket
+from ssmd.gateway.doors import Doors, Seat
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.problems import problem
 from ssmd.telemetry import GATEWAY_CLIENTS, GATEWAY_DISCONNECTIONS
@@ -25,38 +28,7 @@ MAX_CLIENTS = 1_000
 HANDSHAKE_S = 10.0
 SUBSCRIBE_WITHIN_S = 30.0
 PING_S = 20.0
-CLOSE_S = 2.0
 REQUESTS_PER_S = 50
-
-
-class Connection:
-    """One accepted WebSocket: aiohttp's side of it, its transport, and the hub's client."""
-
-    def __init__(
-        self, number: int, socket: web.WebSocketResponse, transport: asyncio.Transport, fanout: Fanout, limit: int
-    ) -> None:
-        self.socket = socket
-        self.transport = transport
-        self.client = Client(number, transport, self._close, limit)
-        self.reason = "client_closed"  # for the metric: a bounded set
-        self.closed_at: float | None = None
-        self._fanout = fanout
-        self._closing: asyncio.Task[bool] | None = None
-
-    def _close(self, code: int, reason: str) -> None:
-        self._fanout.leave(self.client)  # no data after the close frame
-        if self.reason == "client_closed":
-            self.reason = "slow_reader"
-        # Then up to CLOSE_S for the client's own close; nothing waits for unread data to be read.
-        message = reason.encode()[:120]
-        self._closing = asyncio.create_task(self.socket.close(code=code, message=message, drain=False))
-
-    async def closed(self) -> None:
-        """Wait for a close that the gateway began; then give up what the client did not read."""
-        if self._closing is not None:
-            await asyncio.wait({self._closing})
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
 
 
 class StreamEndpoint:
@@ -68,14 +40,16 @@ class StreamEndpoint:
         catalogue: Catalogue,
         *,
         max_clients: int = MAX_CLIENTS,
-        buffer_bytes: int = BUFFER_BYTES,
+        bounds: Bounds = Bounds(),  # noqa: B008  # frozen
         clock: Callable[[], int] = now_ns,
+        doors: Doors,
     ) -> None:
         self.stopping = False
         self._hub = hub
+        self._doors = doors
         self._catalogue = catalogue
         self._max_clients = max_clients
-        self._buffer_bytes = buffer_bytes
+        self._bounds = bounds
         self._clock = clock
         self._numbers = count(1)
         self._connections: dict[int, Connection] = {}
@@ -93,9 +67,7 @@ class StreamEndpoint:
             full = f"{self._max_clients} clients are connected already"
             detail = "the gateway is stopping" if self.stopping else full
             return problem(503, "No more clients", detail, headers={"Retry-After": "5"})
-        socket = web.WebSocketResponse(
-            compress=False, heartbeat=PING_S, timeout=CLOSE_S, max_msg_size=wire.MAX_REQUEST_BYTES
-        )
+        socket = Socket(compress=False, heartbeat=PING_S, timeout=CLOSE_S, max_msg_size=wire.MAX_REQUEST_BYTES)
         if not socket.can_prepare(request):
             hint = "connect with a WebSocket client, for example: websocat 'ws://HOST:PORT/v1/stream?symbols=*'"
             return problem(426, "WebSocket expected", hint, headers={"Upgrade": "websocket"})
@@ -103,12 +75,23 @@ class StreamEndpoint:
             symbols = _query_symbols(request)
         except wire.RequestError as error:
             return problem(400, "Wrong symbols", error.message, code=error.code)
-        async with asyncio.timeout(HANDSHAKE_S):
-            await socket.prepare(request)
+        with self._doors.sit(request[CALLER]) as seat:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await socket.prepare(request)
+            if await seat.identify(socket):
+                await self._serve(request, socket, symbols, seat)
+        return socket
+
+    async def _serve(self, request: web.Request, socket: Socket, symbols: tuple[str, ...], seat: Seat) -> None:
+        """Serve a client that is known."""
         transport = request.transport
         if transport is None:
-            return socket  # the client left during the handshake
-        connection = Connection(next(self._numbers), socket, transport, self._hub.fanout, self._buffer_bytes)
+            return  # the client left during the handshake
+        connection = Connection(
+            next(self._numbers), socket, transport, self._hub.fanout, self._bounds, self._clock,
+            address=seat.caller.address, key_name=seat.caller.name,
+        )  # fmt: skip
+        seat.on_end(partial(_end, connection))
         self._connections[connection.client.number] = connection
         self._empty.clear()
         GATEWAY_CLIENTS.set(len(self._connections))
@@ -125,7 +108,6 @@ class StreamEndpoint:
                 self._empty.set()
             GATEWAY_CLIENTS.set(len(self._connections))
             GATEWAY_DISCONNECTIONS.labels(connection.reason).inc()
-        return socket
 
     def watch(self, now: float) -> None:
         """Call about once a second: connections that were closed but do not go away are cut."""
@@ -158,7 +140,7 @@ class StreamEndpoint:
         window, used = loop.time(), 0
         while True:
             try:
-                message = await socket.receive(timeout=None if client.symbols else SUBSCRIBE_WITHIN_S)
+                message = await socket.receive(timeout=None if client.subscription else SUBSCRIBE_WITHIN_S)
             except TimeoutError:
                 connection.reason = "idle"
                 client.kick(1008, f"nothing subscribed within {SUBSCRIBE_WITHIN_S:.0f} s")
@@ -200,30 +182,27 @@ class StreamEndpoint:
         unknown = await self._catalogue.unlisted(_unheard(hub, request.symbols))
         if client.leaving:
             return
-        before = client.symbols
-        symbols = ALL if wire.ALL_SYMBOLS in request.symbols or before == ALL else before | set(request.symbols)
-        if len(symbols) > SYMBOLS_PER_CLIENT:
+        before = client.subscription
+        after = before.plus(request.symbols)
+        if len(after.wanted) > SYMBOLS_PER_CLIENT:
             message = f"at most {SYMBOLS_PER_CLIENT} symbols per client; subscribe to * instead"
             hub.fanout.answer(client, wire.error("too_many_symbols", message, request.id))
             return
-        seq = hub.fanout.move(client, frozenset(symbols))
-        hub.fanout.answer(client, wire.subscribed(sorted(symbols), seq, unknown, request.id))
-        hub.fanout.owe_books(client, hub.book_tickers(frozenset(symbols if symbols == ALL else symbols - before)))
+        seq = hub.fanout.move(client, after)
+        hub.fanout.answer(client, wire.subscribed(after.symbols, seq, unknown, request.id))
+        hub.fanout.owe(client, hub.new_books(before, after))
 
     def _unsubscribe(self, client: Client, request: wire.Request) -> None:
         hub = self._hub
-        if wire.ALL_SYMBOLS in request.symbols:
-            symbols: frozenset[str] = frozenset()
-        elif client.symbols == ALL:
+        if client.subscription.every and wire.ALL_SYMBOLS not in request.symbols:
             message = "subscribed to *: single symbols cannot be left out; unsubscribe * first"
             hub.fanout.answer(client, wire.error("bad_symbol", message, request.id))
             return
-        else:
-            symbols = client.symbols - set(request.symbols)
-        for ticker in [ticker for ticker in client.due if ticker not in symbols]:
-            del client.due[ticker]
-        seq = hub.fanout.move(client, symbols)
-        hub.fanout.answer(client, wire.unsubscribed(sorted(symbols), seq, request.id))
+        after = client.subscription.minus(request.symbols)
+        for piece in [(channel, ticker) for channel, ticker in client.due if channel not in after.channels(ticker)]:
+            del client.due[piece]
+        seq = hub.fanout.move(client, after)
+        hub.fanout.answer(client, wire.unsubscribed(after.symbols, seq, request.id))
 
     def _snapshot(self, client: Client, request: wire.Request) -> None:
         hub = self._hub
@@ -231,7 +210,13 @@ class StreamEndpoint:
         if absent:
             message = f"no book for {', '.join(absent[:10])}{' …' if len(absent) > 10 else ''} at the moment"
             hub.fanout.answer(client, wire.error("no_book", message, request.id))
-        hub.fanout.owe_books(client, [ticker for ticker in request.symbols if ticker not in absent])
+        hub.fanout.owe(client, [("orderbook", ticker) for ticker in request.symbols if ticker not in absent])
+
+
+def _end(connection: Connection, code: int, reason: str) -> None:
+    """The client's key was revoked or has expired."""
+    connection.reason = "key_ended"
+    connection.client.kick(code, reason)
 
 
 def _unheard(hub: Hub, symbols: Iterable[str]) -> list[str]:

@@ -1,7 +1,11 @@
 """A WebSocket reader behind a socket: what a client of the gateway sees, and what it makes of it."""
 
 import json
+from collections.abc import Callable
 from typing import Any
+
+from ssmd.gateway.client import Bounds, Client
+from ssmd.gateway.fanout import Fanout
 
 
 def cut_frames(data: bytes) -> tuple[list[bytes], bytes]:
@@ -23,9 +27,16 @@ def cut_frames(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 class Socket:
-    """What the gateway writes to: bytes stay buffered until the reader takes them."""
+    """What the gateway writes to: bytes stay buffered until the reader takes them.
+
+    Like a transport it tells its `client` to pause when more than `high` bytes are buffered, and `resumed` when no more
+    than a quarter of that is left.
+    """
 
     def __init__(self) -> None:
+        self.high = 1 << 62
+        self.client: Client | None = None
+        self.resumed: Callable[[Client], None] = lambda _client: None
         self.buffer = bytearray()
         self.writes = 0
         self.peak = 0
@@ -35,6 +46,8 @@ class Socket:
         self.writes += 1
         self.buffer += data
         self.peak = max(self.peak, len(self.buffer))
+        if self.client is not None and not self.client.paused and len(self.buffer) > self.high:
+            self.client.pause()
 
     def get_write_buffer_size(self) -> int:
         return len(self.buffer)
@@ -46,6 +59,9 @@ class Socket:
         """The next bytes, at most `most`."""
         data = bytes(self.buffer if most is None else self.buffer[:most])
         del self.buffer[: len(data)]
+        if self.client is not None and self.client.paused and len(self.buffer) <= self.high // 4:
+            self.client.paused = False
+            self.resumed(self.client)
         return data
 
 
@@ -57,9 +73,15 @@ class Reader:
         self.messages: list[dict[str, Any]] = []
         self.raw: list[bytes] = []
         self.seq: int | None = None  # the number of the last data message, or what an answer or a notice said
+        self.told = 0  # what the last answer said
         self.books: dict[str, tuple[dict[float, float], dict[float, float]]] = {}
         self.skipped = 0
         self._rest = b""
+
+    @property
+    def count(self) -> int:
+        """Numbers since the last answer, the skipped ones too."""
+        return (self.seq or 0) - self.told
 
     def read(self, most: int | None = None) -> list[dict[str, Any]]:
         """Read what is buffered (at most `most` bytes) and follow it; the messages that were whole."""
@@ -77,7 +99,7 @@ class Reader:
         """Check the number and apply the message."""
         kind = message["type"]
         if kind in ("subscribed", "unsubscribed"):
-            self.seq = message["seq"]
+            self.seq = self.told = message["seq"]
         elif message.get("code") == "SKIPPED":
             assert message["from"] == (self.seq or 0) + 1, f"the notice begins after {self.seq}: {message}"
             self.seq = message["to"]
@@ -102,3 +124,11 @@ class Reader:
                         side[price] = size
                     else:
                         side.pop(price, None)
+
+
+def seat(reader: Reader, fanout: Fanout, number: int, bounds: Bounds = Bounds(), high: int = 1 << 18) -> Client:  # noqa: B008
+    """Connect a reader to a fan-out, as a client whose connection buffers about `high` bytes."""
+    client = Client(number, reader.socket, reader.socket.kick, bounds)
+    reader.socket.client, reader.socket.high, reader.socket.resumed = client, high, fanout.resumed
+    fanout.join(client)
+    return client
