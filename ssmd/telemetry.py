@@ -138,6 +138,17 @@ GATEWAY_SUBSCRIPTIONS = Gauge(
     registry=METRICS,
 )
 
+GATEWAY_REFUSED = Counter(
+    "ssmd_gateway_refused", "Requests, WebSocket requests and connections refused at the door, by reason.", ["reason"],
+    registry=METRICS,
+)  # fmt: skip
+GATEWAY_KEYS_AGE = Gauge(
+    "ssmd_gateway_keys_age_seconds", "Age of what the gateway knows of client keys.", registry=METRICS
+)
+GATEWAY_TLS_EXPIRES_IN_DAYS = Gauge(
+    "ssmd_gateway_tls_expires_in_days", "Days until the certificate in use expires.", registry=METRICS
+)
+
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 KEY_EXPIRES_IN_DAYS = Gauge(
