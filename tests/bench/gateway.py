@@ -160,7 +160,7 @@ async def ours(clients: int, stream: Stream) -> dict[str, Lap]:
 
         def fan_out(start: int, end: int) -> None:
             for kind, ticker, body in stream.bodies[start:end]:
-                hub.fanout.add(hub.fanout.interested(ticker), kind, ticker, body)
+                hub.fanout.add(hub.fanout.interested(kind, ticker), kind, ticker, body)
             hub.fanout.flush()
 
         def whole(start: int, end: int) -> None:

@@ -11,6 +11,7 @@ from ssmd.archive.reader import read_normalized
 from ssmd.archiver import Archiver
 from ssmd.backfill import compact
 from ssmd.gateway.client import Client
+from ssmd.gateway.subscription import Subscription
 from ssmd.gateway.hub import Hub
 from ssmd.market.events import SECMASTER, MarketStatus, Status
 from ssmd.middleware.storage.memory import MemoryStorage
@@ -87,7 +88,7 @@ async def listening(transport: NatsTransport) -> tuple[Hub, Reader]:
     hub, reader = Hub(FEED), Reader()
     client = Client(1, reader.socket, reader.socket.kick, 1 << 24)
     hub.fanout.join(client)
-    reader.seq = hub.fanout.move(client, frozenset({"*"}))
+    reader.seq = hub.fanout.move(client, Subscription().plus(["*"]))
     await transport.subscribe(hub.patterns, hub.on_batch, hub.on_state)
     async with asyncio.timeout(20):
         while not hub.connected:  # noqa: ASYNC110  polled

@@ -7,7 +7,8 @@ import pytest
 
 from ssmd.gateway import fanout as fanouts
 from ssmd.gateway.client import BUFFER_BYTES, CONTROL_BYTES, Client, frame_header, text_frame
-from ssmd.gateway.fanout import ALL, Fanout
+from ssmd.gateway.fanout import Fanout
+from ssmd.gateway.subscription import Piece, Subscription
 from ssmd.telemetry import METRICS
 from tests.fakes.reader import Reader, cut_frames
 
@@ -25,7 +26,7 @@ class Stage:
     def __init__(self) -> None:
         self.clock = Clock()
         self.books: dict[str, bytes] = {}
-        self.fanout = Fanout(self.books.get, self.clock)
+        self.fanout = Fanout(self.piece, self.clock)
         self.numbers = count(1)
 
     def reader(self, *symbols: str, limit: int = BUFFER_BYTES) -> tuple[Reader, Client]:
@@ -33,12 +34,15 @@ class Stage:
         client = Client(next(self.numbers), reader.socket, reader.socket.kick, limit)
         self.fanout.join(client)
         if symbols:
-            reader.seq = self.fanout.move(client, frozenset(symbols))
+            reader.seq = self.fanout.move(client, Subscription().plus(symbols))
         return reader, client
 
     def send(self, ticker: str, kind: str = "trade", padding: int = 0, extra: bytes = b"") -> None:
         body = b'"type":"%s","ticker":"%s","x":"%s"%s}' % (kind.encode(), ticker.encode(), b"x" * padding, extra)
-        self.fanout.add(self.fanout.interested(ticker), kind, ticker, body)
+        self.fanout.add(self.fanout.interested(kind, ticker), kind, ticker, body)
+
+    def piece(self, piece: Piece) -> bytes | None:
+        return self.books.get(piece[1])
 
     def watch(self) -> None:
         self.fanout.watch(lambda: b'{"type":"heartbeat"}')
@@ -87,7 +91,7 @@ def test_a_client_that_joins_goes_on_from_the_number_it_was_told(stage: Stage) -
     stage.send("A")
     late, client = stage.reader()
     stage.send("A")
-    assert stage.fanout.move(client, frozenset({"A"})) == 3
+    assert stage.fanout.move(client, Subscription().plus(["A"])) == 3
     late.seq = 3
     stage.send("A")
     stage.fanout.flush()
@@ -193,8 +197,8 @@ def test_a_client_that_asks_without_reading_is_sent_away(stage: Stage) -> None:
     reader.read()
     stage.books["A"] = text_frame(b'{"type":"orderbook"}')
     stage.fanout.answer(client, b"{}")
-    stage.fanout.owe_books(client, ["A"])
-    assert stage.fanout.move(client, ALL) == 0
+    stage.fanout.owe(client, [("orderbook", "A")])
+    assert stage.fanout.move(client, Subscription().plus(["*"])) == 0
     assert reader.read() == [], "nothing follows the close frame"
 
 
@@ -203,14 +207,14 @@ def test_what_was_missed_of_the_old_subscription_is_told_before_the_new_one(stag
     for _ in range(6):
         stage.send("A", padding=900)
         stage.fanout.flush()
-    seq = stage.fanout.move(client, frozenset({"A", "B"}))
+    seq = stage.fanout.move(client, Subscription().plus(["A", "B"]))
     stage.fanout.answer(client, b'{"type":"subscribed","seq":%d}' % seq)
     stage.send("B")
     stage.fanout.flush()
     slow.read()
     stage.watch()
     slow.read()
-    assert slow.seq == 1, "every number of both subscriptions was seen or named in a notice"
+    assert slow.seq == seq + 1, "every number of both subscriptions was seen or named in a notice"
 
 
 def test_many_books_are_sent_as_the_client_reads(stage: Stage) -> None:
@@ -218,7 +222,7 @@ def test_many_books_are_sent_as_the_client_reads(stage: Stage) -> None:
         body = b'{"type":"orderbook","kind":"snapshot","ticker":"T%d","bids":[],"asks":[],"x":"%s"}' % (n, b"x" * 500)
         stage.books[f"T{n}"] = text_frame(body)
     reader, client = stage.reader("*", limit=4_000)
-    stage.fanout.owe_books(client, list(stage.books))
+    stage.fanout.owe(client, [("orderbook", ticker) for ticker in stage.books])
     assert len(reader.socket.buffer) < 4_000
     while client.due:
         reader.read()
@@ -258,7 +262,7 @@ def test_announcements_reach_all_who_keep_up(stage: Stage) -> None:
 def test_messages_sent_are_counted_by_type_and_subscriptions_by_kind(stage: Stage) -> None:
     sent = metric("ssmd_gateway_messages_sent_total", type="trade")
     named, everything = (metric("ssmd_gateway_subscriptions_active", kind=kind) for kind in ("named", "all"))
-    clients = [stage.reader("A")[1] for _ in range(3)] + [stage.reader(*ALL)[1]]
+    clients = [stage.reader("A")[1] for _ in range(3)] + [stage.reader("*")[1]]
     stage.send("A")
     stage.send("B")
     stage.fanout.flush()

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ssmd.gateway import hub as hubs
-from ssmd.gateway.client import Client
+from ssmd.gateway.client import Bounds, Client
 from ssmd.gateway.hub import Hub
+from ssmd.gateway.subscription import Subscription
 from ssmd.market.events import Event, Gap, Kind, OrderBookUpdate
 from ssmd.market.subjects import subject
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.wire.client import event_body
 from ssmd.wire.normalized import decode, encode, event_type_of
-from tests.fakes.reader import Reader
+from tests.fakes.reader import Reader, seat
 from tests.unit.gateway.events import T0, book, delta, gap, quote, trade
 
 FEED = "kalshi"
@@ -33,10 +34,10 @@ def packed(event: Event) -> tuple[bytes, bytes]:
 
 def join(hub: Hub, number: int, *symbols: str, limit: int = 1 << 20) -> Reader:
     reader = Reader()
-    client = Client(number, reader.socket, reader.socket.kick, limit)
-    hub.fanout.join(client)
-    reader.seq = hub.fanout.move(client, frozenset(symbols))
-    hub.fanout.owe_books(client, hub.book_tickers(frozenset(symbols)))
+    client = seat(reader, hub.fanout, number, Bounds(bytes=limit), high=limit)
+    subscription = Subscription().plus(symbols)
+    reader.seq = hub.fanout.move(client, subscription)
+    hub.fanout.owe(client, hub.new_books(Subscription(), subscription))
     return reader
 
 
@@ -348,19 +349,15 @@ class FanoutMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 6), symbols=st.frozensets(st.sampled_from([*TICKERS, "*"])))
     def subscribe(self, number: int, symbols: frozenset[str]) -> None:
-        if "*" in symbols:
-            symbols = frozenset({"*"})
         if number not in self.readers:
             reader = Reader()
-            client = Client(number, reader.socket, reader.socket.kick, 3_000)
-            self.hub.fanout.join(client)
+            client = seat(reader, self.hub.fanout, number, Bounds(bytes=3_000), high=3_000)
             self.readers[number] = reader, client
         reader, client = self.readers[number]
-        before = client.symbols
-        seq = self.hub.fanout.move(client, symbols)
+        before, after = client.subscription, Subscription().plus(symbols)
+        seq = self.hub.fanout.move(client, after)
         self.hub.fanout.answer(client, b'{"type":"subscribed","seq":%d}' % seq)
-        new = symbols if symbols == {"*"} else symbols - before
-        self.hub.fanout.owe_books(client, self.hub.book_tickers(frozenset(new)))
+        self.hub.fanout.owe(client, self.hub.new_books(before, after))
 
     @rule(number=st.integers(1, 6))
     def leave(self, number: int) -> None:
@@ -423,7 +420,7 @@ class FanoutMachine(RuleBasedStateMachine):
     def buffers_are_bounded(self) -> None:
         for reader, client in getattr(self, "readers", {}).values():
             # One tick into an empty buffer, books up to half of it, and answers of this test.
-            assert len(reader.socket.buffer) < client.limit + 16_000
+            assert len(reader.socket.buffer) < client.bounds.bytes + 16_000
 
     def check_at_rest(self) -> None:
         """All readers read on: every number is accounted for, and every book that is known is theirs."""
@@ -432,9 +429,9 @@ class FanoutMachine(RuleBasedStateMachine):
                 reader.read()
             self.hub.watch()
         for reader, client in self.readers.values():
-            assert not client.behind
+            assert client.ready
             for ticker, (bids, asks) in self.model.items():
-                wanted = client.symbols == {"*"} or ticker in client.symbols
+                wanted = bool(client.subscription.channels(ticker))
                 if wanted:
                     seen = tuple(
                         {round(p * 10**6): s * 10**6 for p, s in side.items()} for side in reader.books[ticker]
