@@ -26,7 +26,7 @@ from tests.unit.gateway.events import book, delta, quote, trade
 
 TICKER = "INXD-25-B4000"
 UPGRADE = (
-    b"GET /v1/stream?symbols=* HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /v1/stream?symbols=* HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
