@@ -65,20 +65,24 @@ async def read_messages(
     """The Cap'n Proto messages of a normalized object, some at a time; errors as `stream_contents`."""
     rest = b""
     async for content in stream_contents(storage, bucket, key, expected):
-        data = rest + content
-        messages, start = [], 0
-        try:
-            while start < len(data):
-                end = message_end(data, start)
-                messages.append(data[start:end])
-                start = end
-        except DataError:
-            if len(data) - start > MAX_LINE_BYTES:
-                raise
-        rest = data[start:]
+        messages, rest = cut_messages(rest + content)
         yield messages
     if rest:
         raise DataError(f"{bucket}/{key} ends within a message")
+
+
+def cut_messages(data: bytes) -> tuple[list[bytes], bytes]:
+    """The whole messages that `data` begins with, and the rest; DataError when the rest is longer than any message."""
+    messages, start = [], 0
+    try:
+        while start < len(data):
+            end = message_end(data, start)
+            messages.append(data[start:end])
+            start = end
+    except DataError:
+        if len(data) - start > MAX_LINE_BYTES:
+            raise
+    return messages, data[start:]
 
 
 class _Source:

@@ -111,6 +111,7 @@ class Board:
         self._trades_per_ticker = trades_per_ticker
         self._trades_total = trades_total
         self._trade_count = 0
+        self._trades_forgotten_ns = 0  # what was received until then may have been given up, of any ticker
         self._trade_ids: set[str] = set()
         self._older_trade_ids: set[str] = set()
         self._waiting_count = 0
@@ -147,6 +148,12 @@ class Board:
         if not ring or limit <= 0:
             return []
         return list(ring)[: -limit - 1 : -1]
+
+    def trades_since(self, ticker: str) -> int:
+        """Every trade of `ticker` that was taken with a receive time of this or later is still held."""
+        ring = self._trades.get(ticker)
+        full_ns = ring[0].received_ns + 1 if ring and len(ring) == ring.maxlen else 0
+        return max(full_ns, self._trades_forgotten_ns)
 
     def unsynced(self) -> list[str]:
         """Tickers whose book waits for a snapshot."""
@@ -196,7 +203,8 @@ class Board:
             book = self.books.pop(ticker, None)
             if book is not None and book.waiting:
                 self._waiting_count -= len(book.waiting)
-            self._trade_count -= len(self._trades.pop(ticker, ()))
+            if ticker in self._trades:
+                self._forget_trades(self._trades.pop(ticker))
         return len(gone)
 
     def _book(self, ticker: str) -> Book:
@@ -264,8 +272,12 @@ class Board:
             self._trade_count += 1
         ring.append(trade)
         while self._trade_count > self._trades_total:
-            self._trade_count -= len(self._trades.popitem(last=False)[1])
+            self._forget_trades(self._trades.popitem(last=False)[1])
         return True
+
+    def _forget_trades(self, ring: deque[Trade]) -> None:
+        self._trade_count -= len(ring)
+        self._trades_forgotten_ns = max(self._trades_forgotten_ns, ring[-1].received_ns + 1)
 
     def _take_gap(self, gap: Gap) -> None:
         """Mark the books that the gap touches stale until their next snapshot."""

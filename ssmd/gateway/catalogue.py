@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Any, TypeVar
 
 from ssmd.clock import now_ns
 from ssmd.market.events import Gap
-from ssmd.registry.interface import Market, Registry, RegistryUnavailable
+from ssmd.registry.interface import InventoryRow, Market, MarketFilter, Registry, RegistryUnavailable
 from ssmd.registry.patient import PatientRegistry
 
 ANSWER_S = 3.0
@@ -38,9 +38,9 @@ class Catalogue:
             await self._ask(self._registry.ping)
         return self.available
 
-    async def markets(self, status: str | None, limit: int, after: str) -> list[Market]:
-        """Markets by ticker from the first after `after`."""
-        return await self._ask(lambda: self._registry.markets(self.feed, status, limit, after))
+    async def find_markets(self, wanted: MarketFilter, limit: int, after: str) -> list[Market]:
+        """The markets that `wanted` asks for, by ticker, from the first after `after`, without their raw objects."""
+        return await self._ask(lambda: self._registry.find_markets(self.feed, wanted, limit, after))
 
     async def market(self, ticker: str) -> Market | None:
         """One market, None when the exchange never listed it."""
@@ -52,6 +52,20 @@ class Catalogue:
         if self._gaps is None or self._gaps[1] != day or now - self._gaps[0] > GAPS_FRESH_NS:
             self._gaps = now, day, await self._ask(lambda: self._registry.gaps(self.feed, day))
         return self._gaps[2]
+
+    async def gaps_of_days(self, days: Sequence[date]) -> list[Gap]:
+        """The recorded gaps that touch any of some UTC days, each once."""
+        if len(days) == 1:
+            return await self.gaps(days[0])
+
+        def look_up() -> list[Gap]:
+            return [gap for day in days for gap in self._registry.gaps(self.feed, day)]
+
+        return list(dict.fromkeys(await self._ask(look_up)))
+
+    async def inventory(self, first: date, last: date) -> list[InventoryRow]:
+        """What is archived of some UTC days."""
+        return await self._ask(lambda: self._registry.inventory(self.feed, first, last))
 
     async def unlisted(self, tickers: Iterable[str]) -> list[str]:
         """Those of `tickers` that the database does not know; all of them while it is away."""

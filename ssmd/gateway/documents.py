@@ -129,6 +129,8 @@ class MarketDocument(msgspec.Struct, frozen=True):
 
     ticker: str
     title: str | None
+    subtitle: str | None
+    rules: str | None
     feed: str
     event_ticker: str | None
     series_ticker: str | None
@@ -187,7 +189,8 @@ class Candle(msgspec.Struct, frozen=True, omit_defaults=True):
     """The trades of one interval, which begins at `ts`: first, highest, lowest and last price, in dollars.
 
     `volume` in contracts; `vwap` is the average price by volume, rounded to six decimals. `block_volume` is the part
-    of `volume` in block trades. `gap`: a recorded gap overlaps the interval, trades of it may be missing.
+    of `volume` in block trades. `gap`: a recorded gap (or another hole in `missing`) overlaps the interval: trades of
+    it may be missing. `forming`: the interval is not over.
     """
 
     ts: Milliseconds
@@ -199,6 +202,7 @@ class Candle(msgspec.Struct, frozen=True, omit_defaults=True):
     trades: int
     vwap: Exact
     gap: bool
+    forming: bool = False
     block_trades: int = 0
     block_volume: Exact | None = None
 
@@ -212,6 +216,7 @@ class CandlePage(msgspec.Struct, frozen=True):
     start: Moment
     end: Moment
     candles: list[Candle]
+    next_cursor: str | None
     source: Literal["memory", "archive", "archive+memory"]
     complete: bool
     missing: list[Missing]

@@ -18,3 +18,4 @@ class Outside:
     storage: Storage | None = None
     database: Database | None = None
     cache: Cache | None = None
+    normalized_bucket: str = "ssmd-normalized"

@@ -3,28 +3,31 @@
 Numbers are printed exactly from integers. Market text (titles) comes from the exchange and is data: JSON only, no HTML.
 """
 
-import base64
-import binascii
+import asyncio
 from collections.abc import Callable
 
 import msgspec
 from aiohttp import web
 
-from ssmd.clock import day_of, now_ns
+from ssmd.clock import NS_PER_MS, day_of, now_ns
 from ssmd.gateway.catalogue import Catalogue
+from ssmd.gateway.cursors import MAX_CURSOR_CHARS, decode_cursor, encode_cursor
+from ssmd.gateway.documents import MarketDocument, MarketPage, MarketRow, OrderbookDocument, digits
 from ssmd.gateway.hub import Hub
+from ssmd.gateway.lookup import Lookup
 from ssmd.gateway.market_view import MarketView, links
-from ssmd.gateway.problems import ApiProblem, near
-from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Route, whole, words
-from ssmd.market.events import Gap
-from ssmd.market.subjects import MAX_TICKER_BYTES
-from ssmd.registry.interface import Market, RegistryUnavailable
-from ssmd.wire.client import event_body
+from ssmd.gateway.problems import ApiProblem
+from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Route, choice, moment, whole, words
+from ssmd.market.events import Gap, Level
+from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
 
 MARKETS_DEFAULT, MARKETS_MAX = 100, 1_000
-TRADES_DEFAULT, TRADES_MAX = 50, 200
 DEPTH_DEFAULT, DEPTH_MAX = 20, 1_000
-STATUS_MAX_CHARS = 32
+WORD_MAX_CHARS = 128
+WORDS_MAX = 10
+ROWS_AT_ONCE = 50
+
+LISTED = {"true": True, "false": False, "any": None}
 
 
 class RestEndpoint:
@@ -35,28 +38,28 @@ class RestEndpoint:
     ) -> None:
         self._hub = hub
         self._catalogue = catalogue
+        self._lookup = Lookup(hub, catalogue)
         self._health = health
         self._clock = clock
 
     def routes(self) -> list[Route]:
         """Paths and handlers."""
-        limit = whole("limit", "Markets of one page.", default=MARKETS_DEFAULT, most=MARKETS_MAX)
-        cursor = words("cursor", "`next_cursor` of the answer before.", most=MAX_TICKER_BYTES * 2)
-        status = words("status", "The exchange's word: active, closed, finalized, ...", most=STATUS_MAX_CHARS)
-        last = whole("limit", "Trades, newest first.", default=TRADES_DEFAULT, most=TRADES_MAX)
-        depth = whole("depth", "Price levels of each side, best first.", default=DEPTH_DEFAULT, most=DEPTH_MAX)
         of_market = "/v1/markets/{ticker}"
+        depth = whole("depth", "Price levels of each side, best first.", default=DEPTH_DEFAULT, most=DEPTH_MAX)
         return [
             Route("/v1/health", self.health, None, "How the gateway and everything it needs are", tag="health"),
-            Route("/v1/markets", self.markets, "read:live", "Markets, by ticker", parameters=(status, limit, cursor)),
-            Route(of_market, self.market, "read:live", "One market", parameters=(TICKER,), problems=(404,)),
             Route(
-                f"{of_market}/trades", self.trades, "read:live", "Its last trades",
-                parameters=(TICKER, last), problems=(404,),
+                "/v1/markets", self.markets, "read:live", "Markets, by ticker",
+                answer=MarketPage, parameters=_FILTERS, problems=(503,), etag=True,
+                description="All that is given must hold. Ask on with `cursor` while `next_cursor` is not null.",
+            ),
+            Route(
+                of_market, self.market, "read:live", "One market, as an agent needs it",
+                answer=MarketDocument, parameters=(TICKER,), problems=(404, 503),
             ),
             Route(
                 f"{of_market}/orderbook", self.orderbook, "read:live", "Its order book now",
-                parameters=(TICKER, depth), problems=(404,),
+                answer=OrderbookDocument, parameters=(TICKER, depth), problems=(404, 503),
             ),
         ]  # fmt: skip
 
@@ -70,85 +73,68 @@ class RestEndpoint:
             status=503, body=msgspec.json.encode(health), headers=headers, content_type="application/json"
         )
 
-    async def markets(self, ask: Ask) -> object:
+    async def markets(self, ask: Ask) -> MarketPage:
         """A page of markets by ticker; while the database is away, the tickers heard live."""
-        limit, status, after = ask["limit"], ask["status"], _decode_cursor(ask["cursor"] or "")
+        limit: int = ask["limit"]
+        wanted = _filter(ask)
+        after = decode_cursor(ask["cursor"], wanted, str) if ask["cursor"] else ""
         try:
-            found = await self._catalogue.markets(status, limit + 1, after)
-            rows = [self._view(market.ticker, market).row() for market in found[:limit]]
-            more, source = len(found) > limit, "registry"
+            found: list[tuple[str, Market | None]] = [
+                (market.ticker, market) for market in await self._catalogue.find_markets(wanted, limit + 1, after)
+            ]
+            live = False
         except RegistryUnavailable:
-            if status is not None:
-                raise  # which markets have this status is only known there
+            if wanted != MarketFilter():
+                raise  # only the database knows which markets these are
             heard = sorted(ticker for ticker in self._hub.board.updated_ns if ticker > after)
-            rows = [self._view(ticker, None).row() for ticker in heard[:limit]]
-            more, source = len(heard) > limit, "live"
-        cursor = _encode_cursor(str(rows[-1]["ticker"])) if more else None
-        return {"feed": self._hub.feed, "markets": rows, "next_cursor": cursor, "source": source}
+            found, live = [(ticker, None) for ticker in heard[: limit + 1]], True
+        rows: list[MarketRow] = []
+        for ticker, market in found[:limit]:
+            rows.append(self._view(ticker, market).row())
+            if len(rows) % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # live messages first
+        cursor = encode_cursor(wanted, rows[-1].ticker) if len(found) > limit else None
+        return MarketPage(self._hub.feed, rows, cursor, "live" if live else "registry", live)
 
-    async def market(self, ask: Ask) -> object:
+    async def market(self, ask: Ask) -> MarketDocument:
         """One market, with what an agent needs to understand it and to go on."""
         ticker: str = ask["ticker"]
-        market, metadata = await self._metadata(ticker)
+        market, metadata = await self._lookup.metadata(ticker)
         if market is None and not self._hub.board.known(ticker):
-            raise self._unknown(ticker)
+            raise self._lookup.unknown(ticker)
         gaps = await self._gaps_today(ticker)
         return self._view(ticker, market).document(metadata, gaps)
 
-    async def trades(self, ask: Ask) -> object:
-        """The last trades since the gateway started, newest first."""
-        ticker: str = ask["ticker"]
-        if not await self._exists(ticker):
-            raise self._unknown(ticker)
-        feed = self._hub.feed
-        trades = [msgspec.Raw(b"{" + event_body(trade, feed)) for trade in self._hub.board.trades(ticker, ask["limit"])]
-        return {"ticker": ticker, "feed": feed, "trades": trades, "_links": links(ticker)}
-
-    async def orderbook(self, ask: Ask) -> object:
+    async def orderbook(self, ask: Ask) -> OrderbookDocument:
         """The book now, best levels first."""
         ticker: str = ask["ticker"]
         depth: int = ask["depth"]
         book = self._hub.board.books.get(ticker)
         if book is None:
-            if not await self._exists(ticker):
-                raise self._unknown(ticker)
-            raise ApiProblem(
-                404,
-                "no_book",
-                f"no order book of {ticker} was received yet",
-                "Ask again once it trades.",
-                ticker=ticker,
-            )
+            await self._lookup.require(ticker)
+            detail = f"no order book of {ticker} was received yet"
+            raise ApiProblem(404, "no_book", detail, "Ask again once it trades.", ticker=ticker)
         if book.waiting is not None:
             detail = f"the order book of {ticker} waits for its snapshot"
             raise ApiProblem(
                 503, "book_not_synced", detail, "Ask again in two seconds.", headers={"Retry-After": "2"}, ticker=ticker
             )
-        shown = msgspec.structs.replace(
-            book.snapshot(ticker), bids=book.sorted_bids()[:depth], asks=book.sorted_asks()[:depth]
+        return OrderbookDocument(
+            type="orderbook",
+            feed=self._hub.feed,
+            ticker=ticker,
+            kind="snapshot",
+            bids=[_level(level) for level in book.sorted_bids()[:depth]],
+            asks=[_level(level) for level in book.sorted_asks()[:depth]],
+            ts=(book.last.exchange_ns or book.last.received_ns) // NS_PER_MS,
+            bid_levels=len(book.bids),
+            ask_levels=len(book.asks),
+            stale=book.stale or not self._hub.connected,
+            links=links(ticker),
         )
-        fields = msgspec.json.decode(b"{" + event_body(shown, self._hub.feed), type=dict[str, msgspec.Raw])
-        depths = {"bid_levels": len(book.bids), "ask_levels": len(book.asks), "stale": book.stale}
-        return {**fields, **depths, "_links": links(ticker)}
 
     def _view(self, ticker: str, market: Market | None) -> MarketView:
         return MarketView(ticker, market, self._hub, self._clock())
-
-    async def _metadata(self, ticker: str) -> tuple[Market | None, str]:
-        """(the market, `present`), (None, `absent`) or, while the database is away, (None, `unavailable`).
-
-        Raises RegistryUnavailable when the ticker was not heard live either: nobody can say whether it exists.
-        """
-        try:
-            market = await self._catalogue.market(ticker)
-        except RegistryUnavailable:
-            if not self._hub.board.known(ticker):
-                raise
-            return None, "unavailable"
-        return market, "absent" if market is None else "present"
-
-    async def _exists(self, ticker: str) -> bool:
-        return self._hub.board.known(ticker) or (await self._metadata(ticker))[0] is not None
 
     async def _gaps_today(self, ticker: str) -> list[Gap] | None:
         """Today's recorded gaps that touch the ticker; None while the database is away."""
@@ -158,21 +144,42 @@ class RestEndpoint:
             return None
         return [gap for gap in gaps if gap.tickers is None or ticker in gap.tickers]
 
-    def _unknown(self, ticker: str) -> ApiProblem:
-        close = near(ticker, self._hub.board.updated_ns)
-        step = f"Did you mean {' or '.join(close)}?" if close else "GET /v1/markets lists them."
-        return ApiProblem(404, "unknown_market", f"no market {ticker}", step, near=close)
+
+_FILTERS = (
+    words("q", "Words that all occur in the title, the ticker, its event or series.", most=WORD_MAX_CHARS * 2),
+    words("status", "The exchange's word: active, closed, determined, finalized, ...", most=32),
+    words("category", "The exchange's category: Crypto, Politics, ...", most=WORD_MAX_CHARS),
+    words("series", "The ticker of the series.", most=WORD_MAX_CHARS),
+    words("event", "The ticker of the event.", most=WORD_MAX_CHARS),
+    words("result", "How it was settled: yes, no, ...", most=32),
+    moment("close_after", "Markets that close at this time or later."),
+    moment("close_before", "Markets that close before this time (a day: its first moment)."),
+    choice("listed", "Markets the exchange lists, those that vanished, or both.", tuple(LISTED), "true"),
+    whole("limit", "Markets of one page.", default=MARKETS_DEFAULT, most=MARKETS_MAX),
+    words("cursor", "`next_cursor` of the answer before.", most=MAX_CURSOR_CHARS),
+)
 
 
-def _encode_cursor(ticker: str) -> str:
-    return base64.urlsafe_b64encode(ticker.encode()).rstrip(b"=").decode()
-
-
-def _decode_cursor(cursor: str) -> str:
-    try:
-        return base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
+def _filter(ask: Ask) -> MarketFilter:
+    found = tuple(dict.fromkeys((ask["q"] or "").split()))
+    if ask["q"] and not 1 <= len(found) <= WORDS_MAX:
         raise ApiProblem(
-            400, "bad_parameter", f"parameter 'cursor' {cursor[:40]!r} is not one of a previous answer",
-            "Begin again without it.", parameter="cursor",
-        ) from error  # fmt: skip
+            400, "bad_parameter", f"parameter 'q' has {len(found)} words, not 1 to {WORDS_MAX}",
+            "Give the words that tell most.", parameter="q",
+        )  # fmt: skip
+    return MarketFilter(
+        status=ask["status"],
+        category=ask["category"],
+        series_ticker=ask["series"],
+        event_ticker=ask["event"],
+        result=ask["result"],
+        words=found,
+        close_after=ask["close_after"],
+        close_before=ask["close_before"],
+        listed=LISTED[ask["listed"]],
+    )
+
+
+def _level(level: Level) -> tuple[msgspec.Raw, msgspec.Raw]:
+    price, size = level
+    return digits(price), digits(size)

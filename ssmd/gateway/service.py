@@ -1,68 +1,51 @@
 """The gateway as a service: one HTTP port, one live subscription, housekeeping, and an orderly end."""
 
 import asyncio
-import errno
-import socket
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from ssmd.clock import NS_PER_S, now_ns
 from ssmd.config.environment import Gateway as Settings
+from ssmd.config.paths import ssmd_home
+from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
-from ssmd.gateway.caller import CALLER, SCOPES, Caller
 from ssmd.gateway.catalogue import Catalogue
+from ssmd.gateway.client import Bounds
+from ssmd.gateway.doors import MAX_BODY_BYTES, STREAM, Doors
 from ssmd.gateway.hub import Hub
+from ssmd.gateway.lookup import Lookup
+from ssmd.gateway.market_trades import TradesEndpoint
+from ssmd.gateway.keyring import Keyring
+from ssmd.gateway.listening import KEEP_ALIVE_S, Port, Threshold, listen
 from ssmd.gateway.outside import Outside
 from ssmd.gateway.problems import translate
 from ssmd.gateway.rest import RestEndpoint
 from ssmd.gateway.routes import Route, serve
-from ssmd.gateway.stream import HANDSHAKE_S, StreamEndpoint
+from ssmd.gateway.stream import StreamEndpoint
+from ssmd.gateway.tls import TlsFiles
+from ssmd.gateway.trade_history import TradeHistory, archived_trades
 from ssmd.middleware.transport.interface import Subscription, TransportUnavailable
-from ssmd.telemetry import GATEWAY_DISCONNECTIONS
+from ssmd.registry.client_keys import ClientKeys
 
 STOP_S = 3.0
 WATCH_S = 0.2
 REGISTRY_PING_S = 10.0
 PRUNE_S = 60.0
 SUBSCRIBE_RETRY_S = 1.0
-BACKLOG = 1_024
+DOORS_S = 1.0
 
 log = structlog.get_logger()
-
-
-class Door:
-    """Cuts TCP connections that never finish a first request: aiohttp would wait for them for ever."""
-
-    def __init__(self) -> None:
-        self._greeted: set[object] = set()
-        self._arrived: dict[object, float] = {}
-
-    @web.middleware
-    async def greet(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        self._greeted.add(request.protocol)
-        return await handler(request)
-
-    def cut_silent(self, runner: web.AppRunner, now: float) -> None:
-        """Call about once a second."""
-        server = runner.server
-        connections = server.connections if server is not None else []
-        self._greeted.intersection_update(connections)
-        self._arrived = {c: self._arrived.get(c, now) for c in connections if c not in self._greeted}
-        for connection, arrived in self._arrived.items():
-            transport = getattr(connection, "transport", None)
-            if now - arrived > HANDSHAKE_S and transport is not None:
-                GATEWAY_DISCONNECTIONS.labels("no_request").inc()
-                transport.abort()
 
 
 class Gateway:
     """Live data and metadata of one feed for WebSocket and HTTP clients; `port` is the one it listens on.
 
-    `buffer_bytes` takes the place of `settings.buffer_mb` where a megabyte is too coarse.
+    `buffer_bytes` takes the place of `settings.buffer_mb` where a megabyte is too coarse; relative paths of
+    certificates are below `home` (SSMD_HOME). Raises ConfigError for settings that cannot hold.
     """
 
     def __init__(
@@ -73,6 +56,7 @@ class Gateway:
         clock: Callable[[], int] = now_ns,
         *,
         buffer_bytes: int | None = None,
+        home: Path | None = None,
     ) -> None:
         self.feed = feed
         self.host = settings.host
@@ -80,39 +64,52 @@ class Gateway:
         self.ready = asyncio.Event()  # set while the port is open
         self._transport = outside.transport
         self._clock = clock
+        self._settings = settings
+        self._keyring = _keyring(settings, outside)
+        self._tls = TlsFiles(settings.tls, home or ssmd_home(os.environ)) if settings.tls else None
+        self.doors = Doors(settings, self._keyring)
         self.hub = Hub(feed, clock=clock)
         self._catalogue = Catalogue(feed, outside.registry, clock)
         self._stream = StreamEndpoint(
             self.hub,
             self._catalogue,
             max_clients=settings.max_clients,
-            buffer_bytes=buffer_bytes or settings.buffer_mb << 20,
+            bounds=Bounds(settings.buffer_messages, buffer_bytes or settings.buffer_mb << 20, settings.drop_policy),
             clock=clock,
+            doors=self.doors,
         )
-        self._door = Door()
+        self._threshold = Threshold(settings)
         self._rest = RestEndpoint(self.hub, self._catalogue, self.health, clock)
-        self.routes: list[Route] = [*self._rest.routes()]
+        self._trades = TradesEndpoint(
+            feed,
+            Lookup(self.hub, self._catalogue),
+            TradeHistory(self.hub, self._catalogue, archived_trades(feed, outside), clock),
+            clock,
+        )
+        self.routes: list[Route] = [*self._rest.routes(), *self._trades.routes()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then tell the clients and leave within five seconds.
 
         Raises ConfigError when the port is taken or the host is not this machine's.
         """
-        listener = self._listen()
-        paths = ["/v1/stream", *(route.path for route in self.routes)]
-        app = web.Application(middlewares=[self._door.greet, translate(paths), self._welcome])
-        app.add_routes([web.get("/v1/stream", self._stream.handle), *serve(self.routes)])
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75.0)
+        context = self._tls.open() if self._tls else None
+        listener = listen(self.host, self.port, only_here=self._settings.auth == "none")
+        self.port = listener.getsockname()[1]
+        runner = web.AppRunner(
+            self.application(), access_log=None, shutdown_timeout=1.0, keepalive_timeout=KEEP_ALIVE_S
+        )
         await runner.setup()
         try:
-            site = web.SockSite(runner, listener, backlog=BACKLOG)
+            site = Port(runner, listener, context)
             await site.start()
             self.ready.set()
-            log.info("gateway listening", feed=self.feed, url=f"http://{self.host}:{self.port}")
+            log.info("gateway listening", feed=self.feed, url=f"http{'s' if context else ''}://{self.host}:{self.port}")
             tasks = [
                 asyncio.create_task(self._follow(), name="gateway-follow"),
                 asyncio.create_task(self._watch(runner), name="gateway-watch"),
                 asyncio.create_task(self._ping_registry(), name="gateway-registry"),
+                asyncio.create_task(self._watch_doors(), name="gateway-doors"),
             ]
             stopped = asyncio.create_task(stop.wait())
             try:
@@ -131,6 +128,15 @@ class Gateway:
             if isinstance(result, Exception):
                 raise result
         log.info("gateway stopped", feed=self.feed)
+
+    def application(self) -> web.Application:
+        """All paths behind their doors."""
+        paths = [STREAM, *(route.path for route in self.routes)]
+        middlewares = [self._threshold.greet, translate(paths), self.doors.admit]
+        app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
+        app.add_routes([web.get(STREAM, self._stream.handle), *serve(self.routes)])
+        self.doors.open(app, self.routes)
+        return app
 
     def health(self) -> dict[str, object]:
         """`ok`; `degraded` while metadata or books are missing; `down` while no live data can arrive."""
@@ -163,24 +169,6 @@ class Gateway:
             "undecodable_messages": hub.undecodable,
         }
 
-    @web.middleware
-    async def _welcome(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        request[CALLER] = Caller(request.remote or "", scopes=frozenset(SCOPES))
-        return await handler(request)
-
-    def _listen(self) -> socket.socket:
-        try:
-            family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
-            listener = socket.create_server((self.host, self.port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            what = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            hint = "Set another spec.gateway.host or spec.gateway.port, or stop the process that listens there."
-            raise ConfigError(f"gateway cannot listen on {self.host}:{self.port}: {what}", hint) from error
-        self.port = listener.getsockname()[1]
-        return listener
-
     async def _follow(self) -> None:
         """Subscribe, and keep the books; the transport reconnects by itself."""
         subscription: Subscription | None = None
@@ -204,10 +192,27 @@ class Gateway:
             now = loop.time()
             self.hub.watch()
             self._stream.watch(now)
-            self._door.cut_silent(runner, now)
+            self._threshold.cut(runner, now)
             if now >= prune_at:
                 prune_at = now + PRUNE_S
                 self.hub.prune()
+
+    async def _watch_doors(self) -> None:
+        """Keys that come and go, and certificates that are renewed."""
+        following = asyncio.create_task(self._keyring.follow()) if self._keyring else None
+        try:
+            while True:
+                await asyncio.sleep(DOORS_S)
+                self.doors.close_ended()
+                if self._tls:
+                    self._tls.refresh()
+                if following is not None and following.done():
+                    following.result()
+        finally:
+            if following is not None:
+                following.cancel()
+            if self._keyring is not None:
+                self._keyring.close()
 
     async def _ping_registry(self) -> None:
         while True:
@@ -219,3 +224,20 @@ class Gateway:
 
 def _age_s(now_ns: int, then_ns: int) -> float:
     return round((now_ns - then_ns) / NS_PER_S, 3)
+
+
+def _keyring(settings: Settings, outside: Outside) -> Keyring | None:
+    """The keys of clients; None where nobody is asked for one. ConfigError for what would let everyone in."""
+    if settings.auth == "keys":
+        if outside.database is None:
+            raise ConfigError(
+                "spec.gateway.auth is keys, and the environment has no database to keep them in",
+                "Add spec.database.url, or write auth: none with host: 127.0.0.1.",
+            )
+        return Keyring(ClientKeys(outside.database))
+    if not is_loopback(settings.host):
+        raise ConfigError(
+            f"gateway would let everyone who reaches {settings.host} in without a key",
+            "Write spec.gateway.auth: keys, or host: 127.0.0.1.",
+        )
+    return None

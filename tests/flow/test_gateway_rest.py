@@ -11,7 +11,7 @@ from yarl import URL
 
 from ssmd.gateway import catalogue
 from ssmd.market.events import SCALE, Gap, MarketStatus, Status
-from ssmd.registry.interface import Market, RegistryUnavailable
+from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
 from ssmd.registry.memory import MemoryRegistry
 from tests.flow.gateway_stage import FEED, Stage, connected, running, until
 from tests.unit.gateway.events import T0, book, delta, quote, trade
@@ -40,9 +40,9 @@ class Registry(MemoryRegistry):
         if self.away:
             raise RegistryUnavailable("the database at 127.0.0.1 does not answer")
 
-    def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
+    def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
         self._answer()
-        return super().markets(feed, status, limit, after)
+        return super().find_markets(feed, wanted, limit, after)
 
     def market(self, feed: str, ticker: str) -> Market | None:
         self._answer()
@@ -172,7 +172,7 @@ async def test_trades_come_newest_first_and_exactly(stage: Stage) -> None:
     assert [t["trade_id"] for t in found["trades"]] == [f"{TICKER}/{n}" for n in (59, 58, 57)]
     assert '"price":0.450059,"size":0.25,' in found["_text"]
     assert len((await get(stage, f"/v1/markets/{TICKER}/trades"))["trades"]) == 50
-    await get(stage, f"/v1/markets/{TICKER}/trades?limit=201", 400)
+    await get(stage, f"/v1/markets/{TICKER}/trades?limit=1001", 400)
     assert (await get(stage, "/v1/markets/B-1/trades"))["trades"] == []
 
 
