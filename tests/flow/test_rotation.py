@@ -60,6 +60,7 @@ def key_ids(stack: Stack) -> list[str]:
     return [connection["key_id"] for connection in stack.simulator.state()["connections"]]
 
 
+@pytest.mark.alone
 async def test_a_rotated_key_is_taken_into_use_with_a_gap_of_less_than_a_second(tmp_path: Path, store: Store) -> None:
     async with capture(tmp_path, store.options()) as stack:
         start(stack, store)

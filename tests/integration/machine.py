@@ -171,8 +171,9 @@ class Machine:
 
     def down(self) -> None:
         """`ssmd down`; the foreground `up` must end by itself."""
-        self.faults.append(Fault(time.time_ns(), time.time_ns()))
+        began = time.time_ns()
         done = self.run("down", "-f", str(self.environment))
+        self.faults.append(Fault(began, time.time_ns()))  # services stop somewhere in between
         assert done.returncode == 0, done.stderr
         if self._up is not None:
             assert self._up.wait(30) == 0, self.said()

@@ -24,6 +24,7 @@ def frames_pass(it: Machine, count: int) -> None:
     it.wait(lambda: it.sent > before + count, 60, "frames")
 
 
+@pytest.mark.alone
 def test_a_key_rotated_by_its_command_is_in_use_within_a_minute_without_a_restart(tmp_path: Path) -> None:
     with machine(tmp_path) as it:
         it.key_in_variables = False
@@ -43,11 +44,11 @@ def test_a_key_rotated_by_its_command_is_in_use_within_a_minute_without_a_restar
         frames_pass(it, 3000)
         assert it.keys_in_use() == {it.key_id}
 
-        began = time.monotonic()
-        it.faults.append(Fault(time.time_ns(), time.time_ns()))
+        began, began_ns = time.monotonic(), time.time_ns()
         it.keep_key("rotate", new_id, new_private)
         it.wait(lambda: it.keys_in_use() == {new_id}, 60, "the new key to be used")
         took_s = time.monotonic() - began
+        it.faults.append(Fault(began_ns, time.time_ns()))  # the connection is exchanged somewhere in between
         frames_pass(it, 3000)
         now = connector(it)
         audit = it.rows("select action, count(*) from key_audit_log group by action")
