@@ -10,7 +10,8 @@ from ssmd.cli.options import Chosen
 from ssmd.errors import ConfigError
 from ssmd.keys.resolver import OnAccess, Resolver
 from ssmd.keys.stores import standard_stores
-from ssmd.middleware.factory import open_journal, open_storage, open_transport
+from ssmd.middleware.cache.interface import Cache
+from ssmd.middleware.factory import open_cache, open_journal, open_storage, open_transport
 from ssmd.middleware.journal.interface import Journal
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Transport
@@ -67,6 +68,11 @@ class Opener:
     def journal(self) -> Journal:
         """The journal of changes."""
         return open_journal(self.spec.middleware.journal, self.secrets, self.chosen.home, self._stack)
+
+    def cache(self) -> Cache:
+        """The cache."""
+        environment = self.chosen.environment
+        return open_cache(self.spec.middleware.cache, self.secrets, environment.name, self._stack)
 
     def registry(self) -> Registry:
         """The metadata database, or one in memory when the environment names none."""

@@ -3,30 +3,19 @@
 Backends are imported inside their arm: a service pays only for what its environment names.
 """
 
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import assert_never
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ssmd.config import middleware as kinds
 from ssmd.errors import ConfigError
+from ssmd.middleware.cache.interface import Cache
 from ssmd.middleware.journal.interface import Journal
+from ssmd.middleware.secrets import Secrets
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Transport
-
-
-class Secrets(Protocol):
-    """Values behind the `$key:name` references of an environment file; ConfigError when one is not set."""
-
-    def text(self, value: str) -> str:
-        """`value` itself, or what the reference in it stands for."""
-        ...
-
-    def fields(self, reference: str) -> Mapping[str, str]:
-        """The fields of a key that have values."""
-        ...
 
 
 def open_transport(config: kinds.Transport, secrets: Secrets, stack: AsyncExitStack) -> Transport:
@@ -98,6 +87,28 @@ def open_journal(config: kinds.Journal, secrets: Secrets, home: Path, stack: Asy
             assert_never(config)
     stack.push_async_callback(journal.close)
     return journal
+
+
+def open_cache(config: kinds.Cache, secrets: Secrets, environment: str, stack: AsyncExitStack) -> Cache:
+    """The cache of an environment; connects on first use."""
+    cache: Cache
+    match config:
+        case kinds.RedisCache():
+            from ssmd.middleware.cache.redis import RedisCache
+
+            cache = RedisCache(config, secrets, environment)
+        case kinds.MemoryCache():
+            from ssmd.middleware.cache.memory import MemoryCache
+
+            cache = MemoryCache(config.max_mb << 20)
+        case kinds.NoCache():
+            from ssmd.middleware.cache.none import NoCache
+
+            cache = NoCache()
+        case _:
+            assert_never(config)
+    stack.push_async_callback(cache.close)
+    return cache
 
 
 def nats_url(config: kinds.NatsTransport | kinds.NatsJournal, secrets: Secrets) -> str:
