@@ -23,9 +23,9 @@ from ssmd.market.events import Trade
 from ssmd.middleware.storage.interface import ObjectInfo, ObjectMissing, Storage
 from ssmd.wire.normalized import decode
 
-AHEAD_NS = 10 * NS_PER_S
-LATE_NS = 60 * NS_PER_S
-"""An exchange's time of a trade lies at most so far after, or before, its receive time."""
+AHEAD_NS = 60 * NS_PER_S
+LATE_NS = 600 * NS_PER_S
+"""An exchange's time of a trade that lies further after, or before, its receive time is not believed."""
 
 SCAN_BYTES = 64 << 20
 SCAN_CONTENT = 1 << 30
@@ -283,8 +283,9 @@ class _Scan:
 
 
 def time_of(trade: Trade) -> int:
-    """The trade's time: the exchange's, or where it gave none the receive time."""
-    return trade.exchange_ns or trade.received_ns
+    """Where the trade has its place in time: the exchange's time, or where that cannot be the receive time."""
+    told, received = trade.exchange_ns, trade.received_ns
+    return told if received - LATE_NS <= told <= received + AHEAD_NS else received
 
 
 def _source(manifest: Manifest) -> Source:

@@ -52,7 +52,8 @@ class TradesEndpoint:
                 description=(
                     "Without `start`: the last trades that memory holds. With it: all from there on, older ones out of "
                     "the archive (scope read:history). Ask on with `cursor` while `next_cursor` is not null; a page "
-                    "may be short, or empty, when much of the archive had to be read for it."
+                    "may be short, or empty, when much of the archive had to be read for it. A trade with an exchange "
+                    "time that is more than ten minutes before its receipt (or one after) counts by its receipt."
                 ),
                 parameters=(
                     TICKER,
@@ -273,7 +274,7 @@ def _row(trade: Trade) -> TradeRow:
         price=digits(trade.price),
         size=digits(trade.size),
         side="buy" if trade.side is Side.BUY else "sell",
-        ts=time_of(trade) // NS_PER_MS,
+        ts=(trade.exchange_ns or trade.received_ns) // NS_PER_MS,
         trade_id=trade.trade_id,
         block=trade.block,
     )

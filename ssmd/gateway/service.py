@@ -14,13 +14,12 @@ from ssmd.config.paths import ssmd_home
 from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
 from ssmd.gateway.catalogue import Catalogue
-from ssmd.gateway.client import Bounds
 from ssmd.gateway.doors import MAX_BODY_BYTES, STREAM, Doors
 from ssmd.gateway.hub import Hub
-from ssmd.gateway.lookup import Lookup
-from ssmd.gateway.market_trades import TradesEndpoint
 from ssmd.gateway.keyring import Keyring
 from ssmd.gateway.listening import KEEP_ALIVE_S, Port, Threshold, listen
+from ssmd.gateway.lookup import Lookup
+from ssmd.gateway.market_trades import TradesEndpoint
 from ssmd.gateway.outside import Outside
 from ssmd.gateway.problems import translate
 from ssmd.gateway.rest import RestEndpoint
@@ -28,6 +27,7 @@ from ssmd.gateway.routes import Route, serve
 from ssmd.gateway.stream import StreamEndpoint
 from ssmd.gateway.tls import TlsFiles
 from ssmd.gateway.trade_history import TradeHistory, archived_trades
+from ssmd.gateway.waiting import Bounds
 from ssmd.middleware.transport.interface import Subscription, TransportUnavailable
 from ssmd.registry.client_keys import ClientKeys
 

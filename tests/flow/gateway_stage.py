@@ -14,6 +14,7 @@ from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.market.events import Event, Gap, OrderBookUpdate
 from ssmd.market.subjects import subject
+from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.registry.interface import Registry
@@ -38,7 +39,7 @@ class Stage:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.gateway.port}"
+        return f"http{'s' if self.gateway.tls else ''}://127.0.0.1:{self.gateway.port}"
 
     def publish(self, *events: Event) -> None:
         """One batch of live messages."""
@@ -62,12 +63,14 @@ async def running(
     clock: Callable[[], int] = now_ns,
     *,
     buffer_bytes: int | None = None,
+    storage: Storage | None = None,
+    broker: MemoryTransport | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway that is up; it is stopped at the end and must stop cleanly."""
-    broker = MemoryTransport()
+    broker = broker or MemoryTransport()
     registry = registry or MemoryRegistry()
-    gateway = Gateway(FEED, Outside(broker, registry), any_port(**settings), clock, buffer_bytes=buffer_bytes)
+    gateway = Gateway(FEED, Outside(broker, registry, storage), any_port(**settings), clock, buffer_bytes=buffer_bytes)
     stage = Stage(broker, gateway, registry)
     await broker.serve(f"ssmd.books.{FEED}", stage.answer_books)
     task = asyncio.create_task(gateway.run(stage.stop))
