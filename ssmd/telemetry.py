@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import sys
-from collections.abc import MutableMapping
-from typing import Any, TextIO, cast
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
 
@@ -124,7 +126,7 @@ GATEWAY_CLIENTS = Gauge("ssmd_gateway_clients_connected", "WebSocket clients now
 GATEWAY_SENT = Counter("ssmd_gateway_messages_sent", "Messages sent to clients.", ["type"], registry=METRICS)
 GATEWAY_DROPPED = Counter(
     "ssmd_gateway_messages_dropped",
-    "Messages not sent, by reason; slow_reader counts once per client and message.",
+    "Messages not sent, by reason; buffer_full and disconnected count once per client and message.",
     ["reason"],
     registry=METRICS,
 )
@@ -148,6 +150,66 @@ GATEWAY_KEYS_AGE = Gauge(
 GATEWAY_TLS_EXPIRES_IN_DAYS = Gauge(
     "ssmd_gateway_tls_expires_in_days", "Days until the certificate in use expires.", registry=METRICS
 )
+
+FULLEST_CLIENTS = 50
+OTHER_CLIENTS = "other"
+
+
+class ClientReading(NamedTuple):
+    """How full one client's buffer is (0..1), how old the oldest message in it, and whether it does not keep up."""
+
+    client_id: str
+    utilization: float
+    lag_ms: float
+    slow: bool
+
+
+class ClientGauges(Collector):
+    """Gauges per WebSocket client, read when they are scraped: the 50 fullest by name.
+
+    Of the others `client_id="other"` has the highest value, so that labels stay bounded and an alarm still fires.
+    """
+
+    def __init__(self) -> None:
+        self._read: Callable[[], list[ClientReading]] | None = None
+
+    def follow(self, read: Callable[[], list[ClientReading]]) -> None:
+        """Take the readings from here."""
+        self._read = read
+
+    def forget(self, read: Callable[[], list[ClientReading]]) -> None:
+        """Take no readings from here any more."""
+        if self._read == read:
+            self._read = None
+
+    def collect(self) -> Iterable[Metric]:
+        """The gauges now."""
+        clients = self._read() if self._read is not None else []
+        utilization = GaugeMetricFamily(
+            "ssmd_gateway_client_buffer_utilization",
+            "Share of a client's buffer that is full, of the 50 fullest; other: the highest of the rest.",
+            labels=["client_id"],
+        )
+        lag = GaugeMetricFamily(
+            "ssmd_gateway_client_lag_ms",
+            "Age of the oldest message that waits for a client, of the 50 fullest; other: the highest of the rest.",
+            labels=["client_id"],
+        )
+        slow = GaugeMetricFamily("ssmd_gateway_slow_consumers", "Clients that do not keep up: not healthy.")
+        slow.add_metric([], sum(client.slow for client in clients))
+        ranked = sorted(clients, key=lambda client: (client.utilization, client.lag_ms), reverse=True)
+        for client in ranked[:FULLEST_CLIENTS]:
+            utilization.add_metric([client.client_id], client.utilization)
+            lag.add_metric([client.client_id], client.lag_ms)
+        rest = ranked[FULLEST_CLIENTS:]
+        if rest:
+            utilization.add_metric([OTHER_CLIENTS], rest[0].utilization)
+            lag.add_metric([OTHER_CLIENTS], max(client.lag_ms for client in rest))
+        return utilization, lag, slow
+
+
+GATEWAY_CLIENT_GAUGES = ClientGauges()
+METRICS.register(GATEWAY_CLIENT_GAUGES)
 
 # --- keys ------------------------------------------------------------------------------------------------------------
 

@@ -8,25 +8,23 @@ exactly where it is.
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from ssmd.clock import NS_PER_S
 from ssmd.gateway.subscription import Piece, Subscription
-from ssmd.telemetry import GATEWAY_DROPPED, GATEWAY_SENT
+from ssmd.gateway.waiting import Bounds, Hole, Meter, Tick
+from ssmd.telemetry import GATEWAY_DROPPED, GATEWAY_SENT, ClientReading
 from ssmd.wire import client as wire
 
 SYMBOLS_PER_CLIENT = 4_096
-BUFFER_MESSAGES = 10_000
-BUFFER_BYTES = 1 << 20
 CONTROL_BYTES = 1 << 18  # answers that may wait for a reader before it is sent away
 
 LAGGING_ABOVE = 0.7
 HEALTHY_BELOW = 0.5
 DROPS_PER_EPISODE = 1_000
-BOOKS_NAMED = 1_000
 STALL_S = 10.0
 LOG_EVERY_S = 10.0
 
@@ -35,7 +33,6 @@ HEADER_LIMIT = 65_536
 ADVICE = "read faster, subscribe to fewer symbols or use mode conflated"
 """What a close reason tells a slow client to do; a reason has at most 123 bytes."""
 
-DropPolicy: TypeAlias = Literal["drop_oldest", "drop_newest", "disconnect"]
 
 log = structlog.get_logger()
 _dropped = GATEWAY_DROPPED.labels("buffer_full")
@@ -75,63 +72,6 @@ class State(StrEnum):
     LAGGING = "lagging"  # more than 70 % of its buffer is full
     DROPPING = "dropping"  # the buffer is full: messages are left out
     DISCONNECTING = "disconnecting"
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """What may wait for one client, and what happens when it is more."""
-
-    messages: int = BUFFER_MESSAGES
-    bytes: int = BUFFER_BYTES
-    policy: DropPolicy = "drop_oldest"
-
-
-class Tick(msgspec.Struct, frozen=True, gc=False):
-    """One tick's messages of a group: the frames, their numbers `first`..`last`, what of the board they change.
-
-    `made` is the monotonic time in seconds at which they were made, `kinds` how many there are of each type.
-    """
-
-    blob: bytes
-    first: int
-    last: int
-    pieces: tuple[Piece, ...]
-    kinds: dict[str, int]
-    made: float
-
-
-class Meter:
-    """What a group has sent to each of its clients that keeps up; `at` is the monotonic time of the last of it."""
-
-    __slots__ = ("at", "bytes", "messages")
-
-    def __init__(self, at: float) -> None:
-        self.messages = 0
-        self.bytes = 0
-        self.at = at
-
-    def add(self, messages: int, size: int, at: float) -> None:
-        """Count one tick."""
-        self.messages += messages
-        self.bytes += size
-        self.at = at
-
-
-class Hole:
-    """Numbers that a client will never see, and the tickers whose book it must not trust until it is sent whole."""
-
-    __slots__ = ("books", "first", "last")
-
-    def __init__(self, first: int, last: int) -> None:
-        self.first = first
-        self.last = last
-        self.books: dict[str, None] | None = {}  # None: too many to name
-
-    def add(self, pieces: Iterable[Piece]) -> None:
-        """Name the books among these pieces."""
-        if self.books is not None:
-            self.books.update((ticker, None) for channel, ticker in pieces if channel == "orderbook")
-            if len(self.books) > BOOKS_NAMED:
-                self.books = None
 
 
 class ClientStats(msgspec.Struct, frozen=True):
@@ -342,6 +282,11 @@ class Client:
             messages_waiting=self._messages,
             bytes_waiting=self._bytes,
         )
+
+    def reading(self, now: float) -> ClientReading:
+        """How it is doing, for the metrics; `now` is monotonic."""
+        slow = self.state is not State.HEALTHY
+        return ClientReading(self.id, self.utilization, self.lag_s(now) * 1e3, slow)
 
     def _sent(self) -> tuple[int, int]:
         (messages, size), began = self._own, self._meter_began

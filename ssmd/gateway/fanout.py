@@ -9,10 +9,11 @@ sent the books that it missed.
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from ssmd.gateway.client import Client, Tick, frame_header, text_frame
+from ssmd.gateway.client import Client, frame_header, text_frame
 from ssmd.gateway.groups import Group, Groups
 from ssmd.gateway.subscription import Piece, Subscription
-from ssmd.telemetry import GATEWAY_SENT, GATEWAY_SUBSCRIPTIONS
+from ssmd.gateway.waiting import Tick
+from ssmd.telemetry import GATEWAY_SENT, GATEWAY_SUBSCRIPTIONS, ClientReading
 
 HEADERS = tuple(frame_header(length) for length in range(4_096))
 
@@ -121,6 +122,11 @@ class Fanout:
             return
         client.drain(self._monotonic())
         self._send_due(client)
+
+    def readings(self) -> list[ClientReading]:
+        """How each client is doing, for the metrics."""
+        now = self._monotonic()
+        return [client.reading(now) for client in list(self.clients.values())]
 
     def watch(self, heartbeat: Callable[[], bytes]) -> None:
         """Call now and then: quiet clients hear a heartbeat."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
-from ssmd.gateway.client import Client, Meter
-from ssmd.gateway.subscription import ANY, CHANNELS, Piece, Subscription
+from ssmd.gateway.client import Client
+from ssmd.gateway.subscription import Piece, Subscription
+from ssmd.gateway.waiting import Meter
+from ssmd.wire.requests import ALL_SYMBOLS, CHANNELS
 
 
 class Group:
@@ -70,7 +72,7 @@ class Groups:
             group = self._groups[subscription] = Group(subscription, seq, self._monotonic())
             for symbol, channels in subscription.named().items():
                 for channel in channels:
-                    if symbol == ANY:
+                    if symbol == ALL_SYMBOLS:
                         self._everyone[channel] += (group,)
                     else:
                         named = self._named[channel]
@@ -83,7 +85,7 @@ class Groups:
         self._highest = max(self._highest, group.seq)
         for symbol, channels in group.subscription.named().items():
             for channel in channels:
-                if symbol == ANY:
+                if symbol == ALL_SYMBOLS:
                     self._everyone[channel] = _without(self._everyone[channel], group)
                     continue
                 rest = _without(self._named[channel][symbol], group)

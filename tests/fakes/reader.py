@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ssmd.gateway.client import Bounds, Client
+from ssmd.gateway.client import Client
 from ssmd.gateway.fanout import Fanout
+from ssmd.gateway.waiting import Bounds
 
 
 def cut_frames(data: bytes) -> tuple[list[bytes], bytes]:
