@@ -74,7 +74,7 @@ def gateway(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
 
         registry = await _willing_registry(opener)
         bucket = chosen.environment.spec.middleware.storage.buckets.normalized
-        outside = Outside(opener.transport(), registry, opener.storage(), opener.database(), normalized_bucket=bucket)
+        outside = Outside(opener.transport(), registry, opener.storage(), opener.database(), opener.cache(), bucket)
         return Gateway(chosen.environment.spec.feed, outside, settings, home=chosen.home)
 
     return _serve("gateway", chosen, open_service, admin_port or settings.metrics_port)

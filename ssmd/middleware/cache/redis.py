@@ -31,13 +31,15 @@ class RedisCache:
 
     async def get(self, key: str) -> bytes | None:
         """See `Cache.get`."""
-        return await self._ask("GET", self._key(key))
+        value: bytes | None = await self._ask("GET", self._key(key))
+        return value
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """See `Cache.get_many`."""
         if not keys:
             return []
-        return await self._ask("MGET", *map(self._key, keys))
+        values: list[bytes | None] = await self._ask("MGET", *map(self._key, keys))
+        return values
 
     async def set(self, key: str, value: bytes, ttl_s: float | None = None) -> None:
         """See `Cache.set`."""
@@ -65,7 +67,7 @@ class RedisCache:
     async def _ask(self, *command: bytes | str) -> Any:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await self._client.execute_command(*command)
+                return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         except ResponseError as error:
             if command[0] == "INCR" and ("not an integer" in str(error) or "overflow" in str(error)):
                 message = "a value in the cache is no number that can be incremented"
@@ -78,7 +80,7 @@ class RedisCache:
             raise CacheUnavailable(f"no credentials for the cache at {self._shown}: {error.message}") from error
 
 
-def client_of(config: kinds.RedisCache, secrets: Secrets, timeout_s: float) -> "Valkey[bytes]":
+def client_of(config: kinds.RedisCache, secrets: Secrets, timeout_s: float) -> Valkey:
     """A client that has not connected yet. ConfigError for what is no address."""
     url = secrets.text(config.url)
     credentials: dict[str, Any] = {}
