@@ -65,9 +65,9 @@ class Gateway:
         self._transport = outside.transport
         self._clock = clock
         self._settings = settings
-        self._keyring = _keyring(settings, outside)
-        self._tls = TlsFiles(settings.tls, home or ssmd_home(os.environ)) if settings.tls else None
-        self.doors = Doors(settings, self._keyring)
+        self.keyring = _keyring(settings, outside)
+        self.tls = TlsFiles(settings.tls, home or ssmd_home(os.environ)) if settings.tls else None
+        self.doors = Doors(settings, self.keyring)
         self.hub = Hub(feed, clock=clock)
         self._catalogue = Catalogue(feed, outside.registry, clock)
         self._stream = StreamEndpoint(
@@ -93,7 +93,7 @@ class Gateway:
 
         Raises ConfigError when the port is taken or the host is not this machine's.
         """
-        context = self._tls.open() if self._tls else None
+        context = self.tls.open() if self.tls else None
         listener = listen(self.host, self.port, only_here=self._settings.auth == "none")
         self.port = listener.getsockname()[1]
         runner = web.AppRunner(
@@ -199,20 +199,20 @@ class Gateway:
 
     async def _watch_doors(self) -> None:
         """Keys that come and go, and certificates that are renewed."""
-        following = asyncio.create_task(self._keyring.follow()) if self._keyring else None
+        following = asyncio.create_task(self.keyring.follow()) if self.keyring else None
         try:
             while True:
                 await asyncio.sleep(DOORS_S)
                 self.doors.close_ended()
-                if self._tls:
-                    self._tls.refresh()
+                if self.tls:
+                    self.tls.refresh()
                 if following is not None and following.done():
                     following.result()
         finally:
             if following is not None:
                 following.cancel()
-            if self._keyring is not None:
-                self._keyring.close()
+            if self.keyring is not None:
+                self.keyring.close()
 
     async def _ping_registry(self) -> None:
         while True:

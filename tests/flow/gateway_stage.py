@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from ssmd.market.subjects import subject
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.middleware.transport.memory import MemoryTransport
+from ssmd.registry.database import Database
 from ssmd.registry.interface import Registry
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.wire.normalized import encode, event_type_of
@@ -65,12 +67,15 @@ async def running(
     buffer_bytes: int | None = None,
     storage: Storage | None = None,
     broker: MemoryTransport | None = None,
+    database: Database | None = None,
+    home: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway that is up; it is stopped at the end and must stop cleanly."""
     broker = broker or MemoryTransport()
     registry = registry or MemoryRegistry()
-    gateway = Gateway(FEED, Outside(broker, registry, storage), any_port(**settings), clock, buffer_bytes=buffer_bytes)
+    outside = Outside(broker, registry, storage, database)
+    gateway = Gateway(FEED, outside, any_port(**settings), clock, buffer_bytes=buffer_bytes, home=home)
     stage = Stage(broker, gateway, registry)
     await broker.serve(f"ssmd.books.{FEED}", stage.answer_books)
     task = asyncio.create_task(gateway.run(stage.stop))
