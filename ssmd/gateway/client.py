@@ -100,9 +100,9 @@ class Client:
     """
 
     __slots__ = (
-        "_answers", "_bytes", "_described_at", "_episode", "_kick", "_messages", "_meter", "_meter_began", "_own",
+        "_answers", "_bytes", "_described", "_episode", "_kick", "_messages", "_meter", "_meter_began", "_own",
         "_passed", "_queue", "_ticks", "_written_at", "address", "bounds", "connected_ns", "dropped", "due", "id",
-        "key_name", "leaving", "number", "outlet", "paused", "ready", "state", "subscription", "write",
+        "key_name", "leaving", "number", "outlet", "paused", "ready", "replaying", "state", "subscription", "write",
     )  # fmt: skip
 
     def __init__(
@@ -131,6 +131,7 @@ class Client:
         self.ready = True
         self.paused = False  # its connection takes no more bytes for now
         self.leaving = False
+        self.replaying = False  # it came back and is sent what it missed before anything new
         self._kick = kick
         # What waits, in order: `_passed` (answers and holes that stood before dropped ticks), then `_queue`.
         self._passed: deque[Hole | bytes] = deque()
@@ -140,7 +141,7 @@ class Client:
         self._bytes = 0
         self._answers = 0  # bytes
         self._episode = 0  # messages dropped since it was healthy
-        self._described_at = -LOG_EVERY_S
+        self._described: dict[str, float] = {}  # when a change of state was logged
         self._meter = Meter(0.0)
         self._meter_began = (0, 0)
         self._own = [0, 0]  # messages and bytes beside the meter's
@@ -187,6 +188,7 @@ class Client:
             while self._ticks and not self._fits(count, size):
                 self._drop_oldest(tick.made)
             if self.leaving:
+                self._forget(count)
                 return
         self._queue.append(tick)
         self._ticks += 1
@@ -204,6 +206,25 @@ class Client:
             tail = Hole(first, last)
             self._queue.append(tail)
         self._widen(tail, last, pieces)
+
+    def conflate(self, tick: Tick) -> None:
+        """A tick of the latest of something, for a client that is not `ready`: it is sent something later instead."""
+        self._count(tick.first - tick.last - 1, -len(tick.blob))  # the meter counts it as sent
+        self.skip(tick.first, tick.last, tick.pieces)
+
+    def miss(self, first: int, last: int, pieces: Iterable[Piece], now: float) -> None:
+        """Tell, in its turn, that `first`..`last` will not come; `pieces` are sent whole at the end."""
+        self.ready = False
+        self.skip(first, last, pieces)
+        self.drain(now)
+
+    def write_again(self, tick: Tick, now: float) -> None:
+        """Write a tick that it missed while it was away."""
+        for kind, count in tick.kinds.items():
+            GATEWAY_SENT.labels(kind).inc(count)
+        self._count(tick.last - tick.first + 1, len(tick.blob))
+        self._written_at = now
+        self.write(tick.blob)
 
     def send(self, frame: bytes) -> None:
         """Send an unnumbered frame in its turn; who asks on and on without reading the answers is sent away."""
@@ -239,7 +260,7 @@ class Client:
 
     def settle(self) -> bool:
         """Is everything written? Then ticks go straight to the connection again."""
-        self.ready = not (self.paused or self.leaving or self._queue or self._passed or self.due)
+        self.ready = not (self.paused or self.leaving or self.replaying or self._queue or self._passed or self.due)
         return self.ready
 
     def kick(self, code: int, reason: str) -> None:
@@ -249,8 +270,7 @@ class Client:
         self.leaving = True
         self.ready = False
         self.state = State.DISCONNECTING
-        _forgotten.inc(self._messages)
-        self.dropped += self._messages
+        self._forget(self._messages)
         self._passed.clear()
         self._queue.clear()
         self.due.clear()
@@ -353,10 +373,15 @@ class Client:
         if self._episode > DROPS_PER_EPISODE:
             self.kick(1008, f"slow reader: {self._episode:,} messages dropped; {ADVICE}")
 
+    def _forget(self, count: int) -> None:
+        """Count messages that are not sent because the connection ends."""
+        _forgotten.inc(count)
+        self.dropped += count
+
     def _describe(self, event: str, now: float) -> None:
         """Log a change of state, not more often than an operator can read."""
-        if now - self._described_at >= LOG_EVERY_S:
-            self._described_at = now
+        if now - self._described.get(event, -LOG_EVERY_S) >= LOG_EVERY_S:
+            self._described[event] = now
             log.warning(
                 event, client=self.id, address=self.address, utilization=round(self.utilization, 2),
                 dropped=self.dropped,
