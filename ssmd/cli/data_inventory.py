@@ -13,7 +13,7 @@ from ssmd.cli.validation import require_feed
 from ssmd.clock import day_of, iso, now_ns
 from ssmd.errors import EXIT_DONE, ConfigError
 from ssmd.nearest import did_you_mean
-from ssmd.quality.assessment import all_rows, assess, facts_of, status_of
+from ssmd.registry.assessment import all_rows, assess, facts_of, status_of
 from ssmd.registry.interface import InventoryRow, Registry
 from ssmd.registry.values import STATUSES
 

@@ -14,9 +14,9 @@ from ssmd.cli.validation import no_data, require_feed
 from ssmd.clock import NS_PER_S, day_of, now_ns
 from ssmd.errors import EXIT_DONE
 from ssmd.market.events import Gap
-from ssmd.quality.assessment import DayFacts, all_rows, facts_of, score_of, status_of
-from ssmd.quality.score import Score
+from ssmd.registry.assessment import DayFacts, all_rows, facts_of, score_of, status_of
 from ssmd.registry.interface import Issue
+from ssmd.registry.score import Score
 
 _SAMPLE = 120
 

@@ -2,8 +2,8 @@
 
 from datetime import date
 
-from ssmd.quality.assessment import DayFacts, all_rows, assess, facts_of
 from ssmd.quality.findings import VerifyReport
+from ssmd.registry.assessment import DayFacts, all_rows, assess, facts_of
 from ssmd.registry.interface import Registry
 
 

@@ -6,8 +6,8 @@ from datetime import date
 import msgspec
 
 from ssmd.market.events import Gap
-from ssmd.quality.score import Score, score_day
 from ssmd.registry.interface import InventoryRow, Issue, Registry
+from ssmd.registry.score import Score, score_day
 
 BEGINNING, END = date(1970, 1, 1), date(9999, 12, 31)
 

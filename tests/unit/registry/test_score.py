@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ssmd.clock import NS_PER_DAY, NS_PER_S, day_start_ns
 from ssmd.market.events import REASONS, Gap
-from ssmd.quality.score import PLANNED, Score, score_day
 from ssmd.registry.interface import Issue
+from ssmd.registry.score import PLANNED, Score, score_day
 from ssmd.registry.values import ISSUE_TYPES
 
 DAY = date(2026, 11, 21)
