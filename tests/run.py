@@ -18,7 +18,7 @@ from types import FrameType
 ROOT = Path(__file__).parents[1]
 # Most integration tests wait for others: one worker more than processors.
 WORKERS = min(len(os.sched_getaffinity(0)) + 1, 8)
-SIDE_BY_SIDE = ["-m", "pytest", "-n", str(WORKERS), "--dist", "loadgroup", "-m", "not alone"]
+SIDE_BY_SIDE = ["-m", "pytest", "-p", "tests.scheduling", "-n", str(WORKERS), "--dist", "loadscope", "-m", "not alone"]
 ONE_BY_ONE = ["-m", "coverage", "run", "-m", "pytest", "-m", "alone"]
 # An interrupted pytest ends its servers itself; then the rest is killed.
 INTERRUPTED_S = 30.0

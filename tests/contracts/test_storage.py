@@ -15,7 +15,6 @@ from ssmd.middleware.storage.s3 import S3Storage
 from tests.s3 import ACCESS_KEY, SECRET_KEY, S3Server, seaweedfs
 
 BUCKET = "ssmd-contract"
-S3 = (pytest.mark.integration, pytest.mark.xdist_group("s3"))
 
 
 @pytest.fixture(scope="module")  # it computes while it waits: one worker has it, and only as long as needed
@@ -24,7 +23,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=S3)])
+@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.integration)])
 async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
     opened: Storage
     match request.param:
@@ -205,7 +204,6 @@ async def test_ping_leaves_nothing_behind(storage: Storage) -> None:
     assert await storage.list(BUCKET, "") == []
 
 
-@pytest.mark.xdist_group("s3")
 @pytest.mark.integration
 async def test_a_key_reaches_the_s3_server_as_it_is_written(s3_server: S3Server) -> None:
     storage = S3Storage(s3_server.endpoint, "us-east-1", ACCESS_KEY, SECRET_KEY)
@@ -219,7 +217,6 @@ async def test_a_key_reaches_the_s3_server_as_it_is_written(s3_server: S3Server)
     assert f'"/buckets/{BUCKET}/literal/A%2EB"' in listing
 
 
-@pytest.mark.xdist_group("s3")
 @pytest.mark.integration
 async def test_wrong_s3_credentials_name_the_command_to_run(s3_server: S3Server) -> None:
     storage = S3Storage(s3_server.endpoint, "us-east-1", ACCESS_KEY, "wrong", buckets=[BUCKET])

@@ -139,7 +139,6 @@ async def _prepare(nats: str, s3: S3Server, topics: Mapping[str, str]) -> None:
     await storage.close()
 
 
-@pytest.mark.xdist_group("s3")
 def test_everything_there_reads_like_the_design(
     site: Site, nats_broker: NatsServer, s3: S3Server, valkey: ValkeyServer, capsys: Output
 ) -> None:
@@ -439,7 +438,6 @@ def test_servers_that_are_away_are_lines_within_five_seconds(site: Site, capsys:
     assert main(["env", "apply", file, "--yes"]) == 7
 
 
-@pytest.mark.xdist_group("s3")
 def test_a_bucket_that_is_not_there_and_a_wrong_password_are_refused(
     site: Site, s3: S3Server, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:

@@ -11,7 +11,7 @@ DATA = Path(__file__).parents[3] / "shared" / "exchanges" / "data"
 TAPES = sorted((DATA / "kalshi_gold15m" / "events").glob("*/*.ndjson.gz"))
 RECONNECT = sorted((DATA / "kalshi_slices").glob("reconnect_*.ndjson.gz"))
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.integration
 
 
 def tapes(amount: int) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from ssmd.service_state import read_state
 from tests.integration.machine import Machine, machine
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.integration
 
 REFUSAL = "refuses user 'postgres'"
 

@@ -9,7 +9,7 @@ from ssmd.simulator.keys import make_key_pair
 from tests.checker.model import Fault
 from tests.integration.machine import Machine, machine
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.integration
 
 
 def connector(it: Machine) -> dict[str, object]:

@@ -18,7 +18,7 @@ from ssmd.local.processes import identify, marked
 from ssmd.local.teardown import MARK
 from tests.servers import free_port, program
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.integration
 
 ENVIRONMENT = """\
 apiVersion: ssmd/v1
