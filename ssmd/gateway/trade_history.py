@@ -130,7 +130,7 @@ class TradeHistory:
         if self._archive is None:
             holes.append(Hole(start_ns, since, "no_archive"))
             return 0
-        walk = Walk()
+        walk, slow = Walk(), False
         async with _Turn(self._turns):
             try:
                 async with asyncio.timeout(READ_S):
@@ -142,7 +142,7 @@ class TradeHistory:
                                 break
                     holes += walk.holes + await self._unarchived(span, since, walk)
             except TimeoutError:
-                walk.exhausted = True
+                walk.exhausted = slow = True
                 log.warning("archive slow", feed=self._hub.feed, ticker=ticker, objects=walk.objects)
             except StorageUnavailable as error:
                 log.warning("archive away", feed=self._hub.feed, error=error.message)
@@ -151,8 +151,8 @@ class TradeHistory:
                 holes.append(Hole(start_ns, min(since, end_ns), "archive_away"))
         if walk.exhausted and not gathered.enough:
             gathered.stop()
-            if gathered.reached_ns is None or not gathered.progressed:
-                raise _too_much()
+            if not gathered.progressed:
+                raise _too_slow() if slow else _too_much()
         return walk.objects
 
     async def _unarchived(self, span: Range, since: int, walk: Walk) -> list[Hole]:
@@ -288,6 +288,12 @@ def place_of(trade: Trade) -> Place:
 def _away() -> ApiProblem:
     step = "Ask again in a few seconds; without start the last trades come from memory."
     return ApiProblem(503, "archive_away", "the archive does not answer", step, headers={"Retry-After": "5"})
+
+
+def _too_slow() -> ApiProblem:
+    detail = f"the archive did not answer within {READ_S:g} s"
+    step = "Ask again in a few seconds, for a shorter time; without start the last trades come from memory."
+    return ApiProblem(503, "archive_slow", detail, step, headers={"Retry-After": "5"})
 
 
 def _too_much() -> ApiProblem:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote as percent
 
 import aiohttp
+import msgspec
 import pytest
 from yarl import URL
 
@@ -292,3 +293,80 @@ async def test_a_bug_in_one_answer_is_a_problem_like_any_other(stage: Stage, mon
     await get(stage, "/v1/markets/NEVER-HEARD", 500)
     monkeypatch.undo()
     await get(stage, "/v1/health")
+
+
+async def test_markets_are_found_by_all_that_is_asked_and_page_by_page(stage: Stage, registry: Registry) -> None:
+    found = [
+        Market(
+            f"KXBTC-{n}",
+            "KXBTC-26",
+            f"Bitcoin above {n}?",
+            "active",
+            None,
+            f"2026-12-0{n}T00:00:00Z",
+            "",
+            {},
+            "KXBTC",
+            "Crypto",
+        )
+        for n in range(1, 6)
+    ]
+    registry.upsert_markets(FEED, found)
+
+    async def tickers(query: str) -> list[str]:
+        page = await get(stage, f"/v1/markets?{query}")
+        assert page["stale"] is False
+        return [row["ticker"] for row in page["markets"]]
+
+    assert await tickers("q=bitcoin+ABOVE") == [m.ticker for m in found]
+    assert await tickers("q=bitcoin+3") == ["KXBTC-3"]
+    assert await tickers("category=Crypto&series=KXBTC&event=KXBTC-26&status=active") == [m.ticker for m in found]
+    assert await tickers("close_after=2026-12-02&close_before=2026-12-04T00:00:00Z") == ["KXBTC-2", "KXBTC-3"]
+    assert await tickers("result=yes") == []
+    first = await get(stage, "/v1/markets?q=bitcoin&limit=2")
+    assert (first["source"], first["markets"][0]["category"]) == ("registry", "Crypto")
+    assert await tickers(f"q=bitcoin&limit=2&cursor={first['next_cursor']}") == ["KXBTC-3", "KXBTC-4"]
+    problem = await get(stage, f"/v1/markets?q=ethereum&cursor={first['next_cursor']}", 400)
+    assert problem["parameter"] == "cursor"
+    registry.unlist_markets(FEED, ["KXBTC-3"])
+    assert await tickers("q=bitcoin+3") == []
+    assert await tickers("q=bitcoin+3&listed=any") == await tickers("q=bitcoin+3&listed=false") == ["KXBTC-3"]
+
+
+@pytest.mark.parametrize("query", ["q=%20", "q=" + "a+" * 11, "listed=maybe", "close_after=soon", "series=", "q=%00"])
+async def test_a_filter_that_is_none_is_named(stage: Stage, query: str) -> None:
+    assert (await get(stage, f"/v1/markets?{query}", 400))["parameter"] == query.split("=", maxsplit=1)[0]
+
+
+async def test_answers_are_what_their_types_say(stage: Stage) -> None:
+    stage.publish(book(TICKER, 1, bids=((440_000, SCALE),), asks=((460_000, 3),)), trade(TICKER, 1), trade(HOSTILE, 2))
+    await until(lambda: stage.gateway.hub.board.known(HOSTILE))
+    for route in stage.gateway.routes:
+        if not route.path.startswith("/v1/markets"):
+            continue
+        for ticker in (TICKER, HOSTILE, "B-1"):
+            path = route.path.replace("{ticker}", percent(ticker, safe=""))
+            if route.path.endswith("orderbook") and ticker != TICKER:
+                continue
+            found = await get(stage, path)
+            msgspec.json.decode(found["_text"], type=route.answer)
+            assert set(found) - {"_text"} == {field.encode_name for field in msgspec.structs.fields(route.answer)}
+
+
+async def test_a_market_tells_its_contract_and_its_links(stage: Stage, registry: Registry) -> None:
+    full = Market(
+        "FULL", "E", "Will it?", "finalized", "2023-11-01T00:00:00Z", "2023-12-31T00:00:00Z", "yes",
+        {"yes_sub_title": "Above 4000", "rules_primary": "If it does.", "expected_expiration_time": "2023-12-30T00:00:00Z"},
+        "S", "Crypto", "2024-01-05T00:00:00Z", None, "2024-01-01T12:00:00Z", "1.00",
+    )  # fmt: skip
+    registry.upsert_markets(FEED, [full])
+    found = await get(stage, "/v1/markets/FULL")
+    assert found["contract"] == {
+        "open": "2023-11-01T00:00:00Z", "close": "2023-12-31T00:00:00Z", "expiration": "2023-12-30T00:00:00Z",
+        "settlement": "2024-01-01T12:00:00Z", "settlement_value": "1.00", "days_to_expiry": 45,
+    }  # fmt: skip
+    assert (found["subtitle"], found["rules"], found["series_ticker"]) == ("Above 4000", "If it does.", "S")
+    assert found["_links"]["historical"] == "/v1/markets/FULL/history"
+    for name in ("trades", "historical"):
+        await get(stage, found["_links"][name])
+    assert found["data_quality"]["reasons"] == ["nothing of this market was heard since the gateway started"]
