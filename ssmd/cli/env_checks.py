@@ -89,6 +89,7 @@ async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState
     checks = [
         *_defined_keys(environment),
         *_embedded(environment),
+        *_certificate(chosen, now),
         *feed_checks(environment, survey, states, database_away=survey.built_in and bool(database[0].fix)),
         *_schemas(survey),
         *database,
@@ -119,6 +120,26 @@ def _embedded(environment: Environment) -> Iterator[Check]:
     for path in embedded_secrets(environment):
         text = f"A password stands in the file, at {path}; `ssmd env apply` records the file with *** in its place"
         yield Check(ENVIRONMENT, text, "note", "Define a key for it in spec.keys, and write $key:name there.", path)
+
+
+def _certificate(chosen: Chosen, now: datetime) -> Iterator[Check]:
+    """The certificate files of the gateway, as it will find them."""
+    settings = chosen.environment.spec.gateway.tls
+    if settings is None:
+        return
+    from ssmd.gateway.tls import TlsFiles
+
+    try:
+        found = TlsFiles(settings, chosen.home).check(now)
+    except ConfigError as error:
+        yield Check(ENVIRONMENT, f"Gateway's certificate: {error.message}", "refused", error.hint, "spec.gateway.tls")
+        return
+    days = int(found.days_left(now))
+    said = f"Gateway's certificate fits its key (expires in {days} day{'s' if days != 1 else ''})"
+    if days < EXPIRES_SOON_DAYS:
+        yield Check(ENVIRONMENT, said, "note", "Renew it; the gateway takes new files without a restart.")
+    else:
+        yield _line(said)
 
 
 def feed_checks(

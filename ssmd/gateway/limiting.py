@@ -141,8 +141,9 @@ class RequestLimiter:
         remaining = max(0, limit - current - math.floor(before * left / expiry))
         wait = left
         if current < limit and before:  # enough of the last window has passed before this one ends
-            wait = left - max(0.0, (limit - current - 1) * expiry / before)
-        return Allowance(limit, remaining, max(1, math.ceil(wait if remaining == 0 else left)))
+            wait = max(0.0, left - (limit - current) * expiry / before)
+        # A whole second more: at the very moment it is not yet less than the limit.
+        return Allowance(limit, remaining, math.floor(wait if remaining == 0 else left) + 1)
 
 
 class Heads:

@@ -15,11 +15,12 @@ _RETRY_S = 0.3
 class FirstTrade:
     """Watches the gateway's stream in a thread of its own, as long as the context lasts.
 
-    `text` is one line for people once a trade has passed, "" before.
+    `text` is one line for people once a trade has passed, "" before, and for ever where the gateway asks for a key.
     """
 
     def __init__(self, url: str) -> None:
         self.text = ""
+        self._shut = False
         self._url = url
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
@@ -49,17 +50,19 @@ class FirstTrade:
             self._loop.close()
 
     async def _watch(self) -> None:
-        while not self.text:
+        while not (self.text or self._shut):
             with contextlib.suppress(aiohttp.ClientError, OSError):  # the gateway is not there yet, or was restarted
                 await self._listen()
             if not self.text:
                 await asyncio.sleep(_RETRY_S)
 
     async def _listen(self) -> None:
-        async with aiohttp.ClientSession() as session, session.ws_connect(self._url, max_msg_size=0) as link:
+        # Whatever its certificate says: it is the gateway that was just started here, and it is only looked at.
+        async with aiohttp.ClientSession() as session, session.ws_connect(self._url, max_msg_size=0, ssl=False) as link:
             async for message in link:
                 self.text = trade_line(message.data)
-                if self.text:
+                self._shut = _wants_key(message.data)
+                if self.text or self._shut:
                     return
 
 
@@ -75,3 +78,11 @@ def trade_line(data: str | bytes) -> str:
     trade = inside if isinstance(inside, dict) else message
     ticker = message.get("ticker") or message.get("symbol") or trade.get("ticker") or trade.get("symbol") or "?"
     return f"{ticker}  {trade.get('side', '')} {trade.get('size', '?')} @ {trade.get('price', '?')}"
+
+
+def _wants_key(data: str | bytes) -> bool:
+    try:
+        message: Any = msgspec.json.decode(data)
+    except msgspec.MsgspecError:
+        return False
+    return isinstance(message, dict) and message.get("type") == "error" and message.get("code") == "no_key"

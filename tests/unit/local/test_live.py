@@ -50,3 +50,28 @@ def test_it_can_be_left_before_there_is_any() -> None:
         pass
 
     assert trade.text == ""
+
+
+async def test_a_gateway_that_asks_for_a_key_is_asked_once() -> None:
+    asked = 0
+
+    async def stream(request: web.Request) -> web.WebSocketResponse:
+        nonlocal asked
+        asked += 1
+        link = web.WebSocketResponse()
+        await link.prepare(request)
+        await link.send_str('{"type":"error","code":"no_key","message":"no key within 5 s"}')
+        await link.close(code=1008)
+        return link
+
+    app = web.Application()
+    app.router.add_get("/v1/stream", stream)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    with FirstTrade(f"http://127.0.0.1:{runner.addresses[0][1]}/v1/stream") as trade:
+        async with asyncio.timeout(30):
+            while trade._thread.is_alive():  # noqa: ASYNC110 the watcher lives in another thread
+                await asyncio.sleep(0.01)
+    await runner.cleanup()
+    assert (asked, trade.text) == (1, "")

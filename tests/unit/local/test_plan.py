@@ -181,3 +181,11 @@ def test_people_get_an_address_that_they_can_open() -> None:
         "stream": "ws://127.0.0.1:28080/v1/stream?symbols=*",
         "health": "http://127.0.0.1:28080/v1/health",
     }
+
+
+def test_an_address_with_a_certificate_is_https() -> None:
+    tls = {"cert_file": "a.pem", "key_file": "b.pem"}
+    assert plan(gateway={"port": 28080, "tls": tls}).urls == {
+        "stream": "wss://127.0.0.1:28080/v1/stream?symbols=*",
+        "health": "https://127.0.0.1:28080/v1/health",
+    }
