@@ -24,7 +24,6 @@ from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
 MARKETS_DEFAULT, MARKETS_MAX = 100, 1_000
 DEPTH_DEFAULT, DEPTH_MAX = 20, 1_000
 WORD_MAX_CHARS = 128
-WORDS_MAX = 10
 ROWS_AT_ONCE = 50
 
 LISTED = {"true": True, "false": False, "any": None}
@@ -161,19 +160,13 @@ _FILTERS = (
 
 
 def _filter(ask: Ask) -> MarketFilter:
-    found = tuple(dict.fromkeys((ask["q"] or "").split()))
-    if ask["q"] and not 1 <= len(found) <= WORDS_MAX:
-        raise ApiProblem(
-            400, "bad_parameter", f"parameter 'q' has {len(found)} words, not 1 to {WORDS_MAX}",
-            "Give the words that tell most.", parameter="q",
-        )  # fmt: skip
     return MarketFilter(
         status=ask["status"],
         category=ask["category"],
         series_ticker=ask["series"],
         event_ticker=ask["event"],
         result=ask["result"],
-        words=found,
+        words=tuple(dict.fromkeys((ask["q"] or "").lower().split())),
         close_after=ask["close_after"],
         close_before=ask["close_before"],
         listed=LISTED[ask["listed"]],
