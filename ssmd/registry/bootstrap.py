@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from ssmd.errors import ConfigError
-from ssmd.nearest import did_you_mean
+from ssmd.nearest import did_you_mean, nearest
 from ssmd.registry import tables
-from ssmd.registry.interface import FeedVersion
+from ssmd.registry.interface import FeedVersion, NotKnown
 
 
 class KnownVersion(msgspec.Struct, frozen=True):
@@ -134,7 +134,11 @@ def _version_row(feed_id: int, feed: KnownFeed, version: KnownVersion) -> dict[s
 def unknown_feed(name: str, known: list[str]) -> ConfigError:
     """The error for a feed that the registry does not have, with the nearest one that it has."""
     hint = did_you_mean(name, known, f"Known feeds: {', '.join(sorted(known)) or 'none'}.")
-    return ConfigError(f"the registry knows no feed {name[:80]!r}", f"{hint} To add the built-in ones: ssmd db migrate")
+    return NotKnown(
+        f"the registry knows no feed {name[:80]!r}",
+        f"{hint} To add the built-in ones: ssmd db migrate",
+        nearest(name, known),
+    )
 
 
 def version_on(feed: str, on: date, versions: list[tuple[date, date | None, FeedVersion]]) -> FeedVersion:

@@ -13,9 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 from ssmd import __version__
 from ssmd.config.environment import Environment, environment_hash
 from ssmd.config.writing import to_yaml
-from ssmd.errors import ConfigError, RefusedError, SsmdError
-from ssmd.nearest import did_you_mean
+from ssmd.errors import RefusedError, SsmdError
+from ssmd.nearest import did_you_mean, nearest
 from ssmd.registry.database import Database
+from ssmd.registry.interface import NotKnown
 from ssmd.registry.keys import add_environment, declare_keys
 from ssmd.registry.tables import deployment_log, environment_versions, environments
 from ssmd.registry.values import printable, storable
@@ -163,7 +164,7 @@ class EnvironmentCatalogue:
             rows = {row.version: row for row in connection.execute(_versions(place))}
         if number not in rows:
             there = ", ".join(map(str, rows)) or "none yet"
-            raise ConfigError(f"the environment {name!r} has no version {number}", f"Its versions: {there}.")
+            raise NotKnown(f"the environment {name!r} has no version {number}", f"Its versions: {there}.")
         return _version(rows[number])
 
     def current(self, name: str) -> EnvironmentVersion | None:
@@ -178,7 +179,7 @@ class EnvironmentCatalogue:
         versions = self.versions(name)
         in_force = [version for version in versions if version.valid_from and not version.valid_to]
         if not versions:
-            raise ConfigError(f"the environment {name!r} has no version yet", "Run: ssmd env apply FILE")
+            raise NotKnown(f"the environment {name!r} has no version yet", "Run: ssmd env apply FILE")
         return (in_force or versions)[-1]
 
     def as_of(self, name: str, at: datetime) -> EnvironmentVersion:
@@ -191,7 +192,7 @@ class EnvironmentCatalogue:
         if row is not None:
             return _version(row)
         since = f"It is since {first:%Y-%m-%dT%H:%M:%SZ}." if first else "It never was; `ssmd env apply` deploys it."
-        raise ConfigError(f"the environment {name!r} was not deployed at {at:%Y-%m-%dT%H:%M:%SZ}", since)
+        raise NotKnown(f"the environment {name!r} was not deployed at {at:%Y-%m-%dT%H:%M:%SZ}", since)
 
     def deployments(self, name: str) -> list[Deployment]:
         """The deployment log, the latest line first."""
@@ -215,11 +216,10 @@ class EnvironmentCatalogue:
             yield connection, place
 
 
-def _unknown(name: str, known: list[str]) -> ConfigError:
+def _unknown(name: str, known: list[str]) -> NotKnown:
     otherwise = f"Known: {', '.join(sorted(known)[:20]) or 'none'}. To add it: ssmd env create NAME --from FILE"
-    return ConfigError(
-        f"the registry knows no environment {printable(name, _SHOWN)!r}", did_you_mean(name, known, otherwise)
-    )
+    message = f"the registry knows no environment {printable(name, _SHOWN)!r}"
+    return NotKnown(message, did_you_mean(name, known, otherwise), nearest(name, known))
 
 
 def _versions(place: int) -> sa.Select[Any]:

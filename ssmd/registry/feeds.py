@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from ssmd.clock import day_of, now_ns
-from ssmd.errors import ConfigError, RefusedError
+from ssmd.errors import RefusedError
 from ssmd.registry.bootstrap import unknown_feed
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.feed_values import STATUSES, TYPES, FeedFacts, check_choice, check_facts, check_name, check_text
+from ssmd.registry.interface import NotKnown
 from ssmd.registry.tables import feed_calendars, feed_versions, feeds
 from ssmd.registry.values import storable
 
@@ -128,15 +129,23 @@ class FeedCatalogue:
             wanted = [facts if row.facts.version == version else row.facts for row in known]
             _write(connection, feed_id, known, wanted)
 
-    def list(self, status: str | None = None, on: date | None = None) -> list[ListedFeed]:
-        """The feeds, by name, with the version that holds on a day (today); only those of a status when it is given."""
+    def list(
+        self, status: str | None = None, on: date | None = None, known_at: datetime | None = None
+    ) -> list[ListedFeed]:
+        """The feeds, by name, with the version that holds on a day (today); only those of a status when it is given.
+
+        `known_at`: those that were known at a time, with the version that was then taken for true.
+        """
         on = on or day_of(now_ns())
         query = sa.select(feeds).order_by(feeds.c.name)
+        if known_at is not None:
+            query = query.where(_first_known_of_feed() <= known_at)
         if status is not None:
             query = query.where(feeds.c.status == check_choice("status", status, STATUSES))
         with self._database.transaction("list the feeds") as connection:
             rows = connection.execute(query).all()
-            versions = connection.execute(_known_now().where(_holds(on)).order_by(feed_versions.c.effective_from)).all()
+            held = _known(known_at).where(_holds(on)).order_by(feed_versions.c.effective_from)
+            versions = connection.execute(held).all()
         by_feed = {row.feed_id: row for row in versions}  # of several that hold, the latest to begin
         return [_listed(row, by_feed.get(row.id)) for row in rows]
 
@@ -172,7 +181,7 @@ def _view(connection: sa.Connection, name: str, valid_on: date, known_at: dateti
         since = connection.execute(_first_known(feed.id)).scalar_one_or_none()
         if since is not None and known_at < since:
             message = f"feed {name!r} was not known at {known_at:%Y-%m-%dT%H:%M:%SZ}"
-            raise ConfigError(message, f"It is known since {since:%Y-%m-%dT%H:%M:%S.%fZ}.")
+            raise NotKnown(message, f"It is known since {since:%Y-%m-%dT%H:%M:%S.%fZ}.")
     holding = [row for row in versions if _covers(row, valid_on)]
     return FeedView(
         feed.name, feed.display_name, feed.description, feed.feed_type, feed.status,
@@ -220,8 +229,12 @@ def _write(connection: sa.Connection, feed_id: int, known: list[FeedVersionRow],
             connection.execute(sa.insert(feed_versions).values(_row_of(feed_id, facts, end)))
 
 
-def _known_now() -> sa.Select[Any]:
-    return sa.select(feed_versions).where(feed_versions.c.known_to.is_(None))
+def _known(at: datetime | None) -> sa.Select[Any]:
+    """The versions that are taken for true, or were at a time."""
+    v = feed_versions.c
+    if at is None:
+        return sa.select(feed_versions).where(v.known_to.is_(None))
+    return sa.select(feed_versions).where((v.known_from <= at) & (v.known_to.is_(None) | (v.known_to > at)))
 
 
 def _holds(on: date) -> sa.ColumnElement[bool]:
@@ -233,6 +246,11 @@ def _covers(row: FeedVersionRow, on: date) -> bool:
     return row.facts.effective_from <= on and (row.effective_to is None or on < row.effective_to)
 
 
+def _first_known_of_feed() -> sa.ScalarSelect[Any]:
+    v = feed_versions.c
+    return sa.select(sa.func.min(v.known_from)).where(v.feed_id == feeds.c.id).correlate(feeds).scalar_subquery()
+
+
 def _first_known(feed_id: int) -> sa.Select[Any]:
     return sa.select(sa.func.min(feed_versions.c.known_from)).where(feed_versions.c.feed_id == feed_id)
 
@@ -240,11 +258,7 @@ def _first_known(feed_id: int) -> sa.Select[Any]:
 def _versions(connection: sa.Connection, feed_id: int, known_at: datetime | None = None) -> list[FeedVersionRow]:
     """What is known about a feed's versions, or was at a time, by their first day."""
     v = feed_versions.c
-    query = sa.select(feed_versions).where(v.feed_id == feed_id).order_by(v.effective_from)
-    if known_at is None:
-        query = query.where(v.known_to.is_(None))
-    else:
-        query = query.where((v.known_from <= known_at) & (v.known_to.is_(None) | (v.known_to > known_at)))
+    query = _known(known_at).where(v.feed_id == feed_id).order_by(v.effective_from)
     return [_version_of(row) for row in connection.execute(query)]
 
 

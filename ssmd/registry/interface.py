@@ -24,6 +24,14 @@ class RegistryRefused(ConfigError):
     """
 
 
+class NotKnown(ConfigError):
+    """The registry has nothing by a name, or had not at the time that was asked for. `near` is the nearest name."""
+
+    def __init__(self, message: str, hint: str = "", near: str = "") -> None:
+        super().__init__(message, hint)
+        self.near = near
+
+
 class ObjectRecord(msgspec.Struct, frozen=True):
     """One archived object, as its manifest describes it. Times are receive times in nanoseconds."""
 

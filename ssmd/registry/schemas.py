@@ -2,15 +2,16 @@
 
 import hashlib
 import re
-from datetime import date
+from datetime import date, datetime
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
 
 from ssmd.errors import ConfigError, RefusedError
-from ssmd.nearest import did_you_mean
+from ssmd.nearest import did_you_mean, nearest
 from ssmd.registry.database import Database, find_feed
+from ssmd.registry.interface import NotKnown
 from ssmd.registry.tables import data_inventory, data_objects, schema_migrations, schema_versions
 from ssmd.registry.values import printable, storable
 from ssmd.wire.compatibility import Difference, differences
@@ -35,6 +36,7 @@ class SchemaVersion(msgspec.Struct, frozen=True):
     compatible_with: list[str]
     breaking_changes: str | None
     text: str
+    registered_at: datetime
 
 
 class Registration(NamedTuple):
@@ -132,7 +134,7 @@ class SchemaCatalogue:
                 return schema
         versions = [schema.version for schema in found]
         hint = f"{did_you_mean(version, versions)} Its versions: {', '.join(versions)}.".strip()
-        raise ConfigError(f"schema {name!r} has no version {version[:80]!r}", hint)
+        raise NotKnown(f"schema {name!r} has no version {version[:80]!r}", hint, nearest(version, versions))
 
     def used(self, feed: str, day: date) -> UsedSchemas:
         """What the feed's normalized data of a day was written in; what holds by date when there is none of that day.
@@ -152,7 +154,7 @@ class SchemaCatalogue:
                 raise ConfigError(message, "Run: ssmd schema register FILE --version VERSION")
             return [
                 UsedSchema(schema.name, schema.version, schema.hash, schema.status, False, 0)
-                for schema in _holding(_versions(connection, None), day)
+                for schema in holding(_versions(connection, None), day)
             ]
 
 
@@ -230,7 +232,7 @@ def _versions(connection: sa.Connection, name: str | None) -> list[SchemaVersion
     return [
         SchemaVersion(
             r.name, r.version, r.format, r.schema_hash, r.status, r.effective_from, r.deprecated_at,
-            r.compatible_with, r.breaking_changes, r.schema_definition,
+            r.compatible_with, r.breaking_changes, r.schema_definition, r.created_at,
         )
         for r in connection.execute(query)
     ]  # fmt: skip
@@ -239,7 +241,8 @@ def _versions(connection: sa.Connection, name: str | None) -> list[SchemaVersion
 def _unknown(connection: sa.Connection, name: str) -> ConfigError:
     known = list(connection.execute(sa.select(schema_versions.c.name).distinct()).scalars())
     otherwise = f"Known: {', '.join(sorted(known)) or 'none'}. To add the built-in ones: ssmd db migrate"
-    return ConfigError(f"the registry knows no schema {name[:80]!r}", did_you_mean(name, known, otherwise))
+    message = f"the registry knows no schema {name[:80]!r}"
+    return NotKnown(message, did_you_mean(name, known, otherwise), nearest(name, known))
 
 
 def _written_versions(feed_id: int, day: date) -> sa.Select[Any]:
@@ -264,11 +267,11 @@ def _recorded(feed_id: int, day: date) -> sa.Select[Any]:
     )
 
 
-def _holding(known: list[SchemaVersion], day: date) -> list[SchemaVersion]:
+def holding(known: list[SchemaVersion], day: date) -> list[SchemaVersion]:
     """Of each name the version that holds on a day: the latest begun that is no draft and not deprecated by then."""
-    holding: dict[str, SchemaVersion] = {}
+    found: dict[str, SchemaVersion] = {}
     for schema in known:
         ended = schema.deprecated_at is not None and schema.deprecated_at <= day
         if schema.status != "draft" and schema.effective_from <= day and not ended:
-            holding[schema.name] = schema
-    return list(holding.values())
+            found[schema.name] = schema
+    return list(found.values())

@@ -112,6 +112,7 @@ data_inventory = sa.Table(
     sa.Column("connector_version", sa.String(32)),
     sa.Column("processor_version", sa.String(32)),
     sa.Column("processed_at", _TIMESTAMP),
+    _time("known_from"),
     sa.UniqueConstraint(
         "feed_id",
         "data_type",
