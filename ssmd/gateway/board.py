@@ -106,6 +106,8 @@ class Board:
         self.quotes: dict[str, Quote] = {}
         self.statuses: dict[str, MarketStatus] = {}
         self.updated_ns: dict[str, int] = {}
+        self.impaired: dict[str, str] = {}  # tickers whose book is `stale` or `syncing`, once it was whole
+        self.turned: list[tuple[str, str]] = []  # (ticker, state): what is new about that; the reader empties it
         self.overflowed = 0  # changes given up because too many waited for a snapshot
         self._trades: OrderedDict[str, deque[Trade]] = OrderedDict()
         self._trades_per_ticker = trades_per_ticker
@@ -161,9 +163,9 @@ class Board:
 
     def restart_books(self) -> None:
         """Changes may have been missed: each book waits for a snapshot and collects what comes meanwhile."""
-        for book in self.books.values():
+        for ticker, book in self.books.items():
             if book.waiting is None:
-                book.waiting = []
+                self._await_snapshot(ticker, book)
 
     def install(self, snapshots: Iterable[OrderBookUpdate]) -> list[str]:
         """Hand-over: start waiting books from `snapshots`, then apply the collected changes that are newer.
@@ -200,6 +202,7 @@ class Board:
             del self.updated_ns[ticker]
             self.quotes.pop(ticker, None)
             self.statuses.pop(ticker, None)
+            self.impaired.pop(ticker, None)
             book = self.books.pop(ticker, None)
             if book is not None and book.waiting:
                 self._waiting_count -= len(book.waiting)
@@ -215,6 +218,8 @@ class Board:
 
     def _start(self, book: Book, snapshot: OrderBookUpdate) -> None:
         """Sync `book`: the snapshot, then what was collected on the same subscription since."""
+        if self.impaired and self.impaired.pop(snapshot.ticker, ""):
+            self.turned.append((snapshot.ticker, "live"))
         waiting, book.waiting = book.waiting or [], None
         self._waiting_count -= len(waiting)
         book.start(snapshot)
@@ -228,7 +233,7 @@ class Board:
             if book.outdates(update):
                 if book.waiting is None and not book.same_origin(update):
                     # Leftovers of an earlier connection, or a clock that was set back: the connector knows which.
-                    book.waiting = []
+                    self._await_snapshot(update.ticker, book)
                 return False
             self._start(book, update)
             return True
@@ -240,9 +245,16 @@ class Board:
             return True
         if book.stale and not book.same_origin(update):
             # The book's own subscription ended in a gap and another one carries on: ask for its book.
-            book.waiting = []
-            self._collect(book, book.waiting, update)
+            self._collect(book, self._await_snapshot(update.ticker, book), update)
         return False
+
+    def _await_snapshot(self, ticker: str, book: Book) -> list[OrderBookUpdate]:
+        """A book that was whole can no longer be followed; where changes are collected until its snapshot comes."""
+        self.impaired[ticker] = "syncing"
+        self.turned.append((ticker, "syncing"))
+        waiting: list[OrderBookUpdate] = []
+        book.waiting = waiting
+        return waiting
 
     def _collect(self, book: Book, waiting: list[OrderBookUpdate], change: OrderBookUpdate) -> None:
         """Keep a change until its snapshot comes. When too many wait, all are given up: a later snapshot must come."""
@@ -288,3 +300,6 @@ class Board:
                 continue
             if gap.sid is None or gap.sid == book.last.sid:
                 book.stale = True
+                if ticker not in self.impaired:
+                    self.impaired[ticker] = "stale"
+                    self.turned.append((ticker, "stale"))

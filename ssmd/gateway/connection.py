@@ -1,21 +1,24 @@
 """One accepted WebSocket: aiohttp's side of it, its transport, the fan-out's client, and how it ends."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from aiohttp import WSCloseCode, web
 
-from ssmd.gateway.client import Bounds, Client
+from ssmd.gateway.client import Client
 from ssmd.gateway.fanout import Fanout
 from ssmd.gateway.flow import Flow
-from ssmd.wire import client as wire
+from ssmd.gateway.waiting import Bounds
+from ssmd.wire.requests import MAX_REQUEST_BYTES
 
-CLOSE_S = 2.0
+CLOSE_S = 5.0
+"""Seconds in which a client may read what was written before the close frame, and answer it."""
 REASON_BYTES = 123
 """What a close frame has room for."""
 
 _REASONS: dict[int, str] = {
-    WSCloseCode.MESSAGE_TOO_BIG: f"message too big: a request has at most {wire.MAX_REQUEST_BYTES} bytes",
+    WSCloseCode.MESSAGE_TOO_BIG: f"too big: a request has at most {MAX_REQUEST_BYTES} bytes; name fewer symbols",
     WSCloseCode.PROTOCOL_ERROR: "not the WebSocket protocol (RFC 6455)",
     WSCloseCode.INVALID_TEXT: "text messages are UTF-8",
 }
@@ -52,12 +55,15 @@ class Connection:
         self.closed_at: float | None = None
         self._fanout = fanout
         self._closing: asyncio.Task[bool] | None = None
-        Flow(transport, self.client, fanout.resumed)
+        self._flow = Flow(transport, self.client, fanout.resumed)
 
     async def closed(self) -> None:
-        """Wait for a close that the gateway began; then give up what the client did not read."""
+        """Wait for a close that the gateway began, and until its reason is read; then give up what was not read."""
         if self._closing is not None:
             await asyncio.wait({self._closing})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._flow.lost.wait()
         if self.transport.get_write_buffer_size():
             self.transport.abort()
 

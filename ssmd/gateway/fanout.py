@@ -8,9 +8,12 @@ sent the books that it missed.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from ssmd.gateway.client import Client, frame_header, text_frame
+from ssmd.gateway.conflation import Conflation, Later, call_later
 from ssmd.gateway.groups import Group, Groups
+from ssmd.gateway.resume import Replay, Window
 from ssmd.gateway.subscription import Piece, Subscription
 from ssmd.gateway.waiting import Tick
 from ssmd.telemetry import GATEWAY_SENT, GATEWAY_SUBSCRIPTIONS, ClientReading
@@ -24,7 +27,8 @@ class Fanout:
     """All groups and clients.
 
     `snapshot` gives a piece of the board (a whole book, say) as a frame, None when it is not known now;
-    `first_number` the number after which a new subscription counts.
+    `first_number` the number after which a new subscription counts; `body` a piece as the body of a numbered message;
+    `books` which books a subscription has.
     """
 
     def __init__(
@@ -32,19 +36,30 @@ class Fanout:
         snapshot: Callable[[Piece], bytes | None],
         monotonic: Callable[[], float],
         first_number: Callable[[], int] = lambda: 0,
+        *,
+        body: Callable[[Piece], bytes | None] = lambda _: None,
+        books: Callable[[Subscription], Iterable[Piece]] = lambda _: (),
+        window: Window | None = None,
+        later: Later = call_later,
     ) -> None:
         self.clients: dict[int, Client] = {}
         self._snapshot = snapshot
         self._monotonic = monotonic
         self._groups = Groups(monotonic, first_number)
-        self.interested = self._groups.interested
-        self.interested_in_any = self._groups.interested_in_any
+        self._body = body
+        self._books = books
+        self._window = window or Window(0, 0)
+        self._replays: dict[int, Replay] = {}
         self._ready: list[Group] = []
+        self.interested = self._groups.live.find
+        self.told = self._groups.told
+        self.told_of_any = self._groups.told_of_any
+        self.conflation = Conflation(self._groups, monotonic, self._tell_latest, later)
 
     @property
     def groups(self) -> int:
-        """Distinct subscriptions."""
-        return len(self._groups)
+        """Distinct subscriptions of the clients that are here."""
+        return sum(not group.empty for group in self._groups.all())
 
     def add(self, groups: tuple[Group, ...], kind: str, ticker: str, body: bytes) -> None:
         """Number and frame a message for `groups`; `body` is a JSON object without its first brace.
@@ -60,7 +75,7 @@ class Fanout:
             length = len(head) + len(body)
             frames += (HEADERS[length] if length < 4_096 else frame_header(length), head, body)
             group.kinds.append(kind)
-            if kind == "orderbook":
+            if kind in group.whole:
                 group.pieces.append((kind, ticker))
 
     def flush(self) -> None:
@@ -84,14 +99,47 @@ class Fanout:
         if client.leaving:
             return 0
         if subscription != client.subscription:
+            replay = self._replays.pop(client.number, None)
+            if replay is not None:
+                client.replaying = False
+                replay.give_up(client, partial(self._books, client.subscription), self._monotonic())
             self._exit(client)
             self._enter(client, subscription)
         return self._groups.open(subscription).seq
 
+    def resumable(self, subscription: Subscription, seq: int) -> bool:
+        """Can a client with this subscription go on after number `seq`?"""
+        self.flush()
+        group = self._groups.of(subscription)
+        return group is not None and self._window.holds(group, seq)
+
+    def resume(self, client: Client, subscription: Subscription, seq: int) -> None:
+        """Give a client without a subscription this one, which is `resumable`; `replay` sends what came after `seq`."""
+        self._exit(client)
+        group = self._groups.open(subscription)
+        self._window.idle.pop(group, None)
+        client.subscription = subscription
+        group.replaying[client.number] = client
+        self._replays[client.number] = Replay(group, seq)
+        client.replaying = True
+
+    def replay(self, client: Client) -> None:
+        """Send what it missed as far as its connection takes it; at the end it gets live messages again."""
+        replay = self._replays.get(client.number)
+        if replay is None:
+            return
+        now = self._monotonic()
+        if replay.go_on(client, partial(self._books, client.subscription), now) and not client.leaving:
+            del self._replays[client.number]
+            del replay.group.replaying[client.number]
+            client.replaying = False
+            self._admit(client, replay.group)
+            client.settle()
+
     def leave(self, client: Client) -> None:
-        """Forget a client; harmless when repeated."""
+        """Forget a client; harmless when repeated. What its group is sent is kept for it for a while."""
         if self.clients.pop(client.number, None) is not None:
-            self._exit(client)
+            self._exit(client, may_come_back=True)
 
     def owe(self, client: Client, pieces: Iterable[Piece]) -> None:
         """Send `pieces` whole: now as far as there is room, the rest as the client reads."""
@@ -121,6 +169,7 @@ class Fanout:
         if client.leaving:
             return
         client.drain(self._monotonic())
+        self.replay(client)
         self._send_due(client)
 
     def readings(self) -> list[ClientReading]:
@@ -132,6 +181,8 @@ class Fanout:
         """Call now and then: quiet clients hear a heartbeat."""
         self.flush()
         now = self._monotonic()
+        for group in self._window.expire(now):
+            self._groups.close(group)
         for group in self._groups.all():
             if now - group.written < HEARTBEAT_S:
                 continue
@@ -155,10 +206,16 @@ class Fanout:
         for kind, count in kinds.items():
             GATEWAY_SENT.labels(kind).inc(count * delivered)
         group.meter.add(len(group.kinds), len(blob), now)
-        if behind:
+        keep = self._window.open and group.subscription
+        if behind or keep:
             tick = Tick(blob, group.first, group.seq, tuple(group.pieces), kinds, now)
+            if keep:
+                self._window.keep(group, tick)
             for client in behind:
-                client.push(tick)  # may end the connection, and with it the client's place in the group
+                if group.conflated:
+                    client.conflate(tick)
+                else:
+                    client.push(tick)  # may end the connection, and with it the client's place in the group
         group.first = group.seq + 1
         group.frames.clear()
         group.kinds.clear()
@@ -167,7 +224,7 @@ class Fanout:
     def _send_due(self, client: Client) -> None:
         """The pieces that it is due, whole, until its connection takes no more; they contain all that was sent."""
         due = client.due
-        while due and not client.paused and not client.waits:
+        while due and not (client.paused or client.waits or client.replaying):
             piece = next(iter(due))
             del due[piece]
             frame = self._snapshot(piece)
@@ -176,19 +233,37 @@ class Fanout:
                 GATEWAY_SENT.labels(piece[0]).inc()
         client.settle()
 
+    def _tell_latest(self, group: Group, pieces: list[Piece]) -> None:
+        """The end of a conflated group's interval."""
+        for piece in pieces:
+            body = self._body(piece)
+            if body is not None:
+                self.add((group,), *piece, body)
+        self.flush()
+
     def _enter(self, client: Client, subscription: Subscription) -> None:
         client.subscription = subscription
         group = self._groups.open(subscription)
+        self._window.idle.pop(group, None)
+        self._admit(client, group)
+
+    def _admit(self, client: Client, group: Group) -> None:
         group.clients[client.number] = client
         client.follow(group.meter)
-        if subscription:
-            GATEWAY_SUBSCRIPTIONS.labels(_kind(subscription)).inc()
+        if group.subscription:
+            GATEWAY_SUBSCRIPTIONS.labels(_kind(group.subscription)).inc()
 
-    def _exit(self, client: Client) -> None:
+    def _exit(self, client: Client, *, may_come_back: bool = False) -> None:
         group = self._groups.open(client.subscription)
+        self._replays.pop(client.number, None)
+        group.replaying.pop(client.number, None)
         if group.clients.pop(client.number, None) is not None and client.subscription:
             GATEWAY_SUBSCRIPTIONS.labels(_kind(client.subscription)).dec()
-        if not group.clients:
+        if not group.empty:
+            return
+        if may_come_back and client.subscription and self._window.open:
+            self._window.idle[group] = self._monotonic()
+        else:
             self._groups.close(group)
 
 

@@ -23,6 +23,7 @@ from ssmd.gateway.market_trades import TradesEndpoint
 from ssmd.gateway.outside import Outside
 from ssmd.gateway.problems import translate
 from ssmd.gateway.rest import RestEndpoint
+from ssmd.gateway.resume import Window
 from ssmd.gateway.routes import Route, serve
 from ssmd.gateway.stream import StreamEndpoint
 from ssmd.gateway.tls import TlsFiles
@@ -68,7 +69,7 @@ class Gateway:
         self.keyring = _keyring(settings, outside)
         self.tls = TlsFiles(settings.tls, home or ssmd_home(os.environ)) if settings.tls else None
         self.doors = Doors(settings, self.keyring)
-        self.hub = Hub(feed, clock=clock)
+        self.hub = Hub(feed, clock=clock, window=Window(settings.resume_s, settings.resume_mb << 20))
         self._catalogue = Catalogue(feed, outside.registry, clock)
         self._stream = StreamEndpoint(
             self.hub,

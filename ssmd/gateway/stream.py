@@ -6,29 +6,33 @@ frames are not masked, so one frame's bytes serve all clients.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 
 import msgspec
 from aiohttp import WebSocketError, WSMsgType, web
 
-from ssmd.clock import NS_PER_MS, now_ns
+from ssmd.clock import now_ns
+from ssmd.gateway.actions import Actions
 from ssmd.gateway.caller import CALLER
 from ssmd.gateway.catalogue import Catalogue
-from ssmd.gateway.client import SYMBOLS_PER_CLIENT, Bounds, Client
 from ssmd.gateway.connection import CLOSE_S, Connection, Socket
 from ssmd.gateway.doors import Doors, Seat
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.problems import problem
-from ssmd.telemetry import GATEWAY_CLIENTS, GATEWAY_DISCONNECTIONS
+from ssmd.gateway.waiting import Bounds
+from ssmd.telemetry import GATEWAY_CLIENT_GAUGES, GATEWAY_CLIENTS, GATEWAY_DISCONNECTIONS
 from ssmd.wire import client as wire
+from ssmd.wire.requests import MAX_REQUEST_BYTES, Request, RequestError, parse_request
 
 MAX_CLIENTS = 1_000
 HANDSHAKE_S = 10.0
 SUBSCRIBE_WITHIN_S = 30.0
 PING_S = 20.0
 REQUESTS_PER_S = 50
+IN_URL = ("symbols", "channels", "mode", "interval_ms", "from_seq")
+WHOLE_DIGITS = 20
 
 
 class StreamEndpoint:
@@ -47,7 +51,7 @@ class StreamEndpoint:
         self.stopping = False
         self._hub = hub
         self._doors = doors
-        self._catalogue = catalogue
+        self.actions = Actions(hub, catalogue, clock)
         self._max_clients = max_clients
         self._bounds = bounds
         self._clock = clock
@@ -55,6 +59,7 @@ class StreamEndpoint:
         self._connections: dict[int, Connection] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        GATEWAY_CLIENT_GAUGES.follow(hub.fanout.readings)
 
     @property
     def clients(self) -> int:
@@ -67,22 +72,22 @@ class StreamEndpoint:
             full = f"{self._max_clients} clients are connected already"
             detail = "the gateway is stopping" if self.stopping else full
             return problem(503, "No more clients", detail, headers={"Retry-After": "5"})
-        socket = Socket(compress=False, heartbeat=PING_S, timeout=CLOSE_S, max_msg_size=wire.MAX_REQUEST_BYTES)
+        socket = Socket(compress=False, heartbeat=PING_S, timeout=CLOSE_S, max_msg_size=MAX_REQUEST_BYTES)
         if not socket.can_prepare(request):
             hint = "connect with a WebSocket client, for example: websocat 'ws://HOST:PORT/v1/stream?symbols=*'"
             return problem(426, "WebSocket expected", hint, headers={"Upgrade": "websocket"})
         try:
-            symbols = _query_symbols(request)
-        except wire.RequestError as error:
-            return problem(400, "Wrong symbols", error.message, code=error.code)
+            first = _first_request(request)
+        except RequestError as error:
+            return problem(400, "Wrong subscription", error.message, code=error.code, next=error.next)
         with self._doors.sit(request[CALLER]) as seat:
             async with asyncio.timeout(HANDSHAKE_S):
                 await socket.prepare(request)
             if await seat.identify(socket):
-                await self._serve(request, socket, symbols, seat)
+                await self._serve(request, socket, first, seat)
         return socket
 
-    async def _serve(self, request: web.Request, socket: Socket, symbols: tuple[str, ...], seat: Seat) -> None:
+    async def _serve(self, request: web.Request, socket: Socket, first: Request | None, seat: Seat) -> None:
         """Serve a client that is known."""
         transport = request.transport
         if transport is None:
@@ -97,9 +102,9 @@ class StreamEndpoint:
         GATEWAY_CLIENTS.set(len(self._connections))
         self._hub.fanout.join(connection.client)
         try:
-            if symbols:
-                await self._subscribe(connection.client, wire.Request("subscribe", symbols))
-            await self._read(connection)
+            if first is not None:
+                await self.actions.begin(connection.client, first)
+            await self._read(connection, seat)
             await connection.closed()
         finally:
             self._hub.fanout.leave(connection.client)
@@ -132,8 +137,9 @@ class StreamEndpoint:
                 await self._empty.wait()
         for connection in list(self._connections.values()):
             connection.transport.abort()
+        GATEWAY_CLIENT_GAUGES.forget(self._hub.fanout.readings)
 
-    async def _read(self, connection: Connection) -> None:
+    async def _read(self, connection: Connection, seat: Seat) -> None:
         """Follow the client's messages until the connection ends."""
         client, socket = connection.client, connection.socket
         loop = asyncio.get_running_loop()
@@ -146,7 +152,7 @@ class StreamEndpoint:
                 client.kick(1008, f"nothing subscribed within {SUBSCRIBE_WITHIN_S:.0f} s")
                 return
             if message.type is WSMsgType.TEXT:
-                await self._follow(client, message.data)
+                await self.actions.follow(client, message.data, seat.spend)
             elif message.type is WSMsgType.BINARY:
                 self._hub.fanout.answer(client, wire.error("bad_request", "send text messages, not binary ones"))
             else:
@@ -160,58 +166,6 @@ class StreamEndpoint:
                 await asyncio.sleep(max(0.0, window + 1.0 - loop.time()))
                 window, used = loop.time(), 0
 
-    async def _follow(self, client: Client, data: str) -> None:
-        answer = self._hub.fanout.answer
-        try:
-            request = wire.parse_request(data)
-        except wire.RequestError as error:
-            answer(client, wire.error(error.code, error.message, error.id))
-            return
-        if request.action == "subscribe":
-            await self._subscribe(client, request)
-        elif request.action == "unsubscribe":
-            self._unsubscribe(client, request)
-        elif request.action == "snapshot":
-            self._snapshot(client, request)
-        else:
-            answer(client, wire.pong(self._clock() // NS_PER_MS, request.id))
-
-    async def _subscribe(self, client: Client, request: wire.Request) -> None:
-        """Add symbols: the answer, then the whole books that are new to the client, then live messages; no hole."""
-        hub = self._hub
-        unknown = await self._catalogue.unlisted(_unheard(hub, request.symbols))
-        if client.leaving:
-            return
-        before = client.subscription
-        after = before.plus(request.symbols)
-        if len(after.wanted) > SYMBOLS_PER_CLIENT:
-            message = f"at most {SYMBOLS_PER_CLIENT} symbols per client; subscribe to * instead"
-            hub.fanout.answer(client, wire.error("too_many_symbols", message, request.id))
-            return
-        seq = hub.fanout.move(client, after)
-        hub.fanout.answer(client, wire.subscribed(after.symbols, seq, unknown, request.id))
-        hub.fanout.owe(client, hub.new_books(before, after))
-
-    def _unsubscribe(self, client: Client, request: wire.Request) -> None:
-        hub = self._hub
-        if client.subscription.every and wire.ALL_SYMBOLS not in request.symbols:
-            message = "subscribed to *: single symbols cannot be left out; unsubscribe * first"
-            hub.fanout.answer(client, wire.error("bad_symbol", message, request.id))
-            return
-        after = client.subscription.minus(request.symbols)
-        for piece in [(channel, ticker) for channel, ticker in client.due if channel not in after.channels(ticker)]:
-            del client.due[piece]
-        seq = hub.fanout.move(client, after)
-        hub.fanout.answer(client, wire.unsubscribed(after.symbols, seq, request.id))
-
-    def _snapshot(self, client: Client, request: wire.Request) -> None:
-        hub = self._hub
-        absent = [ticker for ticker in request.symbols if hub.book_frame(ticker) is None]
-        if absent:
-            message = f"no book for {', '.join(absent[:10])}{' …' if len(absent) > 10 else ''} at the moment"
-            hub.fanout.answer(client, wire.error("no_book", message, request.id))
-        hub.fanout.owe(client, [("orderbook", ticker) for ticker in request.symbols if ticker not in absent])
-
 
 def _end(connection: Connection, code: int, reason: str) -> None:
     """The client's key was revoked or has expired."""
@@ -219,14 +173,27 @@ def _end(connection: Connection, code: int, reason: str) -> None:
     connection.client.kick(code, reason)
 
 
-def _unheard(hub: Hub, symbols: Iterable[str]) -> list[str]:
-    return [symbol for symbol in symbols if symbol != wire.ALL_SYMBOLS and not hub.board.known(symbol)]
+def _first_request(request: web.Request) -> Request | None:
+    """What `?symbols=A,B&channels=trade&mode=conflated&interval_ms=100&from_seq=7` asks for, as if it were subscribed.
 
-
-def _query_symbols(request: web.Request) -> tuple[str, ...]:
-    """Tickers in `?symbols=A,B` (also repeated), or `*`; () when there are none. RequestError for impossible ones."""
-    symbols = [part.strip() for text in request.query.getall("symbols", []) for part in text.split(",")]
-    named = [symbol for symbol in symbols if symbol]
-    if not named:
-        return ()
-    return wire.parse_request(msgspec.json.encode({"action": "subscribe", "symbols": named})).symbols
+    None without symbols; RequestError for what is impossible.
+    """
+    fields: dict[str, object] = {"action": "subscribe"}
+    for name in request.query:
+        if name not in IN_URL:
+            raise RequestError(
+                "unknown_field", f"there is no parameter {name[:60]!a}", next=f"Use {', '.join(IN_URL)}."
+            )
+        texts = request.query.getall(name)
+        words = [word for text in texts for part in text.split(",") if (word := part.strip())]
+        if name in ("symbols", "channels"):
+            fields[name] = words
+        elif len(texts) > 1:
+            raise RequestError("bad_request", f"{name} is given {len(texts)} times", next="Give it once.")
+        else:
+            fields[name] = int(texts[0]) if texts[0].isdecimal() and len(texts[0]) < WHOLE_DIGITS else texts[0]
+    if not fields.get("symbols"):
+        if len(fields) > 1 + ("symbols" in fields):
+            raise RequestError("bad_symbols", "the parameters need symbols to belong to")
+        return None
+    return parse_request(msgspec.json.encode(fields))

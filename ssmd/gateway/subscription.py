@@ -2,15 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-CHANNELS = ("trade", "orderbook", "ticker", "status")
-Mode: TypeAlias = Literal["realtime", "conflated", "latest"]
+from ssmd.wire.requests import ALL_SYMBOLS, CHANNELS, Mode
 
 Piece: TypeAlias = tuple[str, str]
 """(channel, ticker): a part of the board's state that can be sent whole."""
-
-ANY = "*"
 
 _BITS = {channel: 1 << n for n, channel in enumerate(CHANNELS)}
 _LISTS = tuple(tuple(c for c in CHANNELS if bits & _BITS[c]) for bits in range(1 << len(CHANNELS)))
@@ -36,15 +33,15 @@ class Subscription:
         wanted = dict(self.wanted)
         for symbol in symbols:
             wanted[symbol] = wanted.get(symbol, 0) | bits
-        covered = wanted.get(ANY, 0)
-        pairs = ((symbol, of if symbol == ANY else of & ~covered) for symbol, of in wanted.items())
+        covered = wanted.get(ALL_SYMBOLS, 0)
+        pairs = ((symbol, of if symbol == ALL_SYMBOLS else of & ~covered) for symbol, of in wanted.items())
         return Subscription(frozenset((symbol, of) for symbol, of in pairs if of), self.mode, self.interval_ms)
 
     def minus(self, symbols: Iterable[str], channels: Sequence[str] = CHANNELS) -> "Subscription":
         """This one without `channels` of `symbols`; `*` takes them from every symbol."""
         bits = sum(_BITS[channel] for channel in set(channels))
         taken = set(symbols)
-        rest = ((symbol, of & ~bits if ANY in taken or symbol in taken else of) for symbol, of in self.wanted)
+        rest = ((symbol, of & ~bits if ALL_SYMBOLS in taken or symbol in taken else of) for symbol, of in self.wanted)
         return Subscription(frozenset((symbol, of) for symbol, of in rest if of), self.mode, self.interval_ms)
 
     def in_mode(self, mode: Mode, interval_ms: int = 0) -> "Subscription":
@@ -54,7 +51,7 @@ class Subscription:
     def channels(self, symbol: str) -> tuple[str, ...]:
         """The channels of a symbol, those that come with `*` included."""
         wanted = dict(self.wanted)
-        return _LISTS[wanted.get(symbol, 0) | wanted.get(ANY, 0)]
+        return _LISTS[wanted.get(symbol, 0) | wanted.get(ALL_SYMBOLS, 0)]
 
     @property
     def symbols(self) -> list[str]:
@@ -68,4 +65,4 @@ class Subscription:
     @property
     def every(self) -> tuple[str, ...]:
         """The channels that are wanted of all symbols."""
-        return _LISTS[dict(self.wanted).get(ANY, 0)]
+        return _LISTS[dict(self.wanted).get(ALL_SYMBOLS, 0)]

@@ -5,45 +5,19 @@ group of subscribers. Prices are dollars and sizes contracts, printed exactly fr
 through floats. `ts` is milliseconds since the epoch: the exchange's time where it gave one, else the receive time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import msgspec
 
 from ssmd.clock import NS_PER_MS
 from ssmd.errors import DataError
 from ssmd.market.events import SCALE, Event, Gap, Kind, Level, MarketStatus, OrderBookUpdate, Quote, Side, Trade
-from ssmd.market.subjects import encode_ticker
-
-ALL_SYMBOLS = "*"
-ACTIONS = ("subscribe", "unsubscribe", "snapshot", "ping")
-MODES = ("realtime",)
-MAX_REQUEST_BYTES = 65_536
-MAX_SYMBOLS = 1_024
-MAX_ID_CHARS = 64
+from ssmd.wire.requests import CHANNELS, HINTS, Mode, RequestId
 
 _SIDES = {Side.BUY: "buy", Side.SELL: "sell"}
 _KINDS = {Kind.SNAPSHOT: "snapshot", Kind.DELTA: "delta"}
-
-RequestId: TypeAlias = str | int | None
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What a client asks for. `symbols` are tickers or `*`; `id` comes back in the answer."""
-
-    action: str
-    symbols: tuple[str, ...] = ()
-    id: RequestId = None
-
-
-class RequestError(DataError):
-    """A client's message that cannot be followed; `code` is for programs, the message for people."""
-
-    def __init__(self, code: str, message: str, id: RequestId = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.id = id
 
 
 def event_body(event: Event, feed: str) -> bytes:
@@ -151,74 +125,85 @@ _BODIES = cast(
 )
 
 
-def parse_request(data: bytes | str) -> Request:
-    """A client's message. RequestError (a DataError with a code) when it is not a request the gateway knows.
-
-    Codes: too_large, bad_json, bad_request, bad_id, unknown_action, unknown_mode, bad_symbols, too_many_symbols,
-    bad_symbol.
-    """
-    if len(data) > MAX_REQUEST_BYTES:
-        raise RequestError("too_large", f"a request has at most {MAX_REQUEST_BYTES} bytes, this one {len(data)}")
-    try:
-        fields = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RequestError("bad_json", f"a request is one JSON object: {error}") from error
-    if not isinstance(fields, dict):
-        raise RequestError("bad_request", 'a request is a JSON object such as {"action":"subscribe","symbols":["*"]}')
-    request_id = _request_id(fields)
-    action = fields.get("action")
-    if not isinstance(action, str) or action not in ACTIONS:
-        raise RequestError("unknown_action", f"action must be one of {', '.join(ACTIONS)}", request_id)
-    mode = fields.get("mode", "realtime")
-    if mode not in MODES:
-        raise RequestError("unknown_mode", f"mode must be one of {', '.join(MODES)}", request_id)
-    return Request(action, () if action == "ping" else _symbols(fields.get("symbols"), action, request_id), request_id)
-
-
-def _request_id(fields: dict[str, Any]) -> RequestId:
-    value = fields.get("id")
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63):
-        return value
-    if isinstance(value, str) and len(value) <= MAX_ID_CHARS:
-        return value
-    raise RequestError("bad_id", f"id must be a whole number or a text of at most {MAX_ID_CHARS} characters")
-
-
-def _symbols(value: Any, action: str, request_id: RequestId) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(symbol, str) for symbol in value):
-        raise RequestError("bad_symbols", f'{action} needs symbols: a list of tickers, or ["*"] for all', request_id)
-    if len(value) > MAX_SYMBOLS:
-        raise RequestError("too_many_symbols", f"at most {MAX_SYMBOLS} symbols, not {len(value)}", request_id)
-    if action == "snapshot" and ALL_SYMBOLS in value:
-        raise RequestError("bad_symbol", "snapshot needs single tickers, not *", request_id)
-    for symbol in value:
-        try:
-            encode_ticker(symbol)
-        except DataError as error:
-            raise RequestError("bad_symbol", error.message, request_id) from error
-    return tuple(dict.fromkeys(value))
-
-
 def _message(fields: dict[str, Any], request_id: RequestId = None) -> bytes:
     return msgspec.json.encode(fields if request_id is None else fields | {"id": request_id})
 
 
-def subscribed(symbols: Sequence[str], seq: int, unknown: Sequence[str] = (), id: RequestId = None) -> bytes:
-    """The answer to subscribe: all symbols now subscribed; data messages go on from `seq` + 1.
+def subscribed(
+    named: Mapping[str, Sequence[str]],
+    seq: int,
+    unknown: Sequence[str] = (),
+    id: RequestId = None,
+    *,
+    mode: Mode = "realtime",
+    interval_ms: int = 0,
+    resumed: bool | None = None,
+) -> bytes:
+    """The answer to subscribe: everything that is subscribed now; data messages go on from `seq` + 1.
 
-    `unknown` names the tickers that nothing is known of yet; they are subscribed too.
+    `named` has the channels of each symbol, `unknown` the tickers that nothing is known of yet; they are subscribed
+    too. `resumed` answers `from_seq`: true says that what was missed follows; None, that it was not asked for.
     """
-    return _message({"type": "subscribed", "symbols": list(symbols), "seq": seq, "unknown": list(unknown)}, id)
+    more: dict[str, Any] = {"mode": mode}
+    if interval_ms:
+        more["interval_ms"] = interval_ms
+    if resumed is not None:
+        more["resumed"] = resumed
+    return _message({"type": "subscribed"} | _pairs(named) | more | {"seq": seq, "unknown": list(unknown)}, id)
 
 
-def unsubscribed(symbols: Sequence[str], seq: int, id: RequestId = None) -> bytes:
-    """The answer to unsubscribe: all symbols still subscribed; data messages go on from `seq` + 1."""
-    return _message({"type": "unsubscribed", "symbols": list(symbols), "seq": seq}, id)
+def unsubscribed(named: Mapping[str, Sequence[str]], seq: int, id: RequestId = None) -> bytes:
+    """The answer to unsubscribe: everything that is still subscribed; data messages go on from `seq` + 1."""
+    return _message({"type": "unsubscribed"} | _pairs(named) | {"seq": seq}, id)
 
 
-def error(code: str, message: str, id: RequestId = None) -> bytes:
-    """A request that was not followed, and why."""
-    return _message({"type": "error", "code": code, "message": message}, id)
+def _pairs(named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Symbols and channels; `channels_of` names those of each symbol where they differ."""
+    channels = [channel for channel in CHANNELS if any(channel in of for of in named.values())]
+    fields: dict[str, Any] = {"symbols": list(named), "channels": channels}
+    if any(len(of) < len(channels) for of in named.values()):
+        fields["channels_of"] = {symbol: list(of) for symbol, of in named.items()}
+    return fields
+
+
+def error(code: str, message: str, id: RequestId = None, next: str = "") -> bytes:
+    """A request that was not followed: a code for programs; why, and what to do next, for people."""
+    return _message({"type": "error", "code": code, "message": message, "next": next or HINTS[code]}, id)
+
+
+def resume_failed(first_seq: int, last_seq: int) -> bytes:
+    """What was missed is not kept any more: these numbers never come. The whole books follow."""
+    return _message(
+        {
+            "type": "gap",
+            "code": "RESUME_FAILED",
+            "reason": "not_kept",
+            "from": first_seq,
+            "to": last_seq,
+            "message": "what was sent since is not kept any more; the whole books follow",
+        }
+    )
+
+
+def book_state(feed: str, state: str, tickers: Sequence[str] | None, reason: str, ts_ms: int) -> bytes:
+    """How far books can be trusted, as a body without its opening brace.
+
+    `stale`: changes may be missing. `syncing`: nothing is sent of it until its snapshot comes. `live`: whole again, its
+    snapshot follows. `tickers` None: all subscribed ones, or too many to name.
+    """
+    names = None if tickers is None else list(tickers)
+    fields = {"type": "book_state", "feed": feed, "state": state, "tickers": names, "reason": reason, "ts": ts_ms}
+    return msgspec.json.encode(fields)[1:]
+
+
+def snapshot_end(symbols: Sequence[str], missing: Sequence[str], id: RequestId = None) -> str:
+    """The end of the answer to snapshot, as text; nothing at all is known of the `missing` ones."""
+    return _message({"type": "snapshot", "symbols": list(symbols), "missing": list(missing)}, id).decode()
+
+
+def answered(answer: Mapping[str, Any], id: RequestId = None) -> bytes:
+    """The answer to query."""
+    return _message({"type": "query"} | dict(answer), id)
 
 
 def system(code: str, message: str, **details: int | str) -> bytes:

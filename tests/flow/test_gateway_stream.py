@@ -14,8 +14,8 @@ import uvloop
 
 from ssmd.config.environment import Gateway as Settings
 from ssmd.errors import ConfigError
+from ssmd.gateway import actions, fanout, flow, listening, stream
 from ssmd.gateway import client as clients
-from ssmd.gateway import fanout, flow, listening, stream
 from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.middleware.transport.memory import MemoryTransport
@@ -121,7 +121,8 @@ async def test_subscribe_sends_the_whole_book_first_and_unsubscribe_ends_it() ->
         await client.ask(action="subscribe", symbols=["A", "UNHEARD"], id=7)
         answer = await client.next()
         assert answer == {
-            "type": "subscribed", "symbols": ["A", "UNHEARD"], "seq": client.told, "unknown": ["UNHEARD"], "id": 7,
+            "type": "subscribed", "symbols": ["A", "UNHEARD"], "channels": ["trade", "orderbook", "ticker", "status"],
+            "mode": "realtime", "seq": client.told, "unknown": ["UNHEARD"], "id": 7,
         }  # fmt: skip
         snapshot = await client.next()
         assert (snapshot["kind"], snapshot["bids"], snapshot["asks"]) == ("snapshot", [[0.44, 100]], [[0.46, 150]])
@@ -254,6 +255,8 @@ async def test_an_outage_of_the_broker_is_a_gap_and_books_come_anew() -> None:
         stage.broker.up = True
         gap = await client.next()
         assert (gap["type"], gap["reason"]) == ("gap", "connection_lost")
+        assert (await client.next())["state"] == "syncing"
+        assert (await client.next())["state"] == "live"
         await client.next()
         assert client.books["A"] == ({0.41: 1}, {})
 
@@ -327,7 +330,7 @@ async def test_a_taken_port_is_a_configuration_error_that_says_what_to_change() 
 
 
 async def test_a_client_may_not_collect_symbols_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "SYMBOLS_PER_CLIENT", 3)
+    monkeypatch.setattr(actions, "SYMBOLS_PER_CLIENT", 3)
     async with running() as stage, connected(stage, "A,B,C") as client:
         await client.next()
         await client.ask(action="subscribe", symbols=["C", "D"], id=1)

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from ssmd.errors import DataError
 from ssmd.market.events import Event, Gap, MarketStatus, OrderBookUpdate, Quote, Trade
 from ssmd.wire import client
-from ssmd.wire.client import MAX_REQUEST_BYTES, MAX_SYMBOLS, Request, RequestError, event_body, parse_request
+from ssmd.wire.client import event_body
+from ssmd.wire.requests import (
+    ACTIONS,
+    CHANNELS,
+    HINTS,
+    MAX_REQUEST_BYTES,
+    MAX_SYMBOLS,
+    Request,
+    RequestError,
+    parse_request,
+)
 from tests.unit.wire.reference import SAMPLES
 from tests.unit.wire.strategies import events, int64
 
@@ -140,7 +150,18 @@ def test_two_feeds_do_not_share_a_cached_beginning() -> None:
         (b'{"symbols":["*"],"action":"subscribe","id":7}', Request("subscribe", ("*",), 7)),
         (b'{"action":"unsubscribe","symbols":["A","A"],"id":"x"}', Request("unsubscribe", ("A",), "x")),
         (b'{"action":"snapshot","symbols":["A.B"]}', Request("snapshot", ("A.B",))),
-        (b'{"action":"subscribe","symbols":["A"],"mode":"realtime"}', Request("subscribe", ("A",))),
+        (b'{"action":"subscribe","symbols":["A"],"mode":"realtime"}', Request("subscribe", ("A",), mode="realtime")),
+        (
+            b'{"action":"subscribe","symbols":["A"],"channels":["ticker","trade"],"mode":"conflated","interval_ms":500}',
+            Request("subscribe", ("A",), None, ("trade", "ticker"), "conflated", 500),
+        ),
+        (
+            b'{"action":"subscribe","symbols":["A"],"mode":"conflated"}',
+            Request("subscribe", ("A",), mode="conflated", interval_ms=100),
+        ),
+        (b'{"action":"subscribe","symbols":["A"],"from_seq":9,"x":1}', Request("subscribe", ("A",), from_seq=9)),
+        (b'{"action":"snapshot"}', Request("snapshot")),
+        (b'{"action":"query","natural_language":"BTC?"}', Request("query", natural_language="BTC?")),
         (b'{"action":"ping"}', Request("ping")),
         ('{"action":"ping","id":null}', Request("ping")),
     ],
@@ -182,6 +203,21 @@ BAD_REQUESTS: dict[str, tuple[bytes, str]] = {
     "empty symbol": (subscribe(symbols=[""]), "bad_symbol"),
     "long symbol": (subscribe(symbols=["A" * 129]), "bad_symbol"),
     "minus symbol": (subscribe(symbols=["--help"]), "bad_symbol"),
+    "interval without mode": (subscribe(interval_ms=100), "bad_interval"),
+    "interval in latest": (subscribe(mode="latest", interval_ms=100), "bad_interval"),
+    "interval too short": (subscribe(mode="conflated", interval_ms=9), "bad_interval"),
+    "interval too long": (subscribe(mode="conflated", interval_ms=60_001), "bad_interval"),
+    "interval is a text": (subscribe(mode="conflated", interval_ms="100"), "bad_interval"),
+    "no channel": (subscribe(channels=[]), "bad_channels"),
+    "other channel": (subscribe(channels=["trade", "trades"]), "bad_channels"),
+    "a channel is a list": (subscribe(channels=[["trade"]]), "bad_channels"),
+    "negative from_seq": (subscribe(from_seq=-1), "bad_from_seq"),
+    "from_seq is a text": (subscribe(from_seq="1"), "bad_from_seq"),
+    "from_seq is huge": (subscribe(from_seq=10**19), "bad_from_seq"),
+    "mistyped field": (b'{"action":"subscribe","symbol":["A"]}', "unknown_field"),
+    "no question": (b'{"action":"query"}', "bad_question"),
+    "blank question": (b'{"action":"query","natural_language":" "}', "bad_question"),
+    "long question": (b'{"action":"query","natural_language":"' + b"x" * 1001 + b'"}', "bad_question"),
     "snapshot of all": (subscribe(action="snapshot", symbols=["*"]), "bad_symbol"),
 }
 
@@ -194,6 +230,7 @@ def test_a_bad_request_is_an_error_with_a_code(data: bytes, code: str) -> None:
     assert caught.value.code == code
     assert isinstance(caught.value, DataError)
     assert len(caught.value.message) < 400
+    assert caught.value.next
 
 
 def test_the_error_of_a_bad_request_remembers_its_id() -> None:
@@ -220,9 +257,13 @@ json_values = st.recursive(
     st.fixed_dictionaries(
         {},
         optional={
-            "action": st.sampled_from(client.ACTIONS) | json_values,
+            "action": st.sampled_from(ACTIONS) | json_values,
             "symbols": st.lists(st.text(max_size=5), max_size=4) | json_values,
-            "mode": st.just("realtime") | json_values,
+            "mode": st.sampled_from(["realtime", "conflated"]) | json_values,
+            "interval_ms": st.integers(0, 200) | json_values,
+            "channels": st.lists(st.sampled_from(CHANNELS)) | json_values,
+            "from_seq": json_values,
+            "natural_language": json_values,
             "id": json_values,
         },
     )
@@ -244,12 +285,60 @@ def test_any_object_is_a_request_or_a_request_error(fields: dict[str, Any]) -> N
     ("data", "fields"),
     [
         (
-            client.subscribed(["A", 'B"'], 3, ["A"], 7),
-            {"type": "subscribed", "symbols": ["A", 'B"'], "seq": 3, "unknown": ["A"], "id": 7},
+            client.subscribed({"A": CHANNELS, 'B"': CHANNELS}, 3, ["A"], 7),
+            {
+                "type": "subscribed",
+                "symbols": ["A", 'B"'],
+                "channels": [*CHANNELS],
+                "mode": "realtime",
+                "seq": 3,
+                "unknown": ["A"],
+                "id": 7,
+            },
         ),
-        (client.subscribed(["*"], 0), {"type": "subscribed", "symbols": ["*"], "seq": 0, "unknown": []}),
-        (client.unsubscribed([], 9, "x"), {"type": "unsubscribed", "symbols": [], "seq": 9, "id": "x"}),
-        (client.error("bad_json", "no\n"), {"type": "error", "code": "bad_json", "message": "no\n"}),
+        (
+            client.subscribed({"*": ["trade"], "A": ["status"]}, 0, mode="conflated", interval_ms=100, resumed=False),
+            {
+                "type": "subscribed",
+                "symbols": ["*", "A"],
+                "channels": ["trade", "status"],
+                "channels_of": {"*": ["trade"], "A": ["status"]},
+                "mode": "conflated",
+                "interval_ms": 100,
+                "resumed": False,
+                "seq": 0,
+                "unknown": [],
+            },
+        ),
+        (client.unsubscribed({}, 9, "x"), {"type": "unsubscribed", "symbols": [], "channels": [], "seq": 9, "id": "x"}),
+        (
+            client.error("bad_json", "no\n", next="do it"),
+            {"type": "error", "code": "bad_json", "message": "no\n", "next": "do it"},
+        ),
+        (
+            client.error("no_book", "no"),
+            {"type": "error", "code": "no_book", "message": "no", "next": HINTS["no_book"]},
+        ),
+        (
+            client.resume_failed(4, 9),
+            {
+                "type": "gap",
+                "code": "RESUME_FAILED",
+                "reason": "not_kept",
+                "from": 4,
+                "to": 9,
+                "message": "what was sent since is not kept any more; the whole books follow",
+            },
+        ),
+        (
+            b"{" + client.book_state("kalshi", "stale", ["A"], "sequence", 5),
+            {"type": "book_state", "feed": "kalshi", "state": "stale", "tickers": ["A"], "reason": "sequence", "ts": 5},
+        ),
+        (
+            client.snapshot_end(["A"], [], 1).encode(),
+            {"type": "snapshot", "symbols": ["A"], "missing": [], "id": 1},
+        ),
+        (client.answered({"results": []}, 1), {"type": "query", "results": [], "id": 1}),
         (
             client.system("SLOW_READER_WARNING", "hurry", queued=900),
             {"type": "system", "code": "SLOW_READER_WARNING", "message": "hurry", "queued": 900},
@@ -257,7 +346,6 @@ def test_any_object_is_a_request_or_a_request_error(fields: dict[str, Any]) -> N
         (client.heartbeat(5), {"type": "heartbeat", "ts": 5}),
         (client.pong(5, 0), {"type": "pong", "ts": 5, "id": 0}),
     ],
-    ids=["subscribed", "subscribed to all", "unsubscribed", "error", "system", "heartbeat", "pong"],
 )
 def test_a_server_message_is_one_line_of_json(data: bytes, fields: dict[str, Any]) -> None:
     assert json.loads(data) == fields
