@@ -7,7 +7,10 @@ and resuming are events for the fan-out too. It works with asyncio's, uvloop's a
 import asyncio
 import contextlib
 import socket
+from array import array
 from collections.abc import Callable
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import cast
 
 from ssmd.gateway.client import ADVICE, STALL_S, Client
@@ -27,6 +30,7 @@ class Flow(asyncio.Protocol):
         self._transport = transport
         self._client = client
         self._resumed = resumed
+        self.lost = asyncio.Event()  # the connection is over
         self._timer: asyncio.TimerHandle | None = None
         self._unread = 0
         self.data_received = self._inner.data_received  # type: ignore[method-assign]  # no detour for each read
@@ -55,10 +59,11 @@ class Flow(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         self._cancel()
+        self.lost.set()
         self._inner.connection_lost(exc)
 
     def _wait(self) -> None:
-        self._unread = self._transport.get_write_buffer_size()
+        self._unread = self._unread_bytes()
         self._timer = asyncio.get_running_loop().call_later(STALL_S, self._look)
 
     def _look(self) -> None:
@@ -66,10 +71,18 @@ class Flow(asyncio.Protocol):
         self._timer = None
         if self._client.leaving or not self._client.paused:
             return
-        if self._transport.get_write_buffer_size() >= self._unread:
+        if self._unread_bytes() >= self._unread:
             self._client.kick(1008, f"slow reader: nothing read for {STALL_S:.0f} s; {ADVICE}")
         else:
             self._wait()
+
+    def _unread_bytes(self) -> int:
+        """What the client's side has not taken: the transport's bytes and, where the system tells, the kernel's."""
+        in_kernel = array("i", [0])
+        connection = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, AttributeError):
+            ioctl(connection.fileno(), TIOCOUTQ, in_kernel)
+        return self._transport.get_write_buffer_size() + in_kernel[0]
 
     def _cancel(self) -> None:
         if self._timer is not None:
