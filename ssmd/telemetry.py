@@ -144,6 +144,12 @@ GATEWAY_REFUSED = Counter(
     "ssmd_gateway_refused", "Requests, WebSocket requests and connections refused at the door, by reason.", ["reason"],
     registry=METRICS,
 )  # fmt: skip
+GATEWAY_METADATA = Counter(
+    "ssmd_gateway_metadata_answers",
+    "Hot questions to the database: asked, cached (a moment old), stale (it is away) or unavailable.",
+    ["source"],
+    registry=METRICS,
+)
 GATEWAY_KEYS_AGE = Gauge(
     "ssmd_gateway_keys_age_seconds", "Age of what the gateway knows of client keys.", registry=METRICS
 )

@@ -50,6 +50,13 @@ class Ask:
         return self._values[name]
 
 
+class Reply(msgspec.Struct, frozen=True):
+    """A document that is sent with headers of its own."""
+
+    document: object
+    headers: Mapping[str, str]
+
+
 Handler: TypeAlias = Callable[[Ask], Awaitable[object]]
 
 
@@ -255,8 +262,11 @@ async def _body(route: Route, request: web.Request) -> Any:
 
 
 def _reply(route: Route, request: web.Request, document: object) -> web.Response:
-    body = msgspec.json.encode(document)
     headers = {**SAFE_HEADERS, "Cache-Control": "no-cache" if route.etag else "no-store"}
+    if isinstance(document, Reply):
+        headers |= document.headers
+        document = document.document
+    body = msgspec.json.encode(document)
     if route.etag:
         tag = hashlib.blake2b(body, digest_size=12).hexdigest()
         headers["ETag"] = f'"{tag}"'
