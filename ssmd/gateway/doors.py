@@ -107,7 +107,7 @@ class Doors:
 
     def guarded(self, method: str, path: str) -> bool:
         """Is it known who may use it?"""
-        return (method, path) in self._routes or path == STREAM
+        return path == STREAM or (_plain(method), path) in self._routes
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -196,7 +196,14 @@ class Doors:
             return Caller(address, scopes=frozenset(SCOPES))
         text = self._presented(request, route)
         nobody = Caller(address)
-        return nobody if text is None else self._caller(await self._try(text, nobody, route), address)
+        if text is None:
+            return nobody
+        try:
+            return self._caller(await self._try(text, nobody, route), address)
+        except ApiProblem as error:
+            if error.status == 503 and route is not None and route.scope is None:
+                return nobody  # what is for everyone needs no database
+            raise
 
     async def _try(self, text: str, nobody: Caller, route: Route | None = None) -> ClientKey:
         """The key that `text` is; wrong ones are counted, too."""
@@ -230,7 +237,7 @@ class Doors:
             raise self._wrong_way(route, "the header Authorization has a scheme that the gateway does not know")
         # Browsers add a password to every request to this host, also to those that other pages make them send.
         page = route is not None and route.media.startswith("text/")
-        if request.method != "GET" or not (page or _from_our_page(request)):
+        if _plain(request.method) != "GET" or not (page or _from_our_page(request)):
             raise self._wrong_way(route, "a password is for pages in a browser")
         try:
             return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
@@ -251,11 +258,9 @@ class Doors:
         path = resource.canonical
         if not self.guarded(request.method, path):
             # Nobody said who may use it: a mistake of ours, and nobody may.
-            if request.method == "HEAD" and path == STREAM:
-                return None
             log.error("route without a scope", method=request.method, path=path)
             raise ApiProblem(403, "closed", "nobody may use this path")
-        return self._routes.get((request.method, path))
+        return self._routes.get((_plain(request.method), path))
 
     def _check_scope(self, request: web.Request, route: Route | None, caller: Caller) -> None:
         if request.match_info.http_exception is not None:
@@ -409,6 +414,10 @@ def _challenge(route: Route | None, *, wrong: bool) -> dict[str, str]:
 def _who(caller: Caller) -> str:
     """Whose requests are counted together: the key's, or those of an address without one."""
     return f"key {caller.key_id}" if caller.key_id else neighbourhood(caller.address)
+
+
+def _plain(method: str) -> str:
+    return "GET" if method == "HEAD" else method
 
 
 def origin_of(url: str) -> str:

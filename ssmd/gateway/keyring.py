@@ -18,7 +18,8 @@ from ssmd.telemetry import GATEWAY_KEYS_AGE
 
 REFRESH_S = 5.0
 UNKNOWN_EVERY_S = 1.0
-"""Ids that are not known are looked up at most this often, however many ask."""
+UNKNOWN_AT_ONCE = 10
+"""For an id that is not known the keys are read anew: so often at once, and then once a second, however many ask."""
 ANSWER_S = 5.0
 TOUCH_S = 60.0
 _MAX_WAITING = 3
@@ -33,10 +34,6 @@ class KeySource(Protocol):
 
     def locks(self) -> dict[str, Lock]:
         """All keys by their id."""
-        ...
-
-    def find(self, key: str) -> Lock | None:
-        """One key."""
         ...
 
     def touch(self, used: dict[str, datetime], /) -> None:
@@ -59,7 +56,8 @@ class Keyring:
         self._monotonic = monotonic
         self._locks: dict[str, Lock] = {}
         self._read_at: float | None = None
-        self._next_look = 0.0
+        self._looks = float(UNKNOWN_AT_ONCE)
+        self._looks_at = monotonic()
         self._nobody = secrets.token_bytes(32)  # what a key without lock is compared with
         self._used: dict[str, datetime] = {}
         # A thread of its own: a database that does not answer must not take those that others wait for.
@@ -110,7 +108,7 @@ class Keyring:
             await asyncio.sleep(REFRESH_S)
 
     async def refresh(self) -> None:
-        """Read all keys; when that fails, the ones that are known stay."""
+        """Read all keys; when that fails, the ones that are known stay, and `error` says why."""
         try:
             self._locks = await self._ask(self._source.locks)
         except SsmdError as error:
@@ -136,21 +134,16 @@ class Keyring:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, key: str) -> Lock | None:
+        """The key that was made since all were read, if there is one."""
         now = self._monotonic()
-        if now < self._next_look:
-            if self.error:
-                raise _away()
-            return None
-        self._next_look = now + UNKNOWN_EVERY_S
-        try:
-            lock = await self._ask(self._source.find, key)
-        except SsmdError as error:
-            self._failed(error)
-            raise _away() from error
-        self.error = ""
-        if lock is not None:
-            self._locks[key] = lock
-        return lock
+        self._looks = min(float(UNKNOWN_AT_ONCE), self._looks + (now - self._looks_at) / UNKNOWN_EVERY_S)
+        self._looks_at = now
+        if self._looks >= 1:
+            self._looks -= 1
+            await self.refresh()
+        if self.error:
+            raise _away()
+        return self._locks.get(key)
 
     async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._waiting >= _MAX_WAITING:
