@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 from ssmd.clock import now_ns
 from ssmd.market.events import Gap
-from ssmd.registry.interface import InventoryRow, Market, MarketFilter, Registry, RegistryUnavailable
+from ssmd.registry.interface import (
+    InventoryRow,
+    Market,
+    MarketFilter,
+    ObjectRecord,
+    Registry,
+    RegistryUnavailable,
+)
 from ssmd.registry.patient import PatientRegistry
 
 ANSWER_S = 3.0
@@ -66,6 +73,11 @@ class Catalogue:
     async def inventory(self, first: date, last: date) -> list[InventoryRow]:
         """What is archived of some UTC days."""
         return await self._ask(lambda: self._registry.inventory(self.feed, first, last))
+
+    async def last_object(self, day: date) -> ObjectRecord | None:
+        """The object of a UTC day that reaches furthest; None when there is none."""
+        objects = await self._ask(lambda: self._registry.objects(self.feed, day))
+        return max(objects, key=lambda record: record.last_ns, default=None)
 
     async def unlisted(self, tickers: Iterable[str]) -> list[str]:
         """Those of `tickers` that the database does not know; all of them while it is away."""

@@ -237,3 +237,19 @@ class OrderbookDocument(msgspec.Struct, frozen=True):
     ask_levels: int
     stale: bool
     links: Links = field(name="_links")
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error (RFC 9457): `code` is for programs, `detail` for people, `next` says what to do. More may be there.
+
+    `parameter` names the wrong one; `near` what was perhaps meant.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    code: str = ""
+    next: str = ""
+    parameter: str = ""
+    near: list[str] = []

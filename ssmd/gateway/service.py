@@ -21,10 +21,13 @@ from ssmd.gateway.listening import KEEP_ALIVE_S, Port, Threshold, listen
 from ssmd.gateway.lookup import Lookup
 from ssmd.gateway.market_trades import TradesEndpoint
 from ssmd.gateway.outside import Outside
+from ssmd.gateway.pages import Pages
 from ssmd.gateway.problems import translate
+from ssmd.gateway.rates import Rates
 from ssmd.gateway.rest import RestEndpoint
 from ssmd.gateway.resume import Window
 from ssmd.gateway.routes import Route, serve
+from ssmd.gateway.status_page import StatusView
 from ssmd.gateway.stream import StreamEndpoint
 from ssmd.gateway.tls import TlsFiles
 from ssmd.gateway.trade_history import TradeHistory, archived_trades
@@ -87,7 +90,10 @@ class Gateway:
             TradeHistory(self.hub, self._catalogue, archived_trades(feed, outside), clock),
             clock,
         )
-        self.routes: list[Route] = [*self._rest.routes(), *self._trades.routes()]
+        self._rates = Rates(self.hub.taken)
+        status = StatusView(self.hub, self._catalogue, self._rates, self.health, self._stream.states, clock)
+        self._pages = Pages(feed, settings, status, lambda: self.routes)
+        self.routes: list[Route] = [*self._rest.routes(), *self._trades.routes(), *self._pages.routes()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then tell the clients and leave within five seconds.
@@ -193,6 +199,7 @@ class Gateway:
             now = loop.time()
             self.hub.watch()
             self._stream.watch(now)
+            self._rates.sample(now)
             self._threshold.cut(runner, now)
             if now >= prune_at:
                 prune_at = now + PRUNE_S

@@ -66,6 +66,10 @@ class StreamEndpoint:
         """Connected clients."""
         return len(self._connections)
 
+    def states(self) -> list[str]:
+        """How each of them keeps up."""
+        return [connection.client.state.value for connection in self._connections.values()]
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one client until its connection ends."""
         if self.stopping or len(self._connections) >= self._max_clients:
