@@ -19,3 +19,29 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """`Did you mean 'kalshi'?`, or `otherwise` when nothing is alike."""
     guess = nearest(word, known)
     return f"Did you mean {guess!r}?" if guess else otherwise
+
+
+def respelled(word: str, known: Iterable[str]) -> str:
+    """The word of `known` that `word` is a slip of the keyboard away from; "" for none.
+
+    A slip is a letter wrong, missing, too many, or changed with its neighbour: one in words of five or six letters,
+    two in longer ones, and the first letter right where it is two.
+    """
+    from rapidfuzz.distance import OSA
+
+    slips = 1 if len(word) < 7 else 2
+    best, least = "", slips + 1
+    for name in known:
+        if abs(len(name) - len(word)) > slips:
+            continue
+        distance = OSA.distance(word, name, score_cutoff=slips)
+        if distance < least and (distance == 0 or name[0] == word[0]):
+            best, least = name, distance
+    return best
+
+
+def likeness(word: str, name: str) -> float:
+    """How much alike two words are, 0 to 100."""
+    from rapidfuzz import fuzz
+
+    return fuzz.ratio(word, name)

@@ -1,7 +1,6 @@
 """What a stream client's requests do: subscribe, unsubscribe, snapshot, query, ping."""
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias
 
 import structlog
@@ -18,8 +17,8 @@ from ssmd.wire.requests import ALL_SYMBOLS, CHANNELS, MAX_SYMBOLS, Mode, Request
 
 NAMED = 10
 
-Answers: TypeAlias = Callable[[str], dict[str, Any]]
-"""Answers a question in words; it may take a while and runs in a thread. SsmdError when it cannot."""
+Answers: TypeAlias = Callable[[str], Awaitable[dict[str, Any]]]
+"""Answers a question in words. SsmdError when it cannot."""
 
 log = structlog.get_logger()
 
@@ -167,7 +166,7 @@ class Actions:
             hint = f"Ask again in {allowance.reset_s} s."
             raise RequestError("too_many_requests", f"more than {allowance.refused}", request.id, hint)
         try:
-            answer = await asyncio.to_thread(self.questions, request.natural_language)
+            answer = await self.questions(request.natural_language)
         except SsmdError as error:
             log.warning("question not answered", error=error.message)
             raise RequestError("not_available", "the question cannot be answered now", request.id) from error

@@ -24,6 +24,7 @@ from ssmd.gateway.outside import Outside
 from ssmd.gateway.pages import Pages
 from ssmd.gateway.problems import translate
 from ssmd.gateway.rates import Rates
+from ssmd.gateway.questions.answers import Questions
 from ssmd.gateway.rest import RestEndpoint
 from ssmd.gateway.resume import Window
 from ssmd.gateway.routes import Route, serve
@@ -94,6 +95,9 @@ class Gateway:
         status = StatusView(self.hub, self._catalogue, self._rates, self.health, self._stream.states, clock)
         self._pages = Pages(feed, settings, status, lambda: self.routes)
         self.routes: list[Route] = [*self._rest.routes(), *self._trades.routes(), *self._pages.routes()]
+        questions = Questions(self._catalogue, self.hub, clock)
+        self._stream.actions.questions = questions.for_stream
+        self.routes += questions.routes()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then tell the clients and leave within five seconds.

@@ -1,0 +1,88 @@
+"""What the database is asked for a question: enough filters to stay small; exact is what `matching` says afterwards."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from ssmd.gateway.questions.asked import Asked
+from ssmd.gateway.questions.dates import Span
+from ssmd.gateway.questions.vocabulary import CATEGORIES
+from ssmd.registry.interface import MarketFilter
+
+_FILED = {category.name: category.filed_under for category in CATEGORIES}
+_LISTED_AS: dict[str, tuple[str | None, ...]] = {
+    "": ("active", None),
+    "active": ("active", "open"),
+    "unopened": ("initialized", "unopened"),
+    "paused": ("inactive", "paused", "active"),  # active: what was heard live may not be synced yet
+    "closed": ("closed", "disputed", "active"),
+    "settled": ("finalized", "determined", "settled", "amended", "active"),
+}
+_MARGIN = timedelta(days=2)  # a market named after a day may close in the night after it
+_SETTLES_WITHIN = timedelta(days=14)
+_HORIZONS = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 72, 168, 720, 8_760))
+
+
+def filters_for(asked: Asked, words: tuple[str, ...]) -> Iterator[MarketFilter]:
+    """The filters to try, the likeliest markets first. `words`: of titles, one of which must occur; () for any."""
+    scope = asked.scope
+    names = _names(asked) or words
+    filed: list[str | None] = [None]
+    if scope.categories and not (scope.topics or scope.teams or scope.places or words):
+        filed = [name for category in scope.categories for name in _FILED[category]]
+    close = _close(asked)
+    for status in _LISTED_AS[asked.status]:
+        if asked.not_status == "active" and status == "active":
+            continue
+        for category in filed:
+            yield MarketFilter(
+                status=status, category=category, any_of=names, result=asked.result or None,
+                close_after=close.after, close_before=close.before,
+            )  # fmt: skip
+
+
+def horizons(now: datetime) -> Iterator[Span]:
+    """Ever longer times from now: for what closes next."""
+    after = now
+    for length in _HORIZONS:
+        yield Span(after, now + length)
+        after = now + length
+    yield Span(after, None)
+
+
+def _names(asked: Asked) -> tuple[str, ...]:
+    """Of which one must occur in a title or ticker."""
+    scope = asked.scope
+    if asked.series:
+        return asked.series
+    if asked.tickers:
+        return asked.tickers
+    found: list[str] = []
+    for topic in scope.topics:
+        found += [f"KX{name}" if len(name) < 4 else name for name in topic.series]
+        found += topic.titles
+    for team in scope.teams:
+        found += [team.name, *([team.city] if team.city else [])]
+    if not found:
+        for place in scope.places:
+            found += place.says
+            found += [code for code in place.codes if len(code) > 2]
+    return tuple(dict.fromkeys(found))
+
+
+def _close(asked: Asked) -> Span:
+    """The bounds on the time of closing that surely hold."""
+    after, before = asked.close
+    if not asked.directed and asked.close != Span():
+        after, before = _moved(after, -_MARGIN), _moved(before, _MARGIN)
+    if asked.settled.before is not None and before is None:
+        before = asked.settled.before + _MARGIN
+    if asked.settled.after is not None and after is None:
+        after = _moved(asked.settled.after, -_SETTLES_WITHIN)
+    return Span(after, before)
+
+
+def _moved(at: datetime | None, by: timedelta) -> datetime | None:
+    try:
+        return None if at is None else at + by
+    except OverflowError:
+        return None
