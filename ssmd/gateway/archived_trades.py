@@ -21,6 +21,7 @@ from ssmd.clock import NS_PER_DAY, NS_PER_S, day_of, day_start_ns
 from ssmd.errors import DataError
 from ssmd.market.events import Trade
 from ssmd.middleware.storage.interface import ObjectInfo, ObjectMissing, Storage
+from ssmd.wire.layout import message_end
 from ssmd.wire.normalized import decode
 
 AHEAD_NS = 60 * NS_PER_S
@@ -33,8 +34,8 @@ SCAN_OBJECTS = 2_000
 MATCHES = 200_000
 """What one request may read: stored bytes, bytes of content, objects, and trades of its market."""
 
-COMPUTING = 2
-DOWNLOADS = 4
+COMPUTING = 1
+DOWNLOADS = 3
 MANIFESTS_AT_ONCE = 16
 MANIFESTS_KEPT = 10_000
 
@@ -262,10 +263,28 @@ class _Scan:
                 raise DataError(f"{self._name} holds more than {SCAN_CONTENT} bytes")
             if not self._rest and self._bytes not in content:
                 continue  # frames are cut between messages
-            messages, self._rest = cut_messages(self._rest + content)
-            for message in messages:
-                if self._bytes in message:
+            if self._rest:
+                messages, self._rest = cut_messages(self._rest + content)
+                for message in messages:
                     self._take(message)
+            else:
+                self._pick(content)
+
+    def _pick(self, content: bytes) -> None:
+        """Take the messages that hold the ticker's bytes; the others are stepped over, not cut out."""
+        start, size = 0, len(content)
+        hit = content.find(self._bytes)
+        try:
+            while hit >= 0:
+                end = message_end(content, start)
+                if hit < end:
+                    self._take(content[start:end])
+                    hit = content.find(self._bytes, end)
+                start = end
+        except DataError:
+            _, self._rest = cut_messages(content[start:])
+            if start < size and not self._rest:
+                raise
 
     def _take(self, message: bytes) -> None:
         trade = decode(TYPE, message)

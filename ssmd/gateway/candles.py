@@ -1,5 +1,6 @@
 """Candles (OHLCV) out of trades, in exact integers."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -60,7 +61,26 @@ def _rounded(dividend: int, divisor: int) -> int:
     return whole + (2 * rest > divisor or (2 * rest == divisor and whole % 2 == 1))
 
 
-def candle(bar: Bar, interval_ns: int, holes: Sequence[Hole], now_ns: int) -> Candle:
+class Holes:
+    """Times of which something may be missing, for many questions."""
+
+    def __init__(self, holes: Iterable[Hole]) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for hole in sorted(holes):
+            if self._ends and hole.from_ns <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], hole.to_ns)
+            else:
+                self._starts.append(hole.from_ns)
+                self._ends.append(hole.to_ns)
+
+    def touch(self, from_ns: int, before_ns: int) -> bool:
+        """Is there one in the time from `from_ns` to before `before_ns`?"""
+        at = bisect_left(self._ends, from_ns)
+        return at < len(self._starts) and self._starts[at] < before_ns
+
+
+def candle(bar: Bar, interval_ns: int, holes: Holes, now_ns: int) -> Candle:
     """The bar as a document. `gap`: something may be missing in its interval."""
     end_ns = bar.start_ns + interval_ns
     return Candle(
@@ -72,7 +92,7 @@ def candle(bar: Bar, interval_ns: int, holes: Sequence[Hole], now_ns: int) -> Ca
         volume=digits(bar.volume),
         trades=bar.trades,
         vwap=digits(bar.vwap),
-        gap=any(hole.from_ns < end_ns and hole.to_ns >= bar.start_ns for hole in holes),
+        gap=holes.touch(bar.start_ns, end_ns),
         forming=end_ns > now_ns,
         block_trades=bar.block_trades,
         block_volume=exact(bar.block_volume) if bar.block_trades else None,

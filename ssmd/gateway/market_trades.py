@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from ssmd.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, iso, now_ns
 from ssmd.gateway.archived_trades import Hole, time_of
-from ssmd.gateway.candles import INTERVALS, Bar, bars, candle
+from ssmd.gateway.candles import INTERVALS, Bar, Holes, bars, candle
 from ssmd.gateway.cursors import MAX_CURSOR_CHARS, decode_cursor, encode_cursor
 from ssmd.gateway.documents import Candle, CandlePage, Missing, TradePage, TradeRow, digits
 from ssmd.gateway.lookup import Lookup
@@ -20,7 +20,7 @@ from ssmd.registry.interface import RegistryUnavailable
 
 TRADES_DEFAULT, TRADES_MAX = 50, 1_000
 TRADES_DAYS = 31
-CANDLES_DEFAULT, CANDLES_MAX = 1_000, 5_000
+CANDLES_DEFAULT, CANDLES_MAX = 500, 2_000
 SPANS = {"1m": 31, "5m": 92, "1h": 366, "1d": 366}
 """Days that one question may cover, by interval."""
 DEFAULT_SPANS = {"1m": timedelta(hours=6), "5m": timedelta(days=1), "1h": timedelta(days=7), "1d": timedelta(days=31)}
@@ -209,7 +209,11 @@ class TradesEndpoint:
 
 
 async def _documents(shown: Sequence[Bar], length: int, holes: Sequence[Hole], now: int) -> list[Candle]:
-    return await asyncio.to_thread(lambda: [candle(bar, length, holes, now) for bar in shown])
+    def make() -> list[Candle]:
+        marked = Holes(holes)
+        return [candle(bar, length, marked, now) for bar in shown]
+
+    return await asyncio.to_thread(make)
 
 
 class _Page(NamedTuple):

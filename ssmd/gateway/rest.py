@@ -17,13 +17,14 @@ from ssmd.gateway.hub import Hub
 from ssmd.gateway.lookup import Lookup
 from ssmd.gateway.market_view import MarketView, links
 from ssmd.gateway.problems import ApiProblem
-from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Route, choice, moment, whole, words
+from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Parameter, Route, choice, moment, whole, words
 from ssmd.market.events import Gap, Level
 from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
 
 MARKETS_DEFAULT, MARKETS_MAX = 100, 1_000
 DEPTH_DEFAULT, DEPTH_MAX = 20, 1_000
 WORD_MAX_CHARS = 128
+WORDS_MAX = 8
 ROWS_AT_ONCE = 50
 
 LISTED = {"true": True, "false": False, "any": None}
@@ -144,8 +145,22 @@ class RestEndpoint:
         return [gap for gap in gaps if gap.tickers is None or ticker in gap.tickers]
 
 
+def _read_search(text: str) -> tuple[str, ...]:
+    found = text.lower().split()
+    if len(found) > WORDS_MAX or len(text) > WORD_MAX_CHARS * 2 or "\x00" in text:
+        raise ValueError(f"at most {WORDS_MAX} words with {WORD_MAX_CHARS * 2} characters")
+    return tuple(dict.fromkeys(found))
+
+
+_SEARCH = Parameter(
+    "q",
+    _read_search,
+    {"type": "string", "maxLength": WORD_MAX_CHARS * 2, "pattern": f"^\\s*([^\\s\\u0000]+(\\s+|$)){{0,{WORDS_MAX}}}$"},
+    "Words that all occur in the title, the ticker, its event or series.",
+    default=(),
+)
 _FILTERS = (
-    words("q", "Words that all occur in the title, the ticker, its event or series.", most=WORD_MAX_CHARS * 2),
+    _SEARCH,
     words("status", "The exchange's word: active, closed, determined, finalized, ...", most=32),
     words("category", "The exchange's category: Crypto, Politics, ...", most=WORD_MAX_CHARS),
     words("series", "The ticker of the series.", most=WORD_MAX_CHARS),
@@ -166,7 +181,7 @@ def _filter(ask: Ask) -> MarketFilter:
         series_ticker=ask["series"],
         event_ticker=ask["event"],
         result=ask["result"],
-        words=tuple(dict.fromkeys((ask["q"] or "").lower().split())),
+        words=ask["q"],
         close_after=ask["close_after"],
         close_before=ask["close_before"],
         listed=LISTED[ask["listed"]],

@@ -1,6 +1,9 @@
 """What a `MarketFilter` means: as conditions for PostgreSQL, and for the registry in memory."""
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -9,6 +12,8 @@ from ssmd.registry.interface import Market, MarketFilter
 from ssmd.registry.rows import market_of
 from ssmd.registry.tables import markets
 from ssmd.registry.values import storable
+
+_WILD, _ESCAPED = re.compile(r"[\\%_]"), r"\\\g<0>"
 
 
 def find_markets(
@@ -45,16 +50,17 @@ def _conditions(wanted: MarketFilter) -> list[sa.ColumnElement[bool]]:
         found.append(m.close_time >= wanted.close_after)
     if wanted.close_before is not None:
         found.append(m.close_time < wanted.close_before)
-    found += [_occurs(word) for word in wanted.words]
+    text = sa.func.lower(sa.func.concat_ws(" ", m.title, m.ticker, m.event_ticker, m.series_ticker))
+    if wanted.words:
+        found.append(text.op("LIKE", is_comparison=True)(sa.func.all(_patterns(wanted.words))))
     if wanted.any_of:
-        found.append(sa.or_(*map(_occurs, wanted.any_of)))
+        found.append(text.op("LIKE", is_comparison=True)(sa.func.any(_patterns(wanted.any_of))))
     return found
 
 
-def _occurs(word: str) -> sa.ColumnElement[bool]:
-    m = markets.c
-    text = sa.func.concat_ws(" ", m.title, m.ticker, m.event_ticker, m.series_ticker)
-    return text.icontains(storable(word), autoescape=True)
+def _patterns(words: Sequence[str]) -> sa.ColumnElement[Any]:
+    """What texts that contain the words are like: an array, so that each text is put together once."""
+    return sa.cast([f"%{_WILD.sub(_ESCAPED, storable(word).lower())}%" for word in words], sa.ARRAY(sa.Text))
 
 
 def matches(market: Market, wanted: MarketFilter) -> bool:

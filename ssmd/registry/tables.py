@@ -247,6 +247,8 @@ markets = sa.Table(
     sa.Index("idx_markets_status", "feed_id", "status", "ticker"),
     sa.Index("markets_event_ticker_idx", "feed_id", "event_ticker"),
     sa.Index("idx_markets_ticker", "ticker"),
+    sa.Index("idx_markets_series", "feed_id", "series_ticker", "ticker"),
+    sa.Index("idx_markets_category", "feed_id", "category", "ticker"),
     sa.Index("idx_markets_expiration", "expiration_time"),
 )
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmd.gateway.archived_trades import Hole, time_of
-from ssmd.gateway.candles import INTERVALS, bars, candle
+from ssmd.gateway.candles import INTERVALS, Holes, bars, candle
 from ssmd.market.events import SCALE, Side, Trade
 
 MINUTE = INTERVALS["1m"]
@@ -68,7 +68,7 @@ def test_longer_candles_are_made_of_shorter_ones(trades: list[Trade]) -> None:
 
 def test_a_candle_is_printed_exactly() -> None:
     (bar,) = bars([trade(START, 449_999, 2_500_000), trade(START + 1, 450_000, 1, block=True)], MINUTE)
-    shown = msgspec.json.encode(candle(bar, MINUTE, [], START + MINUTE))
+    shown = msgspec.json.encode(candle(bar, MINUTE, Holes([]), START + MINUTE))
     assert shown == (
         b'{"ts":1700000040000,"open":0.449999,"high":0.45,"low":0.449999,"close":0.45,"volume":2.500001,"trades":2,'
         b'"vwap":0.449999,"gap":false,"block_trades":1,"block_volume":0.000001}'
@@ -84,4 +84,16 @@ def test_a_hole_marks_the_candles_that_it_touches_and_no_other() -> None:
         (START + MINUTE - 1, START + 2 * MINUTE, True),
         (START + MINUTE, START + 2 * MINUTE, False),
     ):
-        assert candle(bar, MINUTE, [Hole(from_ns, to_ns, "gap")], START).gap is touched
+        far = [
+            Hole(START - 10 * MINUTE, START - 9 * MINUTE, "gap"),
+            Hole(START + 9 * MINUTE, START + 99 * MINUTE, "gap"),
+        ]
+        holes = Holes([*far, Hole(from_ns, to_ns, "gap")])
+        assert candle(bar, MINUTE, holes, START).gap is touched
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12), st.integers(0, 70), st.integers(1, 10))
+def test_holes_are_found_as_when_each_is_looked_at(spans: list[tuple[int, int]], start: int, length: int) -> None:
+    holes = [Hole(at, at + size, "gap") for at, size in spans]
+    expected = any(hole.from_ns < start + length and hole.to_ns >= start for hole in holes)
+    assert Holes(holes).touch(start, start + length) is expected
