@@ -35,12 +35,16 @@ class Actions:
         self._clock = clock
 
     async def follow(self, client: Client, data: str, spend: Callable[[], Allowance]) -> None:
-        """Follow one message; what cannot be followed is answered with an error. `spend` counts a question."""
+        """Follow one message; what cannot be followed is answered with an error. `spend` counts it."""
         request_id = None
+        allowance = spend()
         try:
             request = parse_request(data)
             request_id = request.id
-            await self._follow(client, request, spend)
+            if allowance.refused:
+                hint = f"Ask again in {allowance.reset_s} s."
+                raise RequestError("too_many_requests", f"more than {allowance.refused}", request.id, hint)
+            await self._follow(client, request)
         except RequestError as error:
             answer = wire.error(error.code, error.message, error.id if request_id is None else request_id, error.next)
             self._hub.fanout.answer(client, answer)
@@ -98,7 +102,7 @@ class Actions:
         """Move a client to another mode, as an operator; it is told by a `subscribed` message."""
         self.change(client, client.subscription.in_mode(mode, interval_ms))
 
-    async def _follow(self, client: Client, request: Request, spend: Callable[[], Allowance]) -> None:
+    async def _follow(self, client: Client, request: Request) -> None:
         if request.action == "subscribe":
             try:
                 await self.subscribe(client, request)
@@ -109,7 +113,7 @@ class Actions:
         elif request.action == "snapshot":
             self._snapshot(client, request)
         elif request.action == "query":
-            await self._query(client, request, spend)
+            await self._query(client, request)
         else:
             self._hub.fanout.answer(client, wire.pong(self._clock() // NS_PER_MS, request.id))
 
@@ -158,13 +162,9 @@ class Actions:
             raise RequestError("too_many_symbols", message, request.id, f"Name up to {MAX_SYMBOLS} symbols.")
         return symbols
 
-    async def _query(self, client: Client, request: Request, spend: Callable[[], Allowance]) -> None:
+    async def _query(self, client: Client, request: Request) -> None:
         if self.questions is None:
             raise RequestError("not_available", "this gateway cannot answer questions in words", request.id)
-        allowance = spend()
-        if allowance.refused:
-            hint = f"Ask again in {allowance.reset_s} s."
-            raise RequestError("too_many_requests", f"more than {allowance.refused}", request.id, hint)
         try:
             answer = await self.questions(request.natural_language)
         except SsmdError as error:
