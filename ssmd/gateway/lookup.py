@@ -1,11 +1,15 @@
 """Does a market exist, and what does the database know of it?"""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.problems import ApiProblem, near
 from ssmd.registry.interface import Market, RegistryUnavailable
+
+COMPARED_AT_ONCE = 1_000  # names: comparing keeps all other threads waiting
 
 Presence: TypeAlias = Literal["present", "absent", "unavailable"]
 
@@ -37,10 +41,17 @@ class Lookup:
     async def require(self, ticker: str) -> None:
         """ApiProblem 404 when it does not exist. Errors as `metadata`."""
         if not await self.exists(ticker):
-            raise self.unknown(ticker)
+            raise await self.unknown(ticker)
 
-    def unknown(self, ticker: str) -> ApiProblem:
+    async def unknown(self, ticker: str) -> ApiProblem:
         """404, with the tickers that were heard live and are nearest."""
-        close = near(ticker, self._hub.board.updated_ns)
+        close = await asyncio.to_thread(_nearest, ticker, list(self._hub.board.updated_ns))
         step = f"Did you mean {' or '.join(close)}?" if close else "GET /v1/markets lists them."
         return ApiProblem(404, "unknown_market", f"no market {ticker}", step, near=close)
+
+
+def _nearest(ticker: str, known: Sequence[str]) -> list[str]:
+    best: list[str] = []
+    for start in range(0, len(known), COMPARED_AT_ONCE):
+        best = near(ticker, [*best, *known[start : start + COMPARED_AT_ONCE]])
+    return best

@@ -140,7 +140,7 @@ class TradeHistory:
                             await asyncio.to_thread(gathered.add, step)
                             if gathered.enough:
                                 break
-                    holes += walk.holes + await self._unarchived(span, since, walk)
+                    holes += await self._unarchived(span, since, walk)
             except TimeoutError:
                 walk.exhausted = slow = True
                 log.warning("archive slow", feed=self._hub.feed, ticker=ticker, objects=walk.objects)
@@ -149,6 +149,7 @@ class TradeHistory:
                 if not gathered.count:
                     raise _away() from error
                 holes.append(Hole(start_ns, min(since, end_ns), "archive_away"))
+        holes += walk.holes
         if walk.exhausted and not gathered.enough:
             gathered.stop()
             if not gathered.progressed:

@@ -251,6 +251,33 @@ async def test_without_start_the_last_trades_come_from_memory_without_a_look_at_
     ]
 
 
+async def test_what_memory_holds_is_answered_without_the_archive(world: World, stage: Stage) -> None:
+    await archive_an_hour(world)
+    world.now += 300 * NS_PER_S
+    stage.publish(*[trade(world.now + n, n) for n in range(1, 4)])
+    await until(lambda: len(stage.gateway.hub.board.trades(TICKER, 9)) == 3)
+    start, world.now = iso(world.now - 100 * NS_PER_S), world.now + NS_PER_S
+    world.storage.log.clear()
+    for order in ("asc", "desc"):
+        rows, pages = await all_pages(stage, TRADES, "trades", start=start, order=order, limit=2)
+        assert len(rows) == 3
+        assert {page["source"] for page in pages} == {"memory"}
+    assert world.storage.log == []
+
+
+async def test_what_memory_let_go_comes_from_the_archive(world: World, stage: Stage) -> None:
+    first = world.now + 300 * NS_PER_S
+    many = [trade(first + n * NS_PER_MS, n) for n in range(1, 301)]  # memory holds 200 of a ticker
+    stage.publish(*many)
+    await until(lambda: len(stage.gateway.hub.board.trades(TICKER, 999)) == 200)
+    world.now = first + NS_PER_S
+    found = await ask(stage, TRADES, start=iso(first), limit=1000)
+    assert (len(found["trades"]), [hole["reason"] for hole in found["missing"]]) == (200, ["not_archived_yet"])
+    await world.segment(TODAY, many[:150], 1)
+    found = await ask(stage, TRADES, start=iso(first), limit=1000)
+    assert (len(found["trades"]), found["complete"], found["source"]) == (300, True, "archive+memory")
+
+
 async def test_only_the_segments_of_the_time_asked_for_are_read(world: World, stage: Stage) -> None:
     await archive_an_hour(world)
     world.storage.log.clear()
@@ -325,7 +352,7 @@ async def test_candles_are_exact_and_tell_blocks_and_the_one_that_is_not_over(wo
 @pytest.mark.parametrize("interval", ["1m", "5m", "1h", "1d"])
 async def test_candles_of_pages_are_the_candles_of_one_answer(world: World, stage: Stage, interval: str) -> None:
     await archive_an_hour(world)
-    query = {"interval": interval, "start": "2026-11-21", "end": "2026-11-22T12:00:00Z"}
+    query: dict[str, Any] = {"interval": interval, "start": "2026-11-21", "end": "2026-11-22T12:00:00Z"}
     whole = await ask(stage, HISTORY, **query, limit=2000)
     for limit in (1, 9):
         rows, _ = await all_pages(stage, HISTORY, "candles", **query, limit=limit)
