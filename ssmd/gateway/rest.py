@@ -101,7 +101,7 @@ class RestEndpoint:
         ticker: str = ask["ticker"]
         market, metadata = await self._lookup.metadata(ticker)
         if market is None and not self._hub.board.known(ticker):
-            raise self._lookup.unknown(ticker)
+            raise await self._lookup.unknown(ticker)
         gaps = await self._gaps_today(ticker)
         return self._view(ticker, market).document(metadata, gaps)
 
