@@ -37,6 +37,7 @@ class Catalogue:
         self._registry = PatientRegistry(registry)
         self._clock = clock
         self._busy = 0
+        self._turns = asyncio.Semaphore(CONCURRENT)
         self._gaps: tuple[int, date, list[Gap]] | None = None
 
     async def ping(self) -> bool:
@@ -93,15 +94,28 @@ class Catalogue:
         except RegistryUnavailable:
             return asked
 
+    async def ask(self, call: Callable[[], T]) -> T:
+        """Any other question to the database, within the same limits."""
+        return await self._ask(call)
+
     async def _ask(self, call: Callable[[], T], timeout_s: float | None = None) -> T:
-        """Run `call` in a thread. A thread that is given up goes on; while `CONCURRENT` do, nothing more is asked."""
+        """Run `call` in a thread, after at most `CONCURRENT` others. A thread that is given up goes on.
+
+        While the database is away, nobody waits for a turn.
+        """
         limit_s = ANSWER_S if timeout_s is None else timeout_s
-        if self._busy >= CONCURRENT:
+        deadline = asyncio.get_running_loop().time() + limit_s
+        if self._turns.locked() and not self.available:
             raise self._failed(f"{self._busy} earlier questions to the database are not answered yet")
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise self._failed(f"{self._busy} earlier questions to the database are not answered yet") from None
         self._busy += 1
         thread = asyncio.create_task(asyncio.to_thread(call))
         thread.add_done_callback(self._returned)
-        done, _ = await asyncio.wait({thread}, timeout=limit_s)
+        done, _ = await asyncio.wait({thread}, timeout=deadline - asyncio.get_running_loop().time())
         if not done:
             raise self._failed(f"the database did not answer within {limit_s} s")
         try:
@@ -114,6 +128,7 @@ class Catalogue:
 
     def _returned(self, thread: "asyncio.Task[Any]") -> None:
         self._busy -= 1
+        self._turns.release()
         if not thread.cancelled():
             thread.exception()  # seen here when nobody waits any longer
 

@@ -57,16 +57,18 @@ class Hot:
         self._cache_rests_until = 0.0
         self._database_rests_until = 0.0
 
-    async def read(self, question: str, kind: Any, ask: Callable[[], Awaitable[T]]) -> Known[T]:
+    async def read(
+        self, question: str, kind: Any, ask: Callable[[], Awaitable[T]], *, kept_s: float = KEPT_S
+    ) -> Known[T]:
         """The answer to `question`, of the msgspec type `kind`; `ask` puts it to the database.
 
-        Many who want the same at the same time wait for one answer. Raises what `ask` raises, RegistryUnavailable only
-        when no answer of the last hour is at hand.
+        `kept_s` is how long it is given while the database is away. Many who want the same at the same time wait for one answer. Raises what `ask` raises, RegistryUnavailable only
+        when no such answer is at hand.
         """
         key = _key(question, kind)
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = asyncio.create_task(self._read(key, kind, ask))
+            running = self._running[key] = asyncio.create_task(self._read(key, kind, ask, kept_s))
             running.add_done_callback(lambda done: self._answered(key, done))
         # one who asked and went away takes nothing from the others
         return cast(Known[T], await asyncio.shield(running))
@@ -80,13 +82,13 @@ class Hot:
         if not task.cancelled():
             task.exception()  # seen here when nobody waits any longer
 
-    async def _read(self, key: str, kind: Any, ask: Callable[[], Awaitable[T]]) -> Known[T]:
+    async def _read(self, key: str, kind: Any, ask: Callable[[], Awaitable[T]], kept_s: float) -> Known[T]:
         kept = await self._kept(key, kind)
         asked_ns = self._clock()
         if kept is not None and 0 <= asked_ns - kept.at_ns < FRESH_S * NS_PER_S:
             metrics.GATEWAY_METADATA.labels("cached").inc()
             return kept
-        if kept is not None and (kept.value is None or asked_ns - kept.at_ns > KEPT_S * NS_PER_S):
+        if kept is not None and (kept.value is None or asked_ns - kept.at_ns > kept_s * NS_PER_S):
             kept = None
         loop = asyncio.get_running_loop()
         if kept is not None and loop.time() < self._database_rests_until:
@@ -102,7 +104,7 @@ class Hot:
         self._database_rests_until = 0.0
         metrics.GATEWAY_METADATA.labels("asked").inc()
         known = Known(value, asked_ns)
-        await self._keep(key, known)
+        await self._keep(key, known, kept_s)
         return known
 
     async def _kept(self, key: str, kind: Any) -> Known[Any] | None:
@@ -115,14 +117,14 @@ class Hot:
             log.warning("cached answer not understood", error=str(error)[:200])
             return None
 
-    async def _keep(self, key: str, known: Known[Any]) -> None:
+    async def _keep(self, key: str, known: Known[Any], kept_s: float) -> None:
         try:
             body = msgspec.json.encode(known)
         except (OverflowError, RecursionError, UnicodeError):
             return  # what an exchange sent may not fit; it is shown all the same
         if len(body) <= MAX_KEPT_BYTES:
             # that something does not exist may be asked under any number of names
-            ttl_s = FRESH_S if known.value is None else KEPT_S
+            ttl_s = FRESH_S if known.value is None else kept_s
             await self._ask_cache(lambda cache: cache.set(key, body, ttl_s))
 
     async def _ask_cache(self, ask: Callable[[Cache], Awaitable[T]]) -> T | None:

@@ -15,16 +15,20 @@ from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.doors import MAX_BODY_BYTES, STREAM, Doors
+from ssmd.gateway.hot import Hot
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.keyring import Keyring
 from ssmd.gateway.listening import KEEP_ALIVE_S, Port, Threshold, listen
 from ssmd.gateway.lookup import Lookup
 from ssmd.gateway.market_trades import TradesEndpoint
+from ssmd.gateway.meta import MetaEndpoint
+from ssmd.gateway.meta_days import DaysEndpoint
 from ssmd.gateway.outside import Outside
 from ssmd.gateway.pages import Pages
 from ssmd.gateway.problems import translate
-from ssmd.gateway.rates import Rates
 from ssmd.gateway.questions.answers import Questions
+from ssmd.gateway.rates import Rates
+from ssmd.gateway.remembering import Remembering
 from ssmd.gateway.rest import RestEndpoint
 from ssmd.gateway.resume import Window
 from ssmd.gateway.routes import Route, serve
@@ -75,6 +79,8 @@ class Gateway:
         self.doors = Doors(settings, self.keyring)
         self.hub = Hub(feed, clock=clock, window=Window(settings.resume_s, settings.resume_mb << 20))
         self._catalogue = Catalogue(feed, outside.registry, clock)
+        self._hot = Hot(outside.cache, clock)
+        remembering = Remembering(outside.database, self._catalogue, self._hot, clock)
         self._stream = StreamEndpoint(
             self.hub,
             self._catalogue,
@@ -95,6 +101,8 @@ class Gateway:
         status = StatusView(self.hub, self._catalogue, self._rates, self.health, self._stream.states, clock)
         self._pages = Pages(feed, settings, status, lambda: self.routes)
         self.routes: list[Route] = [*self._rest.routes(), *self._trades.routes(), *self._pages.routes()]
+        self.routes += MetaEndpoint(remembering, clock).routes()
+        self.routes += DaysEndpoint(feed, remembering, clock).routes()
         questions = Questions(self._catalogue, self.hub, clock)
         self._stream.actions.questions = questions.for_stream
         self.routes += questions.routes()

@@ -140,16 +140,24 @@ class EnvironmentCatalogue:
         except SsmdError as error:
             _log.warning("failed deployment not logged", environment=name, error=error.message)
 
-    def environments(self) -> list[KnownEnvironment]:
-        """All of them, by name."""
+    def environments(self, at: datetime | None = None) -> list[KnownEnvironment]:
+        """All of them, by name; `at`: those that were known at a time, with what was in force and known then."""
         e, v = environments.c, environment_versions.c
-        count = sa.select(sa.func.count()).where(v.environment_id == e.id).correlate(environments).scalar_subquery()
-        current = sa.and_(v.environment_id == e.id, v.valid_from.is_not(None), v.valid_to.is_(None))
+        counted = sa.select(sa.func.count()).where(v.environment_id == e.id).correlate(environments)
+        if at is None:
+            in_force = sa.and_(v.valid_from.is_not(None), v.valid_to.is_(None))
+        else:
+            in_force = sa.and_(v.valid_from <= at, sa.or_(v.valid_to.is_(None), v.valid_to > at))
+            counted = counted.where(v.created_at <= at)
+        count = counted.scalar_subquery()
+        current = sa.and_(v.environment_id == e.id, in_force)
         query = (
             sa.select(e.name, e.status, e.description, v.version, v.deployed_at, v.deployed_by, count.label("versions"))
             .select_from(environments.outerjoin(environment_versions, current))
             .order_by(e.name)
         )
+        if at is not None:
+            query = query.where(e.created_at <= at)
         with self._database.transaction("list the environments") as connection:
             return [KnownEnvironment(**row) for row in connection.execute(query).mappings()]
 

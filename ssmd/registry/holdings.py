@@ -73,6 +73,24 @@ class RecordedGap(msgspec.Struct, frozen=True):
     notes: str | None
 
 
+class HeldGroup(msgspec.Struct, frozen=True):
+    """The objects of a day of one kind and group (raw: trades, orderbook, ...; normalized: an event type)."""
+
+    data_type: str
+    group: str
+    objects: int
+    records: int
+    bytes: int
+
+
+class HeldDay(msgspec.Struct, frozen=True):
+    """One day; `latest` is the last day that the feed has any data of."""
+
+    rows: list[Holding]
+    groups: list[HeldGroup]
+    latest: date | None
+
+
 class DaysHeld(msgspec.Struct, frozen=True):
     """The facts of some days, each in order. `first` and `last` are the days that the feed has any data of."""
 
@@ -118,6 +136,36 @@ class HoldingsCatalogue:
                 )
                 for row in connection.execute(query)
             ]
+
+    def day(self, feed: str, day: date, known_at: datetime | None = None) -> HeldDay:
+        """A day's rows, and what its objects are by kind and group. ConfigError when the feed is unknown."""
+        i, o = data_inventory.c, data_objects.c
+        groups_query = (
+            sa.select(
+                i.data_type, o.group_name, sa.func.count().label("objects"), sa.func.sum(o.records).label("records"),
+                sa.func.sum(o.bytes).label("bytes"),
+            )
+            .join_from(data_objects, data_inventory)
+            .where(i.date == day)
+            .group_by(i.data_type, o.group_name)
+            .order_by(i.data_type, o.group_name)
+        )  # fmt: skip
+        changed: sa.ColumnElement[bool] = sa.false() if known_at is None else _changed_since(known_at)
+        query = sa.select(data_inventory, changed.label("changed_since")).where(i.date == day)
+        latest = sa.select(sa.func.max(i.date)).where(i.record_count > 0)
+        if known_at is not None:
+            query, latest = query.where(i.known_from <= known_at), latest.where(i.known_from <= known_at)
+            groups_query = groups_query.where(o.created_at <= known_at)
+        with self._database.transaction(f"read a day of feed {feed[:80]!r}", snapshot=True) as connection:
+            of_feed = i.feed_id == find_feed(connection, feed)
+            rows = connection.execute(query.where(of_feed).order_by(i.data_type, i.id)).all()
+            groups = connection.execute(groups_query.where(of_feed)).all()
+            last = connection.execute(latest.where(of_feed)).scalar()
+        return HeldDay(
+            [Holding(inventory_of(feed, row), row.known_from, bool(row.changed_since)) for row in rows],
+            [HeldGroup(g.data_type, g.group_name, g.objects, int(g.records), int(g.bytes)) for g in groups],
+            last,
+        )
 
     def gaps(
         self,
@@ -168,9 +216,16 @@ class HoldingsCatalogue:
             unsealed = _with_segments(connection, mine, issues)
         if max(len(gaps), len(issues)) > MAX_FACTS:
             raise DataError(f"{first} to {last} has more than {MAX_FACTS} gaps or issues", "Ask for fewer days.")
-        rows = [inventory_of(feed, row) for row in mine]
+        rows = [_as_judged(inventory_of(feed, row), row.processed_at, known_at) for row in mine]
         days = _facts(feed, first, last, today, rows, gaps, issues, known_last, unsealed)
         return DaysHeld(days, known_first, known_last)
+
+
+def _as_judged(row: InventoryRow, judged: datetime | None, known_at: datetime | None) -> InventoryRow:
+    """A row with its verdict, if that was known by then."""
+    if known_at is None or judged is None or judged <= known_at:
+        return row
+    return msgspec.structs.replace(row, status="processing", quality_score=None, verified_at=None)
 
 
 def _gap_columns(tickers: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
