@@ -27,12 +27,17 @@ class Ages(msgspec.Struct):
     late: float
 
 
-class _Party:
-    """A process of `tests.bench.parties`."""
+class Party:
+    """A process that follows lines on its stdin."""
 
     def __init__(self, process: asyncio.subprocess.Process, greeting: str) -> None:
         self._process = process
         self.greeting = greeting
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     async def ask(self, line: str, timeout_s: float = 30.0) -> list[str]:
         """Send a line, read the answer's words."""
@@ -44,16 +49,17 @@ class _Party:
 
 
 @contextlib.asynccontextmanager
-async def _party(*words: str) -> AsyncIterator[_Party]:
+async def party(*words: str, module: str = "tests.bench.parties") -> AsyncIterator[Party]:
+    """Another process of a row: a role of `module`, which says one line when it is ready."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.parties", *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        sys.executable, "-m", module, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
         greeting = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
         if not greeting:
-            raise RuntimeError(f"the {words[0]} of the latency row did not start")
-        yield _Party(process, greeting)
+            raise RuntimeError(f"the {words[0]} of {module} did not start")
+        yield Party(process, greeting)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -63,7 +69,8 @@ async def _party(*words: str) -> AsyncIterator[_Party]:
 class Chain:
     """Exchange, connector, gateway and client, connected."""
 
-    def __init__(self, exchange: _Party, client: _Party) -> None:
+    def __init__(self, exchange: Party, gateway: Party, client: Party) -> None:
+        self.gateway = gateway
         self._exchange = exchange
         self._client = client
 
@@ -89,10 +96,10 @@ async def chain(broker: Broker, frames: int, *, peer: bool) -> AsyncIterator[Cha
         await broker.fresh_stream()
     prefix, port = "peer-" if peer else "", str(free_port())
     async with (
-        _party("exchange", port, str(frames)) as exchange,
-        _party(f"{prefix}gateway", broker.url) as gateway,
-        _party(f"{prefix}connector", port, broker.url),
-        _party("client", gateway.greeting) as client,
+        party("exchange", port, str(frames)) as exchange,
+        party(f"{prefix}gateway", broker.url) as gateway,
+        party(f"{prefix}connector", port, broker.url),
+        party("client", gateway.greeting) as client,
     ):
         await asyncio.sleep(1.0)  # the opening's snapshots have passed
-        yield Chain(exchange, client)
+        yield Chain(exchange, gateway, client)

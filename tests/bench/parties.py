@@ -27,7 +27,7 @@ PEER_FEED = "peer"
 _STEP_S = 0.001
 _STAMP = re.compile(rb'rade_?[iI]d": ?"([0-9]{19})"')
 _SIDS = {"orderbook_delta": BOOK_SID, "ticker": TICKER_SID, "trade": TRADE_SID, "market_lifecycle_v2": 4}
-_PONG = b"\x8a\x80\0\0\0\0"
+PONG = b"\x8a\x80\0\0\0\0"
 _PONG_EVERY_S = 5.0
 _IN_FRAME = re.compile(rb'"trade_id":"([^"]+)"')
 
@@ -228,7 +228,7 @@ class Watcher(asyncio.Protocol):
 
     def stay(self) -> None:
         """Say every few seconds that this client lives: it does not look for pings between the messages."""
-        self._transport.write(_PONG)
+        self._transport.write(PONG)
         asyncio.get_running_loop().call_later(_PONG_EVERY_S, self.stay)
 
     def connection_lost(self, exc: Exception | None) -> None:

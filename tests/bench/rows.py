@@ -2,16 +2,17 @@
 
 import asyncio
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import msgspec
 
-from tests.bench import archiver, connector, gateway, latency, listing, markets, normalizer, startup
+from tests.bench import archiver, connector, crowd, gateway, latency, listing, markets, normalizer, startup
 from tests.bench.backfill import RawDay
 from tests.bench.broker import Broker, broker
+from tests.bench.crowd import resident_mib
 from tests.bench.frames import Tape
 from tests.bench.latency import Ages, Chain
 from tests.bench.limit import Limit
@@ -21,6 +22,10 @@ from tests.bench.measure import Lap, Line, at_least, at_most, interleave, measur
 PAYLOAD_BYTES = 176
 """Mean size of the tape's events as Cap'n Proto."""
 _LATENCY_RATES = (1_000, 10_000)
+_FLOOD = 50_000
+"""A rate at which the peer falls behind; measured once, at the end, because what it owes would disturb the next lap."""
+_MEMORY_MIB = 512
+_MEMORY_BAR = f"≤ {_MEMORY_MIB} MiB"
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -135,6 +140,8 @@ class Bench:
                 measured("", f"ready JSON, one plain write per {gateway.TICK} messages", coalesced),
                 measured("", "ready JSON, ssmd's fan-out: numbered, bounded buffers", fan_out),
             ]
+            if clients == 500:
+                lines.append(at_least("", "fan-out", "≥ 60 % of coalesced", 0.6, savings(fan_out, coalesced), "{:.0%}"))
             if clients == 50:
                 lines += [
                     at_least("", "gateway", "≥ 20 × one write per message", 20, savings(whole, naive), "{:.1f} ×"),
@@ -143,11 +150,24 @@ class Bench:
                 ]
         return lines
 
+    async def crowd(self) -> list[Line]:
+        """A thousand clients, of which fifty never read."""
+        without, beside, peak = await crowd.measure(2 * self.scale.rounds - 1, self.scale.latency_s)
+        named = f"gateway, {crowd.CLIENTS:,} clients"
+        ratio = statistics.median(with_.p99 / alone.p99 for with_, alone in zip(beside, without, strict=True))
+        return [
+            _aged(named, f"{crowd.CLIENTS - crowd.NEVER} that read", without),
+            _aged("", f"the same beside {crowd.NEVER} that never read", beside),
+            at_most("", "p99 of those that read", "≤ 1.10 × without", 1.1, ratio, "{:.2f} ×"),
+            at_most("", "most memory of the gateway", _MEMORY_BAR, _MEMORY_MIB, peak, "{:.0f} MiB"),
+        ]
+
     async def latency(self) -> list[Line]:
         """Frame to client, through all processes."""
         ages: dict[tuple[int, bool], list[Ages]] = {}
         with broker(self.new_folder()) as server:
-            frames = round(self.scale.rounds * (latency.WARM_UP_S + self.scale.latency_s) * sum(_LATENCY_RATES)) + 100
+            once = latency.WARM_UP_S + self.scale.latency_s
+            frames = round(once * (self.scale.rounds * sum(_LATENCY_RATES) + _FLOOD)) + 100
             async with (
                 latency.chain(server, frames, peer=False) as ours,
                 latency.chain(server, frames, peer=True) as peer,
@@ -156,6 +176,9 @@ class Bench:
                     for rate in _LATENCY_RATES:
                         for party, chain in ((False, ours), (True, peer)):
                             ages.setdefault((rate, party), []).append(await self._ages(chain, rate))
+                for party, chain in ((False, ours), (True, peer)):
+                    ages[_FLOOD, party] = [await self._ages(chain, _FLOOD)]
+                memory = resident_mib(ours.gateway.pid, "VmHWM")
         lines = []
         for rate in _LATENCY_RATES:
             our, their = ages[rate, False], ages[rate, True]
@@ -172,7 +195,15 @@ class Bench:
                 at_most("", "p50 of nats-py's", "≤ 1", 1, p50 / statistics.median(lap.p50 for lap in their), "{:.2f}"),
                 at_most("", "p99 of nats-py's", "≤ 1", 1, p99 / statistics.median(lap.p99 for lap in their), "{:.2f}"),
             ]
-        return lines
+        (our,), (their,) = ages[_FLOOD, False], ages[_FLOOD, True]
+        return [
+            *lines,
+            _aged(f"latency, {_FLOOD:,}/s", f"nats-py, pycapnp, json, websockets{_behind(their)}", [their]),
+            _aged("", f"ssmd{_behind(our)}", [our]),
+            at_most("", "p50 of nats-py's", "≤ 1", 1, our.p50 / their.p50, "{:.2f}"),
+            at_most("", "p99 of nats-py's", "≤ 1", 1, our.p99 / their.p99, "{:.2f}"),
+            at_most("", "most memory of the gateway", _MEMORY_BAR, _MEMORY_MIB, memory, "{:.0f} MiB"),
+        ]
 
     async def _ages(self, chain: Chain, rate: int) -> Ages:
         return await chain.lap(rate, self.scale.latency_s)
@@ -245,7 +276,12 @@ class Bench:
         ]
 
 
-def _aged(path: str, what: str, ages: list[Ages]) -> Line:
+def _behind(ages: Ages) -> str:
+    """What of the last lap had not arrived five seconds later."""
+    return f"; {ages.missing:,} of {ages.trades + ages.missing:,} trades not there 5 s later" if ages.missing else ""
+
+
+def _aged(path: str, what: str, ages: Sequence[Ages | crowd.Round]) -> Line:
     halves = " / ".join(f"{lap.p50:.2f}" for lap in sorted(ages, key=lambda lap: lap.p50))
     tails = " / ".join(f"{lap.p99:.2f}" for lap in sorted(ages, key=lambda lap: lap.p99))
     return Line(path, what, figures=f"p50 {halves} ms, p99 {tails} ms")
@@ -256,6 +292,7 @@ ROWS: dict[str, Callable[[Bench], Awaitable[list[Line]]]] = {
     "normalizer": Bench.normalizer,
     "archiver": Bench.archiver,
     "gateway": Bench.gateway,
+    "crowd": Bench.crowd,
     "latency": Bench.latency,
     "backfill": Bench.backfill,
     "markets": Bench.markets,

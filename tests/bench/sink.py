@@ -9,7 +9,7 @@ from typing import cast
 
 import uvloop
 
-_UPGRADE = (
+UPGRADE = (
     b"GET /v1/stream?symbols=* HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
@@ -24,7 +24,7 @@ class Reader(asyncio.BufferedProtocol):
         self.upgraded = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).write(_UPGRADE)  # uvloop's is none by inheritance
+        cast(asyncio.Transport, transport).write(UPGRADE)  # uvloop's is none by inheritance
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _BUFFER
