@@ -24,20 +24,27 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 def respelled(word: str, known: Iterable[str]) -> str:
     """The word of `known` that `word` is a slip of the keyboard away from; "" for none.
 
-    A slip is a letter wrong, missing, too many, or changed with its neighbour: one in words of five or six letters,
-    two in longer ones, and the first letter right where it is two.
+    A slip is a letter wrong, missing, too many, or changed with its neighbour: one in words of less than eight
+    letters, two in longer ones, with the first letter right. Which letter is doubled is no slip: `teniss` is `tennis`.
     """
     from rapidfuzz.distance import OSA
 
-    slips = 1 if len(word) < 7 else 2
+    slips = 1 if len(word) < 8 else 2
     best, least = "", slips + 1
     for name in known:
-        if abs(len(name) - len(word)) > slips:
+        if name[:1] != word[:1] or abs(len(name) - len(word)) > 2:
             continue
         distance = OSA.distance(word, name, score_cutoff=slips)
-        if distance < least and (distance == 0 or name[0] == word[0]):
+        if distance > slips and _single(word) == _single(name):
+            distance = 1
+        if distance < least:
             best, least = name, distance
     return best
+
+
+def _single(word: str) -> str:
+    """Without the second of doubled letters."""
+    return "".join(letter for place, letter in enumerate(word) if word[:place][-1:] != letter)
 
 
 def likeness(word: str, name: str) -> float:

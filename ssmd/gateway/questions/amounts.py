@@ -29,7 +29,7 @@ class Range(NamedTuple):
         return Range(*(new if new is not None else old for old, new in zip(self, other, strict=True)))
 
 
-Measure = Literal["price", "volume", "spread", "strike"]
+Measure = Literal["price", "volume", "spread", "open_interest", "strike"]
 
 
 class Amount(NamedTuple):
@@ -54,12 +54,17 @@ _UNIT = (
 
 def _number(name: str) -> str:
     # no letter or digit follows the number, or its unit: `15min` and `26nov` are no amounts
-    return _NUMBER.format(name) + _UNIT.format(name) + r"(?![a-z0-9]|[.,]\d)"
+    return (
+        _NUMBER.format(name)
+        + _UNIT.format(name)
+        + r"(?![a-z0-9]|[.,]\d| (?:min|minute|hour|hr|day|week|month|year)s?\b)"
+    )
 
 
 _ABOVE = (
-    r"above|over|more than|greater than|higher than|larger than|bigger than|exceed(?:s|ing)?|north of|upwards of|past"
-    r"|beyond|beats?|in excess of|better than|hits?|reach(?:es|ing)?|>(?!=)|topping|tops?|crosses|surpass(?:es|ing)?"
+    r"above|over|more than|greater than|higher than|larger than|wider than|bigger than|"
+    r"exceed(?:s|ing)?|north of|upwards of|past"
+    r"|beyond|beats?|in excess of|better than|hits?|reach(?:es|ing)?|>(?!=)|crosses|surpass(?:es|ing)?"
 )
 _BELOW = (
     r"below|under|less than|lower than|cheaper than|beneath|fewer than|smaller than|south of|short of|<(?!=)|underneath"
@@ -97,9 +102,8 @@ _PRICE_WORDS = re.compile(
     r"|trading|trades?|traded|quoted|worth|yes|no|markets?|contracts?)\b"
 )
 _CLEARLY_PRICE = re.compile(r"\b(?:probabilit(?:y|ies)|chances?|odds|likelihood|implied|likely|priced)\b")
-_VOLUME_WORDS = re.compile(
-    r"\b(?:volumes?|turnover|contracts traded|traded contracts|trading activity|open interest)\b"
-)
+_VOLUME_WORDS = re.compile(r"\b(?:volumes?|turnover|contracts traded|traded contracts|trading activity)\b")
+_OPEN_INTEREST = re.compile(r"\bopen interest\b")
 _SPREAD_WORDS = re.compile(r"\bspreads?\b|\bbid ?[ -/]?ask\b|\bbid-ask\b")
 _CENTS = ("¢", "c", "ct", "cts", "cent", "cents", "pence", "p")
 _PERCENT = ("%", "percent", "per cent", "pct", "percentage point", "percentage points")
@@ -207,11 +211,9 @@ def _measure(text: Text, match: re.Match[str], which: str, unit: str, about: Abo
     money = bool(match[f"{which}cur"]) or unit in _DOLLARS
     if _SPREAD_WORDS.search(before) or _SPREAD_WORDS.search(after):
         return "spread", 1.0 if money or (not unit and value < 1) else 0.01
-    if (
-        _VOLUME_WORDS.search(before)
-        or _VOLUME_WORDS.search(after)
-        or unit in ("contract", "contracts", "lot", "lots", "share", "shares")
-    ):
+    if _OPEN_INTEREST.search(before):
+        return "open_interest", 1.0
+    if _VOLUME_WORDS.search(before) or _VOLUME_WORDS.search(after) or unit in _CONTRACTS:
         return "volume", 1.0
     if unit in _CENTS:
         return ("price", 0.01) if value <= 100 else (None, 1.0)

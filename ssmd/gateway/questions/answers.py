@@ -60,6 +60,15 @@ class _Found(NamedTuple):
     complete: bool
 
 
+class _Numbers(NamedTuple):
+    """What was heard live, in dollars and contracts; None: nothing was."""
+
+    price: float | None
+    volume: float | None
+    spread: float | None
+    open_interest: float | None
+
+
 class Questions:
     """Answers about one feed, from its metadata and what was heard live. `clock`: nanoseconds since the epoch."""
 
@@ -98,6 +107,7 @@ class Questions:
             raise ApiProblem(400, "bad_question", f"a question has 1 to {MAX_CHARS} characters", "Ask a shorter one.")
         now = datetime.fromtimestamp(self._clock() // NS_PER_S, UTC)
         reading = await asyncio.to_thread(read, text, now)
+        limit = min(limit, reading.asked.limit or limit)
         if reading.foreign or not (reading.named or reading.everyday or reading.market_words or reading.unknown):
             return _unknown(reading)
         asked = reading.asked
@@ -250,7 +260,7 @@ def _is_understood(reading: Reading, ignored: tuple[str, ...]) -> bool:
     if ignored:
         known = reading.understood + matched + reading.market_words
         if reading.named or (asked.scope and matched):
-            return len(ignored) <= known
+            return len(ignored) <= 2 * known
         return len(ignored) < known if reading.everyday else matched > len(ignored)
     if reading.named or reading.everyday or reading.market_words:
         return True
@@ -269,12 +279,11 @@ def _live(board: Board, market: Market, side: str) -> Live:
     if heard is not None:
         status = heard.status.name.lower() if heard.status in SPOKEN else status
         result = heard.result or result
-    price, volume, spread = _numbers(board, market.ticker, side)
-    return Live(status, result, price, volume, spread)
+    return Live(status, result, *_numbers(board, market.ticker, side))
 
 
-def _numbers(board: Board, ticker: str, side: str) -> tuple[float | None, float | None, float | None]:
-    """(price, volume, spread): the last trade, else the middle of the best bid and ask."""
+def _numbers(board: Board, ticker: str, side: str) -> _Numbers:
+    """Of one market; the price is that of the last trade, else the middle of the best bid and ask."""
     quote, book = board.quotes.get(ticker), board.books.get(ticker)
     bid = ask = last = None
     if book is not None and book.waiting is None:
@@ -290,11 +299,13 @@ def _numbers(board: Board, ticker: str, side: str) -> tuple[float | None, float 
         last = (bid + ask) // 2
     price = None if last is None else (SCALE - last if side == "no" else last) / SCALE
     spread = (ask - bid) / SCALE if bid is not None and ask is not None else None
-    return price, None if quote is None else quote.volume / SCALE, spread
+    if quote is None:
+        return _Numbers(price, None, spread, None)
+    return _Numbers(price, quote.volume / SCALE, spread, quote.open_interest / SCALE)
 
 
-def _fits(numbers: tuple[float | None, float | None, float | None], asked: Asked) -> bool:
-    ranges = (asked.price, asked.volume, asked.spread)
+def _fits(numbers: _Numbers, asked: Asked) -> bool:
+    ranges = (asked.price, asked.volume, asked.spread, asked.open_interest)
     wished = {"volume": 1, "spread": 2, "widest_spread": 2}.get(asked.sort, 0) if asked.sort else None
     for place, (value, wanted) in enumerate(zip(numbers, ranges, strict=True)):
         if (wanted != Range() or place == wished) and value is None:
@@ -304,8 +315,8 @@ def _fits(numbers: tuple[float | None, float | None, float | None], asked: Asked
     return True
 
 
-def _live_order(numbers: tuple[float | None, float | None, float | None], sort: str) -> float:
-    price, volume, spread = (number or 0.0 for number in numbers)
+def _live_order(numbers: _Numbers, sort: str) -> float:
+    price, volume, spread = numbers.price or 0.0, numbers.volume or 0.0, numbers.spread or 0.0
     return {
         "least_likely": price, "volume": -volume, "spread": spread, "widest_spread": -spread
     }.get(sort, -price)  # fmt: skip

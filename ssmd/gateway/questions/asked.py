@@ -51,10 +51,12 @@ class Asked(msgspec.Struct, frozen=True):
     side: str = ""
     volume: Range = Range()
     spread: Range = Range()
+    open_interest: Range = Range()
     strike: Range = Range()
     words: tuple[str, ...] = ()
     sort: str = ""
     count: bool = False
+    limit: int | None = None
 
     def filters(self) -> dict[str, Any]:
         """As in an answer: only what was asked for."""
@@ -66,8 +68,8 @@ class Asked(msgspec.Struct, frozen=True):
         found |= {name: value for name, value in (("status", self.status), ("result", self.result)) if value}
         for name, span in (("close", self.close), ("open", self.opened), ("settled", self.settled)):
             found |= _span(name, span)
-        for name, numbers in (("price", self.price), ("volume", self.volume), ("spread", self.spread)):
-            found |= _range(name, numbers)
+        for name in ("price", "volume", "spread", "open_interest"):
+            found |= _range(name, getattr(self, name))
         if self.side:
             found["side"] = self.side
         if self.strike != Range():
@@ -77,12 +79,13 @@ class Asked(msgspec.Struct, frozen=True):
         exclude = self.unwanted.filters() | ({"status": self.not_status} if self.not_status else {})
         found |= {"exclude": exclude} if exclude else {}
         found |= {"sort": self.sort} if self.sort else {}
+        found |= {"limit": self.limit} if self.limit else {}
         return found | ({"count": True} if self.count else {})
 
     @property
     def needs_live(self) -> bool:
         """Only live data can answer it."""
-        numbers = (self.price, self.volume, self.spread)
+        numbers = (self.price, self.volume, self.spread, self.open_interest)
         return any(number != Range() for number in numbers) or self.sort in LIVE_SORTS
 
 

@@ -258,8 +258,7 @@ _BASES: tuple[tuple[re.Pattern[str], Callable[[_When, re.Match[str]], _Base]], .
         (rf"(?P<which>past) (?P<count>){_UNIT}", _rolling),
         (r"(?P<which>this|next|last|past|previous|current|coming|following) "
          r"(?P<unit>hour|day|weekend|week|month|quarter|year)", _relative),
-        (
-            r"(?:over |on |at )?the (?P<unit>weekend|week|month|year)\b(?<!end of the week)", lambda w, m: _unit(w, m["unit"], 0)),
+        (r"(?:over |on |at )?the (?P<unit>weekend|week|month|year)\b", lambda w, m: _unit(w, m["unit"], 0)),
         (r"(?P<day>day after tomorrow|day before yesterday|tomorrow|yesterday|today|tonight"
          r"|this morning|this afternoon|this evening|same day)(?: (?:morning|afternoon|evening|night))?", _day),
         (

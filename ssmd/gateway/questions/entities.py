@@ -42,6 +42,9 @@ def _phrases() -> dict[str, list[_Phrase]]:
         add(team.name, team, team.everyday)
         if team.city:
             add(f"{team.city} {team.name}", team)
+    for phrase, options in found.items():  # `hurricanes` are a team, and more than one hurricane
+        if phrase.endswith("s"):
+            options += [option for option in found.get(phrase[:-1], []) if option not in options]
     return found
 
 

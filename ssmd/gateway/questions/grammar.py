@@ -112,6 +112,7 @@ _TARGETS = frozenset(
     if len(word) >= 5
 )  # fmt: skip
 
+_TOP = re.compile(r"\b(?:top|first|best|leading)\s+(?P<count>\d{1,3})\b(?!\s*(?:%|cents?|percent))")
 _SIDE_NO = re.compile(
     r"\bno (?=(?:side|price|prices|contract|contracts|bid|ask|shares)\b)|\b(?:buy|buying|price of) no\b"
 )
@@ -146,6 +147,7 @@ def read(question: str, now: datetime) -> Reading:
     named = find_entities(text)
     past = is_past(text)
     dates = find_dates(text, now, past=past)
+    limit = _limit(text)
     sort = find_sort(text)
     counted = find_count(text)
     life = find_life(text, dated=bool(dates))
@@ -156,7 +158,7 @@ def read(question: str, now: datetime) -> Reading:
     unknown, market_words = _rest(text)
     asked = msgspec.structs.replace(
         asked, scope=wanted, unwanted=_narrowed(_scope(named.unwanted)), status=life.status,
-        not_status=life.not_status, result=life.result, sort=sort, count=counted, side=side, words=unknown,
+        not_status=life.not_status, result=life.result, sort=sort, count=counted, limit=limit, side=side, words=unknown,
         **_numbers(amounts),
     )  # fmt: skip
     spoken = market_words or bool(life.status or life.not_status or life.dates or sort or amounts or counted)
@@ -237,6 +239,14 @@ def _numbers(amounts: list[Amount]) -> dict[str, Any]:
             amount = amounts[[a.measure for a in amounts].index("strike")]
         found[amount.measure] = found.get(amount.measure, Range()).joined(amount.range)
     return found
+
+
+def _limit(text: Text) -> int | None:
+    """`top 5`."""
+    for match in text.find(_TOP):
+        text.use(match.start(), match.end())
+        return int(match["count"]) or None
+    return None
 
 
 def _side(text: Text) -> str:

@@ -1,7 +1,6 @@
 """Does a market belong to what was asked for? By its own text, exactly, whatever the database preselected."""
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -57,6 +56,7 @@ class Live(NamedTuple):
     price: float | None = None
     volume: float | None = None
     spread: float | None = None
+    open_interest: float | None = None
 
 
 class Candidate(NamedTuple):
@@ -93,6 +93,7 @@ def belongs(found: Candidate, asked: Asked, *, strikes: bool = True) -> bool:
         and _is_in(asked.price, live.price)
         and _is_in(asked.volume, live.volume)
         and _is_in(asked.spread, live.spread)
+        and _is_in(asked.open_interest, live.open_interest)
         and (not strikes or _is_in(asked.strike, strike_of(found, asked.strike)))
     )
 
@@ -236,6 +237,3 @@ def strike_of(found: Candidate, wanted: Range) -> float | None:
     if match := _STRIKE.search(found.market.ticker):
         numbers.append(float(match[1]))
     return min(numbers, key=lambda number: abs(number - target), default=None)
-
-
-Test = Callable[[Candidate], bool]

@@ -37,11 +37,13 @@ def interpretation(reading: Reading, asked: Asked, ignored: tuple[str, ...]) -> 
     parts += _subject(asked)
     if asked.result:
         parts.append(f"that resolved {asked.result}")
-    for label, span in (("closing", asked.close), ("opened", asked.opened), ("settled", asked.settled)):
-        parts += _when(label, span)
+    for how, span in (("closing", asked.close), ("opened", asked.opened), ("settled", asked.settled)):
+        parts += _when(how, span)
     side = "NO price" if asked.side == "no" else "price"
-    for label, numbers in ((side, asked.price), ("volume", asked.volume), ("spread", asked.spread)):
-        parts += _bounds(label, numbers)
+    for name, numbers in (
+        (side, asked.price), ("volume", asked.volume), ("spread", asked.spread), ("open interest", asked.open_interest)
+    ):  # fmt: skip
+        parts += _bounds(name, numbers)
     if asked.strike != Range():
         parts += _bounds("strike", asked.strike)
     if unwanted := _names(asked.unwanted):

@@ -29,7 +29,7 @@ def _places(text: str) -> tuple[Place, ...]:
     return tuple(found)
 
 
-PLACES = _places("""
+_LISTED = _places("""
 New York, nyc, new york city, ny, central park, manhattan: NY NYC
 Los Angeles, la, l a, lax: LAX LA
 Chicago, chi, midway: CHI
@@ -52,7 +52,7 @@ Oklahoma City, okc: OKC
 San Antonio: SATX
 Salt Lake City: SLC
 Detroit: DET
-St Louis, saint louis: STL
+St. Louis, saint louis: STL
 Tampa: TB
 Orlando: ORL
 Jacksonville: JACKFL
@@ -118,3 +118,10 @@ Vegas:Golden Knights;Washington:Capitals?;Winnipeg:Jets?"""),
 :Fulham;:Leeds United;:Liverpool;:Manchester City;:Man City;:Manchester United;:Man United;:Man Utd;:Newcastle;
 :Nottingham Forest;:Tottenham;:West Ham;:Wolverhampton"""),
 )  # fmt: skip
+
+_PLACED = {place.name for place in _LISTED}
+
+PLACES = (
+    *_LISTED,
+    *(Place(city, (city.lower(),)) for city in sorted({team.city for team in TEAMS}) if city and city not in _PLACED),
+)

@@ -35,14 +35,14 @@ _UNSETTLED = re.compile(
 _SETTLED = re.compile(
     r"\b(?:settled|resolved|finali[sz]ed|determined|graded|paid out|concluded|decided|"
     r"adjudicated|(?:have|has|with)(?: a| the| already)* results?"
-    r"|(?<=did )(?:settle|resolve)|(?:did|has|have|had) (?:\w+ ){0,4}(?:settle|resolve))\b"
+    r"|(?<=did )(?:settle|resolve)|(?:did|has|have|had)\s+(?:\w+\s+){0,4}(?:settle|resolve))\b"
 )
 _OPENED = re.compile(r"\b(?:opened|listed|launched|created|began trading|started trading|went live|added|introduced)\b")
 _CLOSED = re.compile(
     r"\b(?:closed|shut|ended|expired|finished|no longer (?:open|trading|active|tradable|available)|stopped trading"
     r"|done trading|lapsed|matured)\b"
 )
-_DID_CLOSE = re.compile(r"\bdid (?:\w+ ){0,4}(?:close|end|expire|finish)\b|(?<=did )(?:close|end|expire|finish)\b")
+_DID_CLOSE = re.compile(r"\bdid\s+(?:\w+\s+){0,4}(?:close|end|expire|finish)\b|(?<=did )(?:close|end|expire|finish)\b")
 _CLOSES = re.compile(
     r"\b(?:clos(?:e|es|ing)|expir(?:e|es|ing|y|ies|ation|ations)|end(?:s|ing)?|finish(?:es|ing)?|matur(?:e|es|ing|ity)"
     r"|resolv(?:e|es|ing)|settl(?:e|es|ing|ement)|wrap(?:s|ping)? up|due|deadline|runs? out|ends?|conclud(?:e|es|ing)"
@@ -85,13 +85,14 @@ _SORTS = tuple(
             r"end)|(?:by|sorted by|order(?:ed)? by) (?:clos\w*|expir\w*|end\w*)(?: (?:time|date))?"
         )),
         ("most_likely", (
-            r"most likely|most probable|likeliest|(?:highest|best|greatest|biggest|top|"
+            r"likely to (?:resolve|settle|end)(?: (?:to|at|as|in))? yes|most likely|most probable|"
+            r"likeliest|(?:highest|best|greatest|biggest|top|"
             r"largest)[ -](?:priced?|prices|probabilit(?:y|ies)|chances?|odds|likelihood|implied \w+)|"
             r"favou?rites?(?! (?:colou?r|song|food|movie|film|book))|most expensive|most certain|"
             r"surest|priciest|dearest"
         )),
         ("least_likely", (
-            r"least likely|least probable|unlikeliest|most unlikely|(?:lowest|smallest|worst|"
+            r"cheap|least likely|least probable|unlikeliest|most unlikely|(?:lowest|smallest|worst|"
             r"slimmest)[ -](?:priced?|prices|probabilit(?:y|ies)|chances?|odds|likelihood|"
             r"implied \w+)|long ?shots?|longest (?:odds|shots?)|underdogs?|cheapest|least expensive"
         )),
@@ -121,8 +122,8 @@ _NOUN = (
 )
 _COUNT = re.compile(
     rf"\b(?:(?:how many|(?:total |the |overall )*(?:number|count|amount|quantity)(?: of)?|"
-    rf"count(?: of| the| all| up)*|tally)(?= (?:\S+ ){{0,6}}?{_NOUN}\b)"
-    r"|how many(?! (?:\S+ ){0,6}?(?:will|would|points|goals|runs|yards|touchdowns|degrees|"
+    rf"count(?: of| the| all| up)*|tally)(?=\s+(?:\S+\s+){{0,6}}?{_NOUN}\b)"
+    r"|how many(?!\s+(?:\S+\s+){0,6}?(?:will|would|points|goals|runs|yards|touchdowns|degrees|"
     r"inches|times)\b)|count(?= (?:settled|open|active|closed)))"
 )
 

@@ -12,9 +12,11 @@ _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": 
 _SYNONYMS = (
     (re.compile(r"\b(?:tmrw|tmr|tmw|2morrow|2moro)\b"), "tomorrow"),
     (re.compile(r"\bw/o\b"), "without"),
+    (re.compile(r"\bhalf a (?:dollar|buck)\b"), "50 cents"),
+    (re.compile(r"\ba (?:dollar|buck)\b"), "1 dollar"),
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(ca|do|is|are|was|were|have|has|did|does|wo) ?nt\b"), r"\1 not"),
-    (re.compile(r"'s\b"), ""),
+    (re.compile(r"'(?:s|d|ll|re|ve|m)\b"), ""),
     (re.compile(r"(?<=s)'(?=\s|$)"), ""),
     (re.compile(r"\bu\.s\.?(?=\s|$)"), "us"),
     (re.compile(r"\bs ?(?:&|and|n) ?p\b"), "s&p"),
@@ -133,7 +135,7 @@ _NEGATORS = (
 )
 _FILLERS = (
     r"about|on|for|related|relating|to|in|into|of|the|any|a|an|have|has|had|having|been|be|being|is|are|was|were|yet"
-    r"|already|currently|still|from|ones|those|that|which|with|markets?|contracts?|including|involving|concerning"
+    r"|already|currently|still|ones|those|that|which|with|markets?|contracts?|including|involving|concerning"
     r"|priced|trading|at|price|prices|price is|category|categorised as|categorized as|anything|listed"
 )
 _NEGATED = re.compile(rf"(?<![a-z])(?:{_NEGATORS})\s+(?:(?:{_FILLERS}|and|or|nor|\x01+|,|/)[\s,]*)*$")
