@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from markupsafe import Markup
+
 from ssmd.gateway.openapi import EXAMPLE_TICKER
 
 DEEPEST = 3
@@ -160,6 +162,12 @@ def _example(
                      if of["in"] == "query" and "default" in of["schema"])  # fmt: skip
     address = path.replace("{ticker}", EXAMPLE_TICKER) + (f"?{asked}" if asked else "")
     return " ".join(["curl", "-s", *how, f'"$SSMD_GATEWAY{address}"'])
+
+
+def prose(text: str) -> Markup:
+    """Text whose `words` between backticks are code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -101,7 +101,7 @@ def operation_id(route: Route) -> str:
     """A name for generated clients: `getMarketOrderbook` for GET /v1/markets/{ticker}/orderbook."""
     words = [re.sub(r"\.\w+$", "", word) for word in route.path.split("/") if word not in ("", "v1")]
     named = []
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words[1:], ""], strict=False):
         if not word.startswith("{"):
             named.append(_one(word) if after.startswith("{") else word)
     return route.method.lower() + "".join(

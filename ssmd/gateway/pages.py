@@ -17,7 +17,7 @@ from ssmd import __version__
 from ssmd.config.environment import Gateway as Settings
 from ssmd.gateway import status_page
 from ssmd.gateway.asyncapi import ACTIONS, asyncapi
-from ssmd.gateway.docs_page import docs_values
+from ssmd.gateway.docs_page import docs_values, prose
 from ssmd.gateway.openapi import HIDDEN, openapi
 from ssmd.gateway.routes import SAFE_HEADERS, Ask, Route
 from ssmd.gateway.status_page import StatusView
@@ -47,15 +47,16 @@ class Pages:
             loader=FileSystemLoader(SITE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True, keep_trailing_newline=True,
         )  # fmt: skip
-        for name in ("age", "count", "size", "stroke", "area"):
+        for name in ("age", "ago", "count", "size", "stroke", "area"):
             self._templates.filters[name] = getattr(status_page, name)
+        self._templates.filters["prose"] = prose
         self._templates.globals.update(feed=feed, version=__version__, here="")
 
     def routes(self) -> list[Route]:
         """Paths and handlers."""
         page = partial(Route, tag="pages", media="text/html")
         return [
-            page("/", self.index, None, "The first page"),
+            page("/", self.index, "read:live", "The first page"),
             page("/status", self.status, "read:live", "What flows and what is missing, for people",
                  description="In a browser the API key is the password."),
             page("/docs", self.docs, None, "The API reference, for people"),
@@ -63,7 +64,7 @@ class Pages:
             Route("/asyncapi.json", self.asyncapi, None, "The description of the stream", tag="pages", etag=True),
             Route("/llms.txt", self.llms, None, "The API in brief, for agents", tag="pages", media="text/plain"),
             *(
-                Route(f"/assets/{name}", _asset(name, media), None, name, tag=HIDDEN, media=media)
+                Route(f"/docs/{name}", _asset(name, media), None, name, tag=HIDDEN, media=media)
                 for name, media in ASSETS.items()
             ),
         ]  # fmt: skip

@@ -158,6 +158,7 @@ def _archive_values(archive: Archive | None, now: int, *, current: bool) -> dict
     if archive is None:
         return {"days": None, "last_object": None, "archive_since": None}
     last = archive.last
+    rows = sorted(archive.rows, key=lambda row: (row.day, row.data_type), reverse=True)
     return {
         "archive_since": None if current else _clock_time(archive.asked_ns),
         "last_object": None if last is None else {
@@ -166,11 +167,12 @@ def _archive_values(archive: Archive | None, now: int, *, current: bool) -> dict
         },
         "days": [
             {
-                "day": row.day.isoformat(), "data_type": row.data_type, "records": row.record_count,
+                "day": row.day.isoformat(), "first": before is None or before.day != row.day,
+                "data_type": row.data_type, "records": row.record_count,
                 "bytes": row.byte_size, "gaps": row.gap_count, "status": row.status,
                 "level": _DAY_LEVELS.get(row.status, ""), "score": row.quality_score,
             }
-            for row in sorted(archive.rows, key=lambda row: (row.day, row.data_type), reverse=True)
+            for before, row in zip([None, *rows], rows, strict=False)
         ],
     }  # fmt: skip
 
@@ -183,7 +185,7 @@ def _clock_time(ns: int) -> str:
     return f"{_moment(ns):%H:%M:%S}"
 
 
-# --- how numbers look ---------------------------------------------------------------------------------------------------
+# --- how numbers look -------------------------------------------------------------------------------------------------
 
 
 def age(seconds: float) -> str:
@@ -198,6 +200,11 @@ def age(seconds: float) -> str:
             rest = whole % size // smaller
             return f"{whole // size} {name}" + (f" {rest} {below}" if rest else "")
     return f"{whole} s"
+
+
+def ago(seconds: float) -> str:
+    """An age for people: what is newer than a second is new."""
+    return "< 1 s" if seconds < 1 else age(seconds)
 
 
 def count(number: float) -> str:

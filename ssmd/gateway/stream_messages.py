@@ -25,7 +25,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """One JSON object."""
 
 
-# --- what clients send --------------------------------------------------------------------------------------------------
+# --- what clients send ------------------------------------------------------------------------------------------------
 
 
 class Subscribe(Message, frozen=True):
@@ -85,7 +85,7 @@ class Auth(Message, frozen=True):
     id: Id | UnsetType = UNSET
 
 
-# --- what the gateway sends: market data ---------------------------------------------------------------------------------
+# --- what the gateway sends: market data ------------------------------------------------------------------------------
 
 
 class Trade(Message, frozen=True):
@@ -165,7 +165,7 @@ class Gap(Message, frozen=True):
 
 
 class Missed(Message, frozen=True):
-    """This client misses the numbers `from` to `to`: it read too slowly (SKIPPED), or they are not kept (RESUME_FAILED).
+    """This client misses the numbers `from` to `to`: it read too slowly (SKIPPED), or they are not kept.
 
     `books`: these must not be trusted until they are sent whole, which happens by itself; null: all of them.
     """
@@ -191,7 +191,7 @@ class BookState(Message, frozen=True):
     seq: Seq | UnsetType = UNSET
 
 
-# --- what the gateway sends: about the connection -------------------------------------------------------------------------
+# --- what the gateway sends: about the connection ---------------------------------------------------------------------
 
 
 class Subscribed(Message, frozen=True):
