@@ -195,13 +195,13 @@ class Bench:
                 at_most("", "p50 of nats-py's", "≤ 1", 1, p50 / statistics.median(lap.p50 for lap in their), "{:.2f}"),
                 at_most("", "p99 of nats-py's", "≤ 1", 1, p99 / statistics.median(lap.p99 for lap in their), "{:.2f}"),
             ]
-        (our,), (their,) = ages[_FLOOD, False], ages[_FLOOD, True]
+        (flood,), (owed,) = ages[_FLOOD, False], ages[_FLOOD, True]
         return [
             *lines,
-            _aged(f"latency, {_FLOOD:,}/s", f"nats-py, pycapnp, json, websockets{_behind(their)}", [their]),
-            _aged("", f"ssmd{_behind(our)}", [our]),
-            at_most("", "p50 of nats-py's", "≤ 1", 1, our.p50 / their.p50, "{:.2f}"),
-            at_most("", "p99 of nats-py's", "≤ 1", 1, our.p99 / their.p99, "{:.2f}"),
+            _aged(f"latency, {_FLOOD:,}/s", f"nats-py, pycapnp, json, websockets{_behind(owed)}", [owed]),
+            _aged("", f"ssmd{_behind(flood)}", [flood]),
+            at_most("", "p50 of nats-py's", "≤ 1", 1, flood.p50 / owed.p50, "{:.2f}"),
+            at_most("", "p99 of nats-py's", "≤ 1", 1, flood.p99 / owed.p99, "{:.2f}"),
             at_most("", "most memory of the gateway", _MEMORY_BAR, _MEMORY_MIB, memory, "{:.0f} MiB"),
         ]
 
