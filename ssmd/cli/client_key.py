@@ -79,10 +79,10 @@ def revoke(key: str, /, *, env: EnvFile = None, json: Json = False) -> int:
     key
         Its id, as `ssmd client key list` shows it.
     """
-    from ssmd.registry.client_keys import ClientKeys, key_id
+    from ssmd.registry.client_keys import ClientKeys, key_id, without_keys
 
     with database_of(choose(env)) as database:
-        revoked = ClientKeys(database).revoke(key_id(key) or key, actor())
+        revoked = ClientKeys(database).revoke(key_id(key) or without_keys(key), actor())
     if json:
         show_json(_row(revoked))
     else:

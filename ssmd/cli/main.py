@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gc
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ssmd.logs import load_when_needed
 
 EXIT_INTERRUPTED = 130
 _MAX_SAID = 300
+_CLIENT_KEY = re.compile(r"(ssmd_[0-9A-Fa-f]{8}_)[A-Za-z0-9_-]+")
 GC_THRESHOLD = 50_000
 """New objects after which the collector looks for garbage; Python's own 700 is for small programs."""
 
@@ -120,7 +122,8 @@ def _usage(error: CycloptsError, arguments: Sequence[str]) -> int:
 
 
 def without_secrets(text: str, arguments: Sequence[str]) -> str:
-    """`text` without what may be values of a key in the arguments of `ssmd key …`, where a slip puts them anywhere."""
+    """`text` without API keys, and without what may be values in the arguments of `ssmd key …`, anywhere by a slip."""
+    text = _CLIENT_KEY.sub(r"\1***", text)
     words = [word for word in arguments if not word.startswith("-")]
     if not words or words[0] != "key":
         return text

@@ -338,6 +338,7 @@ class Doors:
             if origin is not None and origin_of(origin) in self._origins:
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
                 response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+        response.headers[hdrs.SERVER] = "ssmd"  # and not which versions of what
         allowance = request.get(_ALLOWANCE)
         if allowance is not None:
             response.headers.update(allowance.headers())

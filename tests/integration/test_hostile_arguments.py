@@ -39,7 +39,7 @@ HOSTILE = {
 }
 FITTING = {
     "--date": "2026-11-22", "--from": "v1", "--to": "v1", "--symbols": "A", "--feed": "kalshi", "ENVIRONMENT": "here",
-    "KEY": "kalshi", "--ticker": "A", "--file": str(resource("schemas") / "trade.capnp"),
+    "KEY": "kalshi", "--ticker": "A", "--scope": "read:live", "--file": str(resource("schemas") / "trade.capnp"),
 }  # fmt: skip
 NAMES = {"feed": "kalshi", "env": "here", "schema": "trade"}
 ALSO: dict[tuple[str, ...], dict[str, str]] = {
