@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Any, TypeVar
 
+import msgspec
+
 from ssmd.clock import now_ns
+from ssmd.gateway.hot import Hot, Known
 from ssmd.market.events import Gap
 from ssmd.registry.interface import (
     InventoryRow,
@@ -29,13 +32,16 @@ T = TypeVar("T")
 class Catalogue:
     """The registry of one feed; `available` and `changed_ns` tell its state. Questions raise RegistryUnavailable."""
 
-    def __init__(self, feed: str, registry: Registry, clock: Callable[[], int] = now_ns) -> None:
+    def __init__(
+        self, feed: str, registry: Registry, clock: Callable[[], int] = now_ns, hot: Hot | None = None
+    ) -> None:
         self.feed = feed
         self.available = False
         self.changed_ns = clock()
         self.error = "not asked yet"
         self._registry = PatientRegistry(registry)
         self._clock = clock
+        self._hot = hot or Hot(None, clock)
         self._busy = 0
         self._turns = asyncio.Semaphore(CONCURRENT)
         self._gaps: tuple[int, date, list[Gap]] | None = None
@@ -48,11 +54,30 @@ class Catalogue:
 
     async def find_markets(self, wanted: MarketFilter, limit: int, after: str) -> list[Market]:
         """The markets that `wanted` asks for, by ticker, from the first after `after`, without their raw objects."""
-        return await self._ask(lambda: self._registry.find_markets(self.feed, wanted, limit, after))
+        return (await self.known_markets(wanted, limit, after)).value
+
+    async def known_markets(self, wanted: MarketFilter, limit: int, after: str) -> Known[list[Market]]:
+        """As `find_markets`; of first pages that anybody may ask for, the last answer while the database is away."""
+
+        async def ask() -> list[Market]:
+            return await self._ask(lambda: self._registry.find_markets(self.feed, wanted, limit, after))
+
+        if after or wanted.words or wanted.any_of:
+            return Known(await ask(), self._clock())
+        question = msgspec.json.encode(("markets", self.feed, wanted, limit)).decode()
+        return await self._hot.read(question, list[Market], ask)
 
     async def market(self, ticker: str) -> Market | None:
         """One market, None when the exchange never listed it."""
-        return await self._ask(lambda: self._registry.market(self.feed, ticker))
+        return (await self.known_market(ticker)).value
+
+    async def known_market(self, ticker: str) -> Known[Market | None]:
+        """As `market`; the last answer while the database is away."""
+
+        async def ask() -> Market | None:
+            return await self._ask(lambda: self._registry.market(self.feed, ticker))
+
+        return await self._hot.read(f"market {self.feed} {ticker}", Market | None, ask)
 
     async def gaps(self, day: date) -> list[Gap]:
         """The recorded gaps of a UTC day, at most ten seconds old."""

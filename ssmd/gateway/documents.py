@@ -115,17 +115,24 @@ class MarketRow(msgspec.Struct, frozen=True):
 
 
 class MarketPage(msgspec.Struct, frozen=True):
-    """A page of markets, by ticker. `source` live: the database is away, these were heard since the start."""
+    """A page of markets, by ticker. `source` live: the database is away, these were heard since the start.
+
+    `as_known`: the database is away, and this is what it said then, at most an hour ago (`stale`).
+    """
 
     feed: str
     markets: list[MarketRow]
     next_cursor: str | None
     source: Literal["registry", "live"]
     stale: bool
+    as_known: Moment | None = None
 
 
 class MarketDocument(msgspec.Struct, frozen=True):
-    """One market, with what an agent needs to understand it and to go on."""
+    """One market, with what an agent needs to understand it and to go on.
+
+    `stale`: the database is away, and the metadata (not the live data) is what it said at `as_known`.
+    """
 
     ticker: str
     title: str | None
@@ -144,6 +151,8 @@ class MarketDocument(msgspec.Struct, frozen=True):
     data_quality: DataQuality
     links: Links = field(name="_links")
     hints: Hints = field(name="_hints")
+    stale: bool = False
+    as_known: Moment | None = None
 
 
 class Missing(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ What fails costs time, never an answer that another way can give (the design's t
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
@@ -57,12 +57,18 @@ class Hot:
         self._cache_rests_until = 0.0
         self._database_rests_until = 0.0
 
+    @property
+    def state(self) -> str:
+        """One word for `/v1/health`."""
+        return {True: "connected", False: "away", None: "none"}[self.available]
+
     async def read(
         self, question: str, kind: Any, ask: Callable[[], Awaitable[T]], *, kept_s: float = KEPT_S
     ) -> Known[T]:
         """The answer to `question`, of the msgspec type `kind`; `ask` puts it to the database.
 
-        `kept_s` is how long it is given while the database is away. Many who want the same at the same time wait for one answer. Raises what `ask` raises, RegistryUnavailable only
+        `kept_s` is how long it is given while the database is away.
+        Many who want the same at the same time wait for one answer. Raises what `ask` raises, RegistryUnavailable only
         when no such answer is at hand.
         """
         key = _key(question, kind)
@@ -74,7 +80,8 @@ class Hot:
         return cast(Known[T], await asyncio.shield(running))
 
     async def ping(self) -> None:
-        """Look whether a cache that was away is back."""
+        """Look whether the cache is there."""
+        self._cache_rests_until = 0.0
         await self._ask_cache(lambda cache: cache.get("ping"))
 
     def _answered(self, key: str, task: "asyncio.Task[Known[Any]]") -> None:
@@ -120,7 +127,7 @@ class Hot:
     async def _keep(self, key: str, known: Known[Any], kept_s: float) -> None:
         try:
             body = msgspec.json.encode(known)
-        except (OverflowError, RecursionError, UnicodeError):
+        except (OverflowError, RecursionError, TypeError, UnicodeError):
             return  # what an exchange sent may not fit; it is shown all the same
         if len(body) <= MAX_KEPT_BYTES:
             # that something does not exist may be asked under any number of names
@@ -148,9 +155,9 @@ class Hot:
             log.info("cache", available=available, error=error or None)
 
 
-def age_s(known: Known[Any], now_ns: int) -> int:
-    """How many whole seconds ago the database gave an answer."""
-    return max(0, (now_ns - known.at_ns) // NS_PER_S)
+def stale_headers(at_ns: int, now_ns: int) -> Mapping[str, str]:
+    """What HTTP has to say about an answer of some time ago, given because nothing newer is to be had."""
+    return {"Age": str(max(0, (now_ns - at_ns) // NS_PER_S)), "Warning": '110 ssmd "Response is Stale"'}
 
 
 def _stale(kept: Known[T]) -> Known[T]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.hub import Hub
@@ -14,6 +14,14 @@ COMPARED_AT_ONCE = 1_000  # names: comparing keeps all other threads waiting
 Presence: TypeAlias = Literal["present", "absent", "unavailable"]
 
 
+class Metadata(NamedTuple):
+    """A market as the database knows it. `as_known_ns`: it is away, and said so then."""
+
+    market: Market | None
+    presence: Presence
+    as_known_ns: int | None = None
+
+
 class Lookup:
     """Asks the live state first, then the database."""
 
@@ -21,22 +29,23 @@ class Lookup:
         self._hub = hub
         self._catalogue = catalogue
 
-    async def metadata(self, ticker: str) -> tuple[Market | None, Presence]:
-        """(the market, `present`), (None, `absent`) or, while the database is away, (None, `unavailable`).
+    async def metadata(self, ticker: str) -> Metadata:
+        """The market is `present` or `absent`, or `unavailable`: the database is away and nothing is remembered.
 
         Raises RegistryUnavailable when the ticker was not heard live either: nobody can say whether it exists.
         """
         try:
-            market = await self._catalogue.market(ticker)
+            known = await self._catalogue.known_market(ticker)
         except RegistryUnavailable:
             if not self._hub.board.known(ticker):
                 raise
-            return None, "unavailable"
-        return market, "absent" if market is None else "present"
+            return Metadata(None, "unavailable")
+        presence: Presence = "absent" if known.value is None else "present"
+        return Metadata(known.value, presence, known.at_ns if known.stale else None)
 
     async def exists(self, ticker: str) -> bool:
         """Was it heard live, or is it known to the database? Errors as `metadata`."""
-        return self._hub.board.known(ticker) or (await self.metadata(ticker))[0] is not None
+        return self._hub.board.known(ticker) or (await self.metadata(ticker)).market is not None
 
     async def require(self, ticker: str) -> None:
         """ApiProblem 404 when it does not exist. Errors as `metadata`."""

@@ -1,6 +1,6 @@
 """Documents made from the database: remembered for a moment, given old and marked while the database is away."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from ssmd.clock import iso, now_ns
 from ssmd.errors import DataError, SsmdError
 from ssmd.gateway.catalogue import Catalogue
-from ssmd.gateway.hot import KEPT_S, Hot, age_s
+from ssmd.gateway.hot import KEPT_S, Hot, stale_headers
 from ssmd.gateway.meta_documents import Remembered
 from ssmd.gateway.problems import ApiProblem
 from ssmd.gateway.routes import Reply
@@ -65,12 +65,7 @@ class Remembering:
         if not known.stale:
             return Reply(known.value, {})
         old = msgspec.structs.replace(known.value, stale=True, as_known=iso(known.at_ns))
-        return Reply(old, stale_headers(age_s(known, self._clock())))
-
-
-def stale_headers(age: int) -> Mapping[str, str]:
-    """What HTTP has to say about an answer that is `age` seconds old because nothing newer is to be had."""
-    return {"Age": str(age), "Warning": '110 ssmd "Response is Stale"'}
+        return Reply(old, stale_headers(known.at_ns, self._clock()))
 
 
 def _ask(make: "Callable[[Database], Document]", database: "Database") -> Document:

@@ -9,15 +9,16 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from ssmd.clock import NS_PER_MS, day_of, now_ns
+from ssmd.clock import NS_PER_MS, day_of, iso, now_ns
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.cursors import MAX_CURSOR_CHARS, decode_cursor, encode_cursor
 from ssmd.gateway.documents import MarketDocument, MarketPage, MarketRow, OrderbookDocument, digits
+from ssmd.gateway.hot import stale_headers
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.lookup import Lookup
 from ssmd.gateway.market_view import MarketView, links
 from ssmd.gateway.problems import ApiProblem
-from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Parameter, Route, choice, moment, whole, words
+from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Parameter, Reply, Route, choice, moment, whole, words
 from ssmd.market.events import Gap, Level
 from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
 
@@ -73,37 +74,43 @@ class RestEndpoint:
             status=503, body=msgspec.json.encode(health), headers=headers, content_type="application/json"
         )
 
-    async def markets(self, ask: Ask) -> MarketPage:
-        """A page of markets by ticker; while the database is away, the tickers heard live."""
+    async def markets(self, ask: Ask) -> MarketPage | Reply:
+        """A page of markets by ticker; while the database is away, what it last said, or the tickers heard live."""
         limit: int = ask["limit"]
         wanted = _filter(ask)
         after = decode_cursor(ask["cursor"], wanted, str) if ask["cursor"] else ""
         try:
-            found: list[tuple[str, Market | None]] = [
-                (market.ticker, market) for market in await self._catalogue.find_markets(wanted, limit + 1, after)
-            ]
-            live = False
+            known = await self._catalogue.known_markets(wanted, limit + 1, after)
+            found: list[tuple[str, Market | None]] = [(market.ticker, market) for market in known.value]
+            live, as_known_ns = False, known.at_ns if known.stale else None
         except RegistryUnavailable:
             if wanted != MarketFilter():
                 raise  # only the database knows which markets these are
             heard = sorted(ticker for ticker in self._hub.board.updated_ns if ticker > after)
-            found, live = [(ticker, None) for ticker in heard[: limit + 1]], True
+            found, live, as_known_ns = [(ticker, None) for ticker in heard[: limit + 1]], True, None
         rows: list[MarketRow] = []
         for ticker, market in found[:limit]:
             rows.append(self._view(ticker, market).row())
             if len(rows) % ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)  # live messages first
         cursor = encode_cursor(wanted, rows[-1].ticker) if len(found) > limit else None
-        return MarketPage(self._hub.feed, rows, cursor, "live" if live else "registry", live)
+        if as_known_ns is None:
+            return MarketPage(self._hub.feed, rows, cursor, "live" if live else "registry", live)
+        page = MarketPage(self._hub.feed, rows, cursor, "registry", True, iso(as_known_ns))
+        return Reply(page, stale_headers(as_known_ns, self._clock()))
 
-    async def market(self, ask: Ask) -> MarketDocument:
+    async def market(self, ask: Ask) -> MarketDocument | Reply:
         """One market, with what an agent needs to understand it and to go on."""
         ticker: str = ask["ticker"]
-        market, metadata = await self._lookup.metadata(ticker)
+        market, metadata, as_known_ns = await self._lookup.metadata(ticker)
         if market is None and not self._hub.board.known(ticker):
             raise await self._lookup.unknown(ticker)
         gaps = await self._gaps_today(ticker)
-        return self._view(ticker, market).document(metadata, gaps)
+        document = self._view(ticker, market).document(metadata, gaps)
+        if as_known_ns is None:
+            return document
+        old = msgspec.structs.replace(document, stale=True, as_known=iso(as_known_ns))
+        return Reply(old, stale_headers(as_known_ns, self._clock()))
 
     async def orderbook(self, ask: Ask) -> OrderbookDocument:
         """The book now, best levels first."""

@@ -78,8 +78,8 @@ class Gateway:
         self.tls = TlsFiles(settings.tls, home or ssmd_home(os.environ)) if settings.tls else None
         self.doors = Doors(settings, self.keyring)
         self.hub = Hub(feed, clock=clock, window=Window(settings.resume_s, settings.resume_mb << 20))
-        self._catalogue = Catalogue(feed, outside.registry, clock)
         self._hot = Hot(outside.cache, clock)
+        self._catalogue = Catalogue(feed, outside.registry, clock, self._hot)
         remembering = Remembering(outside.database, self._catalogue, self._hot, clock)
         self._stream = StreamEndpoint(
             self.hub,
@@ -163,7 +163,7 @@ class Gateway:
         waiting = len(hub.board.unsynced())
         if not hub.connected:
             status = "down"
-        elif waiting or not self._catalogue.available:
+        elif waiting or not self._catalogue.available or self._hot.available is False:
             status = "degraded"
         else:
             status = "ok"
@@ -182,6 +182,7 @@ class Gateway:
                     "age_s": _age_s(now, self._catalogue.changed_ns),
                     "error": self._catalogue.error or None,
                 },
+                "cache": {"state": self._hot.state, "age_s": _age_s(now, self._hot.changed_ns)},
             },
             "books": {"synced": len(hub.board.books) - waiting, "waiting": waiting},
             "clients": self._stream.clients,
@@ -239,6 +240,7 @@ class Gateway:
             before = self._catalogue.available
             if await self._catalogue.ping() != before:
                 log.info("registry", feed=self.feed, available=self._catalogue.available, error=self._catalogue.error)
+            await self._hot.ping()
             await asyncio.sleep(REGISTRY_PING_S)
 
 
