@@ -7,7 +7,7 @@ def _words(text: str) -> frozenset[str]:
 
 FUNCTION_WORDS = _words(
     """
-    likely happened largest biggest greatest smallest wider narrower tighter larger bigger smaller higher lower
+    open likely happened largest biggest greatest smallest wider narrower tighter larger bigger smaller higher lower
     a about above across actually again all almost along already also am among an and announce announced any
     anybody anyone anything apart are around as ask asked asking at available away back be beat beats because
     become becomes been before being below besides best bet bets betting between big both bring but by call can
