@@ -156,20 +156,9 @@ class TradesEndpoint:
         ticker: str = ask["ticker"]
         interval: Literal["1m", "5m", "1h", "1d"] = ask["interval"]
         length, limit, now = INTERVALS[interval], int(ask["limit"]), self._clock()
-        start, end = ask["start"], ask["end"]
         known = await self._exists(ticker)
-        if start is None:
-            if ask["cursor"]:
-                raise _bad("start", "is missing", "Give the start of the answer before with its cursor.")
-            start = max(end or _time(now), _EPOCH + DEFAULT_SPANS[interval]) - DEFAULT_SPANS[interval]
-        whole_span = _range(start, end, now, SPANS[interval], False, interval)
-        span = Range(whole_span.start_ns // length * length, -(-whole_span.end_ns // length) * length)
         question = ["history", ticker, interval, ask["start"], ask["end"]]
-        if ask["cursor"]:
-            begin = decode_cursor(ask["cursor"], question, int)
-            if not span.start_ns <= begin < span.end_ns or begin % length:
-                raise _bad("cursor", "is out of the range", "Begin again without it.")
-            span = span._replace(start_ns=begin)
+        span = _candle_range(ask, question, now)
         buckets: set[int] = set()
 
         def enough(trades: list[Trade]) -> bool:
@@ -245,6 +234,24 @@ def _range(start: datetime, end: datetime | None, now: int, days: int, newest_fi
             400, "range_too_long", f"from start to end are more than {days} days{of_interval}", step, parameter="start"
         )
     return Range(start_ns, end_ns, newest_first)
+
+
+def _candle_range(ask: Ask, question: list[object], now: int) -> Range:
+    """The times of the page, in whole intervals."""
+    interval: str = ask["interval"]
+    length, start, end = INTERVALS[interval], ask["start"], ask["end"]
+    if start is None:
+        if ask["cursor"]:
+            raise _bad("start", "is missing", "Give the start of the answer before with its cursor.")
+        start = max(end or _time(now), _EPOCH + DEFAULT_SPANS[interval]) - DEFAULT_SPANS[interval]
+    span = _range(start, end, now, SPANS[interval], False, interval)
+    span = Range(span.start_ns // length * length, -(-span.end_ns // length) * length)
+    if ask["cursor"]:
+        begin = decode_cursor(ask["cursor"], question, int)
+        if not span.start_ns <= begin < span.end_ns or begin % length:
+            raise _bad("cursor", "is out of the range", "Begin again without it.")
+        span = span._replace(start_ns=begin)
+    return span
 
 
 def _beyond(span: Range, place: Place) -> Range:

@@ -15,11 +15,15 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
 from ssmd.archive.layout import TickerObject
 from ssmd.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, day_start_ns, now_ns
 from ssmd.gateway import archived_trades, trade_history
+from ssmd.gateway.caller import Caller
+from ssmd.gateway.problems import ApiProblem
+from ssmd.gateway.routes import Ask
 from ssmd.market.events import SCALE, Gap, Side, Trade
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.storage.local import LocalStorage
@@ -498,6 +502,18 @@ async def test_a_cursor_belongs_to_its_question(world: World, stage: Stage) -> N
     await ask(stage, f"/v1/markets/{OTHER}/trades", 400, start="2026-11-21", cursor=cursor)
     await ask(stage, HISTORY, 400, start="2026-11-21", cursor=cursor)
     await ask(stage, TRADES, 400, start="2026-11-21", cursor=cursor[:-2] + "AA")
+
+
+async def test_the_archive_needs_the_scope_of_history(world: World, stage: Stage) -> None:
+    await archive_an_hour(world)
+    (route,) = [route for route in stage.gateway.routes if route.path.endswith("/trades")]
+    caller = Caller("192.0.2.1", scopes=frozenset({"read:live"}))
+    asked: dict[str, Any] = {"ticker": TICKER, "start": None, "end": None, "order": "desc", "limit": 5, "cursor": None}
+    await route.handler(Ask(make_mocked_request("GET", TRADES), asked, caller))
+    asked["start"] = datetime(2026, 11, 22, tzinfo=UTC)
+    with pytest.raises(ApiProblem) as refused:
+        await route.handler(Ask(make_mocked_request("GET", TRADES), asked, caller))
+    assert (refused.value.status, refused.value.code) == (403, "scope_missing")
 
 
 @pytest.mark.parametrize(("interval", "start"), [("1m", "2026-10-01"), ("5m", "2026-08-01"), ("1d", "2025-01-01")])
