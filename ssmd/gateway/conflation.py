@@ -12,6 +12,9 @@ from typing import TypeAlias
 from ssmd.gateway.groups import Group, Groups
 from ssmd.gateway.subscription import Piece
 
+EARLY_S = 0.001
+"""Timers may fire this much early."""
+
 Later: TypeAlias = Callable[[float, Callable[[], None]], object]
 """Calls back after some seconds."""
 
@@ -44,15 +47,29 @@ class Conflation:
     def note(self, channel: str, ticker: str) -> None:
         """There is something new about `channel` of `ticker`."""
         for group in self._groups.conflated.find(channel, ticker):
-            if not group.changed:
-                wait = group.flushed + group.interval_s - self._monotonic()
-                self._later(max(0.0, wait), partial(self._end_interval, group))
+            if not group.timed:
+                self._wait(group)
             group.changed[channel, ticker] = None
 
-    def _end_interval(self, group: Group) -> None:
-        if self._groups.of(group.subscription) is not group:
-            return  # its last client has left meanwhile
+    def catch_up(self, group: Group) -> None:
+        """End the interval now: somebody leaves the group and must have had all that changed before."""
+        if not group.changed:
+            return
         pieces = list(group.changed)
         group.changed.clear()
         group.flushed = self._monotonic()
         self._tell(group, pieces)
+
+    def _wait(self, group: Group) -> None:
+        group.timed = True
+        left = group.flushed + group.interval_s - self._monotonic()
+        self._later(max(0.0, left), partial(self._end_interval, group))
+
+    def _end_interval(self, group: Group) -> None:
+        group.timed = False
+        if self._groups.of(group.subscription) is not group or not group.changed:
+            return  # its last client has left meanwhile, or it was caught up
+        if group.flushed + group.interval_s > self._monotonic() + EARLY_S:
+            self._wait(group)  # it was caught up, and there is more since
+        else:
+            self.catch_up(group)

@@ -99,6 +99,7 @@ class Fanout:
         if client.leaving:
             return 0
         if subscription != client.subscription:
+            self._catch_up(client)
             replay = self._replays.pop(client.number, None)
             if replay is not None:
                 client.replaying = False
@@ -232,6 +233,11 @@ class Fanout:
                 client.write_whole(frame)
                 GATEWAY_SENT.labels(piece[0]).inc()
         client.settle()
+
+    def _catch_up(self, client: Client) -> None:
+        group = self._groups.of(client.subscription)
+        if group is not None and group.conflated:
+            self.conflation.catch_up(group)
 
     def _tell_latest(self, group: Group, pieces: list[Piece]) -> None:
         """The end of a conflated group's interval."""

@@ -17,7 +17,7 @@ class Group:
 
     __slots__ = (
         "changed", "clients", "conflated", "evicted", "first", "flushed", "frames", "interval_s", "kept", "kinds",
-        "meter", "pieces", "replaying", "seq", "subscription", "whole", "written",
+        "meter", "pieces", "replaying", "seq", "subscription", "timed", "whole", "written",
     )  # fmt: skip
 
     def __init__(self, subscription: Subscription, seq: int, now: float) -> None:
@@ -35,6 +35,7 @@ class Group:
         self.kept: deque[Tick] = deque()  # the recent ticks, for those who come back; contiguous up to `seq`
         self.evicted = 0  # ticks that were kept once
         self.changed: dict[Piece, None] = {}  # conflated: what the next interval has to tell
+        self.timed = False  # conflated: will the interval end?
         self.interval_s = subscription.interval_ms / 1e3
         self.flushed = now - self.interval_s  # conflated: when the last interval ended
         self.written = now

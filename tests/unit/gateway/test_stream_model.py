@@ -96,6 +96,9 @@ class Follower(Reader):
                 assert self.books[ticker] == (dict(message["bids"]), dict(message["asks"])), "at a snapshot point"
         skipped = self.skipped
         super().follow(message)
+        if kind == "orderbook" and not wanted(self.segment.pairs, kind, message["ticker"]):
+            assert "seq" not in message, "only a snapshot that was asked for"
+            del self.books[message["ticker"]]  # it is not followed
         self.segment.holes += self.skipped - skipped
         if "seq" in message and kind in CHANNELS:
             self.segment.got.append((kind, message["ticker"], message["ts"]))
