@@ -39,10 +39,11 @@ class Book(OrderBook):
     that the exchange side recorded a gap that touches the book and no snapshot came since.
     """
 
-    __slots__ = ("frame", "last", "stale", "waiting")
+    __slots__ = ("frame", "last", "piece", "stale", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, ticker: str = "") -> None:
         super().__init__()
+        self.piece = ("orderbook", ticker)  # one for all clients that wait for the book
         self.last = NO_UPDATE  # the newest update in the book
         self.stale = False
         self.waiting: list[OrderBookUpdate] | None = []
@@ -213,7 +214,7 @@ class Board:
     def _book(self, ticker: str) -> Book:
         book = self.books.get(ticker)
         if book is None:
-            book = self.books[ticker] = Book()
+            book = self.books[ticker] = Book(ticker)
         return book
 
     def _start(self, book: Book, snapshot: OrderBookUpdate) -> None:

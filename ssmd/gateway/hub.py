@@ -189,7 +189,7 @@ class Hub:
         if "orderbook" in before.every:
             return []
         if "orderbook" in after.every:
-            return [("orderbook", ticker) for ticker in self.board.books]
+            return [book.piece for book in self.board.books.values()]
         had, wanted = before.named(), after.named()
         return [
             ("orderbook", symbol)
