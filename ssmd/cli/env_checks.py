@@ -89,7 +89,7 @@ async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState
     checks = [
         *_defined_keys(environment),
         *_embedded(environment),
-        *_certificate(chosen, now),
+        *_gateway(chosen, now),
         *feed_checks(environment, survey, states, database_away=survey.built_in and bool(database[0].fix)),
         *_schemas(survey),
         *database,
@@ -122,9 +122,13 @@ def _embedded(environment: Environment) -> Iterator[Check]:
         yield Check(ENVIRONMENT, text, "note", "Define a key for it in spec.keys, and write $key:name there.", path)
 
 
-def _certificate(chosen: Chosen, now: datetime) -> Iterator[Check]:
-    """The certificate files of the gateway, as it will find them."""
-    settings = chosen.environment.spec.gateway.tls
+def _gateway(chosen: Chosen, now: datetime) -> Iterator[Check]:
+    """Where clients' keys are kept, and the certificate files of the gateway as it will find them."""
+    spec = chosen.environment.spec
+    if spec.gateway.auth == "keys" and spec.database_url is None:
+        text = "Gateway asks clients for keys, and there is no database that keeps them"
+        yield Check(ENVIRONMENT, text, "config", "Add spec.database.url, or write auth: none.", "spec.gateway.auth")
+    settings = spec.gateway.tls
     if settings is None:
         return
     from ssmd.gateway.tls import TlsFiles

@@ -4,24 +4,22 @@ Everything is closed unless the table of routes opens it. A key is never taken f
 """
 
 import asyncio
-import base64
-import binascii
 import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeAlias
-from urllib.parse import unquote_plus, urlsplit
 
 import msgspec
 import structlog
 from aiohttp import WSMsgType, hdrs, web
 
 from ssmd.config.environment import Gateway as Settings
-from ssmd.config.values import is_loopback
 from ssmd.gateway.caller import CALLER, SCOPES, Caller
+from ssmd.gateway.credentials import HOW, challenge, first_message, presented, refuse_key_in_url
 from ssmd.gateway.keyring import Keyring
 from ssmd.gateway.limiting import Allowance, Heads, RequestLimiter, neighbourhood
+from ssmd.gateway.origins import Origins
 from ssmd.gateway.problems import ApiProblem
 from ssmd.gateway.routes import Route
 from ssmd.registry.client_keys import ClientKey
@@ -31,27 +29,13 @@ STREAM = "/v1/stream"
 AUTH_S = 5.0
 BODY_S = 10.0
 MAX_BODY_BYTES = 65_536
-_MAX_AUTH_CHARS = 1_024
 _PATTERN = re.compile(r"\{(\w+):[^{}]*\}")
-_KEY_IN_URL = re.compile(r"ssmd_[0-9A-Fa-f]{8}_")
-_KEY_NAMES = frozenset(
-    ("key", "api_key", "apikey", "api-key", "x-api-key", "token", "access_token", "auth", "authorization", "password")
-)
-_EXPOSED = "ETag, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
-_HOW = "Send it as the header Authorization: Bearer KEY"
-
 _ALLOWANCE = web.RequestKey("allowance", Allowance)
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Close: TypeAlias = Callable[[int, str], None]
 
 log = structlog.get_logger()
-
-
-class _FirstMessage(msgspec.Struct):
-    action: str
-    key: str
-    id: str | int | None = None
 
 
 class Seat(AbstractContextManager["Seat"]):
@@ -96,7 +80,7 @@ class Doors:
         self._keyring = keyring
         self._limiter = RequestLimiter(settings.limits)
         self._heads = Heads(settings.limits.clients_per_address)
-        self._origins = frozenset(filter(None, map(origin_of, settings.cors_origins)))
+        self._origins = Origins(settings.cors_origins, only_here=keyring is None, stream=STREAM)
         self._routes: dict[tuple[str, str], Route | None] = {}
         self._seats: set[Seat] = set()
 
@@ -113,11 +97,11 @@ class Doors:
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Find out who asks and whether they may; ApiProblem when not."""
         try:
-            preflight = self._check_origin(request)
+            preflight = self._origins.check(request)
             if preflight is not None:
                 return preflight
             route = self._route_of(request)
-            self._refuse_key_in_url(request, route)
+            refuse_key_in_url(request, route)
             caller = await self._identify(request, route)
             request[CALLER] = caller
             request[_ALLOWANCE] = allowance = self.spend(caller)
@@ -165,7 +149,7 @@ class Doors:
                 ) from None  # fmt: skip
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return False  # gone
-            first = _first_message(message.data)
+            first = first_message(message.data)
             caller = self._caller(await self._try(first.key, seat.caller), seat.caller.address)
             self._check_live(caller)
             self._change_place(seat, caller)
@@ -194,7 +178,7 @@ class Doors:
         address = request.remote or ""
         if self._keyring is None:
             return Caller(address, scopes=frozenset(SCOPES))
-        text = self._presented(request, route)
+        text = presented(request, route)
         nobody = Caller(address)
         if text is None:
             return nobody
@@ -216,37 +200,12 @@ class Doors:
             allowance = self.spend(nobody, burst=False)
             if allowance.refused:
                 raise too_many(allowance) from error
-            error.headers = _challenge(route, wrong=True)
+            error.headers = challenge(route, wrong=True)
             raise
 
     @staticmethod
     def _caller(key: ClientKey, address: str) -> Caller:
         return Caller(address, key.id, key.name, frozenset(scope for scope in SCOPES if scope in key.scopes))
-
-    def _presented(self, request: web.Request, route: Route | None) -> str | None:
-        """The text that is presented as a key; None when there is none."""
-        given = request.headers.getall(hdrs.AUTHORIZATION, [])
-        if not given:
-            return None
-        scheme, _, rest = given[0].partition(" ")
-        if len(given) > 1:
-            raise self._wrong_way(route, "the header Authorization is there twice")
-        if scheme.lower() == "bearer":
-            return rest.strip()
-        if scheme.lower() != "basic":
-            raise self._wrong_way(route, "the header Authorization has a scheme that the gateway does not know")
-        # Browsers add a password to every request to this host, also to those that other pages make them send.
-        page = route is not None and route.media.startswith("text/")
-        if _plain(request.method) != "GET" or not (page or _from_our_page(request)):
-            raise self._wrong_way(route, "a password is for pages in a browser")
-        try:
-            return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            raise self._wrong_way(route, "the header Authorization is not what Basic means") from None
-
-    @staticmethod
-    def _wrong_way(route: Route | None, what: str) -> ApiProblem:
-        return ApiProblem(401, "wrong_key", what, f"{_HOW}.", headers=_challenge(route, wrong=True))
 
     # --- what they may ------------------------------------------------------------------------------------------------
 
@@ -275,8 +234,8 @@ class Doors:
         if not caller.key_id:
             raise ApiProblem(
                 401, "no_key", f"{route.path} needs an API key",
-                f"{_HOW}; the operator makes one: ssmd client key create.",
-                headers=_challenge(route, wrong=False),
+                f"{HOW}; the operator makes one: ssmd client key create.",
+                headers=challenge(route, wrong=False),
             )  # fmt: skip
         raise _scope_missing(route.path, route.scope or "", caller)
 
@@ -285,59 +244,12 @@ class Doors:
         if caller.may("read:live"):
             return
         if not caller.key_id:
-            how = f'{_HOW}, or as the first message: {{"action":"auth","key":"ssmd_…"}}.'
-            raise ApiProblem(401, "no_key", f"{STREAM} needs an API key", how, headers=_challenge(None, wrong=False))
+            how = f'{HOW}, or as the first message: {{"action":"auth","key":"ssmd_…"}}.'
+            raise ApiProblem(401, "no_key", f"{STREAM} needs an API key", how, headers=challenge(None, wrong=False))
         raise _scope_missing(STREAM, "read:live", caller)
 
-    def _refuse_key_in_url(self, request: web.Request, route: Route | None) -> None:
-        query = request.rel_url.raw_query_string
-        expected: Collection[str] = () if route is None else [parameter.name for parameter in route.parameters]
-        names = {unquote_plus(pair.partition("=")[0]).lower() for pair in query.split("&")} if query else set()
-        if (names & _KEY_NAMES) - set(expected) or _KEY_IN_URL.search(unquote_plus(request.raw_path)):
-            step = f"Addresses end up in logs: revoke it (ssmd client key revoke ID). {_HOW}."
-            raise ApiProblem(400, "key_in_url", "an API key has no place in an address", step)
-
-    # --- whose page they come from -----------------------------------------------------------------------------------
-
-    def _check_origin(self, request: web.Request) -> web.Response | None:
-        """Refuse pages of strangers; the answer to a browser that asks beforehand."""
-        host = request.headers.get(hdrs.HOST, "")
-        if self._keyring is None and not is_loopback(_name(host)):
-            # A name that leads here although it is not ours: DNS rebinding.
-            raise ApiProblem(
-                421, "wrong_host", "without keys the gateway answers only to names of this machine",
-                "Use 127.0.0.1 or localhost; with spec.gateway.auth: keys any name will do.",
-            )  # fmt: skip
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origin is None:
-            return None
-        ours = _same(origin, host)
-        allowed = ours or origin_of(origin) in self._origins
-        is_stream = request.path == STREAM
-        if not allowed and (self._keyring is None or is_stream or request.method not in ("GET", "HEAD")):
-            raise ApiProblem(
-                403, "foreign_page", "web pages of other sites may not use this gateway",
-                "Add the page's origin (https://host) to spec.gateway.cors_origins.",
-            )  # fmt: skip
-        asks = request.method == "OPTIONS" and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
-        if not (asks and allowed and not ours):
-            return None
-        return web.Response(
-            status=204,
-            headers={
-                hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, DELETE",
-                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, If-None-Match",
-                hdrs.ACCESS_CONTROL_MAX_AGE: "600",
-            },
-        )
-
     async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        if self._origins:
-            response.headers.add(hdrs.VARY, "Origin")
-            origin = request.headers.get(hdrs.ORIGIN)
-            if origin is not None and origin_of(origin) in self._origins:
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-                response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+        self._origins.add_headers(request, response)
         response.headers[hdrs.SERVER] = "ssmd"  # and not which versions of what
         allowance = request.get(_ALLOWANCE)
         if allowance is not None:
@@ -393,25 +305,6 @@ def _scope_missing(path: str, scope: str, caller: Caller) -> ApiProblem:
     )  # fmt: skip
 
 
-def _first_message(data: str | bytes) -> _FirstMessage:
-    if len(data) <= _MAX_AUTH_CHARS:
-        try:
-            found = msgspec.json.decode(data, type=_FirstMessage)
-        except (msgspec.MsgspecError, UnicodeError):
-            found = None
-        if found is not None and found.action == "auth":
-            return found
-    step = 'Send {"action":"auth","key":"ssmd_…"} before anything else.'
-    raise ApiProblem(401, "no_key", "the first message is not an API key", step)
-
-
-def _challenge(route: Route | None, *, wrong: bool) -> dict[str, str]:
-    """How to come in: browsers ask their user for a password when they see the one for pages."""
-    if route is not None and route.media.startswith("text/"):
-        return {hdrs.WWW_AUTHENTICATE: 'Basic realm="ssmd: the API key is the password", charset="UTF-8"'}
-    return {hdrs.WWW_AUTHENTICATE: 'Bearer realm="ssmd"' + (', error="invalid_token"' if wrong else "")}
-
-
 def _who(caller: Caller) -> str:
     """Whose requests are counted together: the key's, or those of an address without one."""
     return f"key {caller.key_id}" if caller.key_id else neighbourhood(caller.address)
@@ -419,39 +312,3 @@ def _who(caller: Caller) -> str:
 
 def _plain(method: str) -> str:
     return "GET" if method == "HEAD" else method
-
-
-def origin_of(url: str) -> str:
-    """`https://host[:port]` as browsers write the origin of a page; "" for what is none."""
-    try:
-        parts = urlsplit(url)
-        port, name = parts.port, parts.hostname
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not name:
-        return ""
-    name = f"[{name}]" if ":" in name else name
-    default = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, default) else "")
-
-
-def _same(origin: str, host: str) -> bool:
-    """Is a page of `origin` one of the host that was asked? (The scheme may differ behind a proxy.)"""
-    found = origin_of(origin)
-    return bool(found) and found in (origin_of(f"http://{host}"), origin_of(f"https://{host}"))
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _from_our_page(request: web.Request) -> bool:
-    """Does the browser say that one of our own pages asks? No page can make it say so."""
-    if request.headers.get("Sec-Fetch-Site") == "same-origin":
-        return True
-    origin = request.headers.get(hdrs.ORIGIN)
-    return origin is not None and _same(origin, request.headers.get(hdrs.HOST, ""))

@@ -15,6 +15,7 @@ from ssmd.cli.main import main
 from ssmd.keys.state import KeyState, Status
 from ssmd.local.home import Home, StackRecord
 from ssmd.local.processes import identify
+from tests.certificates import write_pair
 
 MEMORY = str(Path(__file__).parents[3] / "environments" / "test.yaml")
 LOCAL = str(Path(__file__).parents[3] / "environments" / "local.yaml")
@@ -187,3 +188,30 @@ def test_a_commit_is_named_only_for_a_file_that_is_what_it_holds(tmp_path: Path)
     link = tmp_path.parent / f"{tmp_path.name}-link.yaml"
     link.symlink_to(file)
     assert commit_of(link)[1] == "the file has changes that are not committed"
+
+
+@pytest.mark.usefixtures("_key")
+def test_the_gateway_s_certificate_files_are_looked_at(tmp_path: Path, capsys: Output) -> None:
+    file = tmp_path / "own.yaml"
+    text = Path(MEMORY).read_text().rstrip() + "\n  gateway: {tls: {cert_file: c.pem, key_file: k.pem}}\n"
+    file.write_text(text)
+    assert "tls:" in text
+    assert main(["env", "validate", str(file)]) == 3
+    said = capsys.readouterr().out
+    assert f"✗ Gateway's certificate: cannot read {tmp_path / 'home' / 'c.pem'} (spec.gateway.tls.cert_file)" in said
+
+    write_pair(tmp_path / "home", days=100)
+    file.write_text(text.replace("c.pem", "tls/cert.pem").replace("k.pem", "tls/key.pem"))
+    assert main(["env", "validate", str(file)]) == 0
+    assert "✓ Gateway's certificate fits its key (expires in 99 days)" in capsys.readouterr().out
+    write_pair(tmp_path / "home", days=9)
+    assert main(["env", "validate", str(file)]) == 0
+    assert "○ Gateway's certificate fits its key (expires in 8 days)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_key")
+def test_a_gateway_with_keys_needs_a_database(tmp_path: Path, capsys: Output) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(Path(MEMORY).read_text().rstrip() + "\n  gateway: {auth: keys}\n")
+    assert main(["env", "validate", str(file)]) == 2
+    assert "✗ Gateway asks clients for keys, and there is no database that keeps them" in capsys.readouterr().out
