@@ -15,6 +15,7 @@ from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.market.events import Event, Gap, OrderBookUpdate
 from ssmd.market.subjects import subject
+from ssmd.middleware.cache.interface import Cache
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.middleware.transport.memory import MemoryTransport
@@ -68,13 +69,14 @@ async def running(
     storage: Storage | None = None,
     broker: MemoryTransport | None = None,
     database: Database | None = None,
+    cache: Cache | None = None,
     home: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway that is up; it is stopped at the end and must stop cleanly."""
     broker = broker or MemoryTransport()
     registry = registry or MemoryRegistry()
-    outside = Outside(broker, registry, storage, database)
+    outside = Outside(broker, registry, storage, database, cache)
     gateway = Gateway(FEED, outside, any_port(**settings), clock, buffer_bytes=buffer_bytes, home=home)
     stage = Stage(broker, gateway, registry)
     await broker.serve(f"ssmd.books.{FEED}", stage.answer_books)
