@@ -51,16 +51,8 @@ def _phrases() -> dict[str, list[_Phrase]]:
 _BY_PHRASE = _phrases()
 
 
-def _stem(phrase: str) -> str:
-    """The phrase as a pattern; its last word in singular or plural."""
-    ending = "" if phrase[-1] in "0123456789" else "(?:es|s)?"
-    return re.escape(phrase) + ending
-
-
-_ANY = re.compile(
-    rf"(?<![\w&])(?:{'|'.join(f'({_stem(p)})' for p in sorted(_BY_PHRASE, key=len, reverse=True))})(?![\w&])"
-)
-_ORDER = sorted(_BY_PHRASE, key=len, reverse=True)
+_LONGEST = max(len(phrase.split()) for phrase in _BY_PHRASE)
+_TOKEN = re.compile(r"[\w&](?:[\w&]|[.'](?=\w))*\.?")
 
 PHRASE_WORDS = frozenset(word for phrase in _BY_PHRASE for word in re.findall(r"[a-z]+", phrase))
 
@@ -73,20 +65,35 @@ def find_entities(text: Text) -> Named:
     wanted: list[Entity] = []
     unwanted: list[Entity] = []
     everyday = True
-    for match in list(text.find(_ANY)):
-        assert match.lastindex is not None
-        options = _BY_PHRASE[_ORDER[match.lastindex - 1]]
-        chosen = _choose(options, bool(sporty), text)
-        if chosen is None:
+    tokens = list(_TOKEN.finditer(text.left))
+    place = 0
+    while place < len(tokens):
+        start = tokens[place].start()
+        for count in range(min(_LONGEST, len(tokens) - place), 0, -1):
+            end = tokens[place + count - 1].end()
+            chosen = _choose(_named(text.left[start:end]), bool(sporty), text)
+            if chosen is not None:
+                break
+        else:
+            place += 1
             continue
-        if text.negated(match.start()):
+        if text.negated(start):
             unwanted.append(chosen.entity)
-            text.exclude(match.start(), match.end())
+            text.exclude(start, end)
         else:
             wanted.append(chosen.entity)
-            text.use(match.start(), match.end())
+            text.use(start, end)
         everyday = everyday and chosen.everyday
+        place += count
     return Named(_unique(wanted), _unique(unwanted), everyday and bool(wanted or unwanted))
+
+
+def _named(phrase: str) -> list[_Phrase]:
+    """What a phrase names; its last word may be plural."""
+    for name in (phrase, phrase.removesuffix("."), phrase.removesuffix("s"), phrase.removesuffix("es")):
+        if name in _BY_PHRASE:
+            return _BY_PHRASE[name]
+    return []
 
 
 def _choose(options: list[_Phrase], sporty: bool, text: Text) -> _Phrase | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import product
 
 from ssmd.gateway.questions.asked import Asked
 from ssmd.gateway.questions.dates import Span
@@ -18,6 +19,7 @@ _LISTED_AS: dict[str, tuple[str | None, ...]] = {
     "settled": ("finalized", "determined", "settled", "amended", "active"),
 }
 _MARGIN = timedelta(days=2)  # a market named after a day may close in the night after it
+_SETTLES_MOSTLY = timedelta(days=1)
 _SETTLES_WITHIN = timedelta(days=14)
 _HORIZONS = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 72, 168, 720, 8_760))
 
@@ -29,11 +31,11 @@ def filters_for(asked: Asked, words: tuple[str, ...]) -> Iterator[MarketFilter]:
     filed: list[str | None] = [None]
     if scope.categories and not (scope.topics or scope.teams or scope.places or words):
         filed = [name for category in scope.categories for name in _FILED[category]]
-    close = _close(asked)
+    closes = _closes(asked)
     for status in _LISTED_AS[asked.status]:
         if asked.not_status == "active" and status == "active":
             continue
-        for category in filed:
+        for category, close in product(filed, closes):
             yield MarketFilter(
                 status=status, category=category, any_of=names, result=asked.result or None,
                 close_after=close.after, close_before=close.before,
@@ -69,16 +71,20 @@ def _names(asked: Asked) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _close(asked: Asked) -> Span:
-    """The bounds on the time of closing that surely hold."""
+def _closes(asked: Asked) -> list[Span]:
+    """The bounds on the time of closing that surely hold; in parts, the likeliest first.
+
+    What settled on a day has mostly closed on that day or the day before.
+    """
     after, before = asked.close
     if not asked.directed and asked.close != Span():
         after, before = _moved(after, -_MARGIN), _moved(before, _MARGIN)
     if asked.settled.before is not None and before is None:
-        before = asked.settled.before + _MARGIN
-    if asked.settled.after is not None and after is None:
-        after = _moved(asked.settled.after, -_SETTLES_WITHIN)
-    return Span(after, before)
+        before = asked.settled.before
+    if asked.settled.after is None or after is not None:
+        return [Span(after, before)]
+    near = _moved(asked.settled.after, -_SETTLES_MOSTLY)
+    return [Span(near, before), Span(_moved(asked.settled.after, -_SETTLES_WITHIN), near)]
 
 
 def _moved(at: datetime | None, by: timedelta) -> datetime | None:
