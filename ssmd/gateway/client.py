@@ -7,13 +7,12 @@ exactly where it is.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from ssmd.clock import NS_PER_S
+from ssmd.gateway.standing import ClientStats, State
 from ssmd.gateway.subscription import Piece, Subscription
 from ssmd.gateway.waiting import Bounds, Hole, Meter, Tick
 from ssmd.telemetry import GATEWAY_DROPPED, GATEWAY_SENT, ClientReading
@@ -63,33 +62,6 @@ class Outlet(Protocol):
     def get_write_buffer_size(self) -> int:
         """Bytes that the kernel has not taken yet."""
         ...
-
-
-class State(StrEnum):
-    """How a client keeps up."""
-
-    HEALTHY = "healthy"
-    LAGGING = "lagging"  # more than 70 % of its buffer is full
-    DROPPING = "dropping"  # the buffer is full: messages are left out
-    DISCONNECTING = "disconnecting"
-
-
-class ClientStats(msgspec.Struct, frozen=True):
-    """A client as operators see it; times are nanoseconds since the epoch."""
-
-    id: str
-    address: str
-    key_name: str
-    state: str
-    utilization: float
-    lag_ms: int
-    connected_at: int
-    last_message_at: int
-    messages_sent: int
-    messages_dropped: int
-    bytes_sent: int
-    messages_waiting: int
-    bytes_waiting: int
 
 
 class Client:
