@@ -168,7 +168,7 @@ async def test_a_connection_that_is_lost_while_the_second_one_is_opened_is_follo
         store.put("new")
         await stack.until(slow.is_set)
         stack.simulator.fault("close")
-        await stack.until(lambda: stack.simulator.state()["connections_total"] == 3)
+        await stack.until(lambda: stack.simulator.state()["connections_total"] >= 3)
         await stack.until(lambda: len(key_ids(stack)) == 1)
         before = stack.sent
         await stack.until(lambda: stack.sent > before + 1000)
