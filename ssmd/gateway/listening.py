@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from ssmd.config.environment import Gateway as Settings
@@ -45,6 +45,7 @@ class Visitor(RequestHandler):
             400, "Bad Request", "this is not HTTP/1.1 as the gateway reads it, or a line or header is too long",
             code="not_http", next="Lines and headers may have 8,190 bytes. Is it https:// where http:// is meant?",
         )  # fmt: skip
+        response.headers[hdrs.SERVER] = "ssmd"
         response.force_close()
         return response
 

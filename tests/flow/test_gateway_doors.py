@@ -250,6 +250,7 @@ async def test_what_is_no_http_is_answered_without_repeating_it(
         assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4"))
         assert b"ssmd_secret" not in answer
         assert b"Got more than" not in answer
+        assert b"aiohttp" not in answer
         if answer:
             assert b"application/problem+json" in answer
         assert (await ask(stage))[0] == 200

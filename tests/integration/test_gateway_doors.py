@@ -269,6 +269,20 @@ async def test_a_password_is_for_pages_only(stage: Stage, everything: str) -> No
         assert (await ask(stage, "/v1/markets", Authorization=broken, **ours)).status == 401
 
 
+async def test_a_page_opens_with_the_key_as_password_and_so_does_its_stream(stage: Stage, everything: str) -> None:
+    page = await ask(stage, "/status")
+    assert (page.status, page.headers["WWW-Authenticate"][:5]) == (401, "Basic")
+    page = await ask(stage, "/status", **basic(everything))
+    assert (page.status, everything[14:] in page.text) == (200, False)
+    async with aiohttp.ClientSession() as session:
+        ours, strange = ({**basic(everything), "Origin": origin} for origin in (stage.url, "https://evil.example"))
+        async with session.ws_connect(f"{stage.url}{STREAM}?symbols=*", headers=ours) as socket:
+            assert (await socket.receive_json(timeout=5))["type"] == "subscribed"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(f"{stage.url}{STREAM}?symbols=*", headers=strange)
+        assert refused.value.status == 403
+
+
 async def test_revoked_and_expired_keys_are_refused_and_their_streams_closed(
     stage: Stage, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
