@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ssmd.config.environment import Gateway as Settings
 from ssmd.config.paths import ssmd_home
 from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
+from ssmd.gateway.admin import AdminEndpoint
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.doors import MAX_BODY_BYTES, STREAM, Doors
 from ssmd.gateway.hot import Hot
@@ -103,6 +105,7 @@ class Gateway:
         self.routes: list[Route] = [*self._rest.routes(), *self._trades.routes(), *self._pages.routes()]
         self.routes += MetaEndpoint(remembering, clock).routes()
         self.routes += DaysEndpoint(feed, remembering, clock).routes()
+        self.routes += AdminEndpoint(feed, self._stream, time.monotonic, clock).routes()
         questions = Questions(self._catalogue, self.hub, clock)
         self._stream.actions.questions = questions.for_stream
         self.routes += questions.routes()

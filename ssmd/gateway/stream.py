@@ -17,6 +17,7 @@ from ssmd.clock import now_ns
 from ssmd.gateway.actions import Actions
 from ssmd.gateway.caller import CALLER
 from ssmd.gateway.catalogue import Catalogue
+from ssmd.gateway.client import Client
 from ssmd.gateway.connection import CLOSE_S, Connection, Socket
 from ssmd.gateway.doors import Doors, Seat
 from ssmd.gateway.hub import Hub
@@ -69,6 +70,17 @@ class StreamEndpoint:
     def states(self) -> list[str]:
         """How each of them keeps up."""
         return [connection.client.state.value for connection in self._connections.values()]
+
+    def connected(self) -> list[Client]:
+        """The clients that are not on their way out."""
+        return [link.client for link in self._connections.values() if not link.client.leaving]
+
+    def send_away(self, client: Client, code: int, reason: str) -> None:
+        """End a client's connection, as an operator."""
+        connection = self._connections.get(client.number)
+        if connection is not None:
+            connection.reason = "operator"
+            client.kick(code, reason)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one client until its connection ends."""
