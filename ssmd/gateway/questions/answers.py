@@ -33,6 +33,7 @@ FROM_BOARD = 200
 LIMIT_DEFAULT, LIMIT_MAX = 20, 100
 ENOUGH = 0.6  # of the words of a question that names nothing else, a title must have this part
 _ON_THE_LOOP = 50  # candidates that cost the event loop less than 5 ms
+_AT_A_TIME = 100
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -115,11 +116,12 @@ class Questions:
             return await self._by_ticker(reading, now, limit)
         found = await self._find(asked, now, limit)
         weighed = await self._weigh(found.candidates, asked.words)
-        chosen, asked, ignored = _by_words(reading, weighed)
+        if len(weighed) <= _ON_THE_LOOP:
+            chosen, asked, ignored = _by_words(reading, weighed)
+        else:
+            chosen, asked, ignored = await asyncio.to_thread(_by_words, reading, weighed)
         if not _is_understood(reading, ignored):
             return _unknown(reading)
-        if asked.strike != Range():
-            chosen = _by_strike(chosen, asked)
         ranked = await self._in_order(chosen, asked, now)
         return self._said(reading, asked, ranked, found.complete, ignored, limit)
 
@@ -186,8 +188,13 @@ class Questions:
         return _Found(await self._belonging(found, asked), len(fitting) <= FROM_BOARD)
 
     async def _belonging(self, markets: Iterable[Market], asked: Asked) -> list[Candidate]:
-        board = self._hub.board
-        live = [(market, _live(board, market, asked.side)) for market in markets if market.listed]
+        board = self._hub.board  # belongs to the event loop: looked at here, a little at a time
+        live = []
+        for market in markets:
+            if market.listed:
+                live.append((market, _live(board, market, asked.side)))
+            if len(live) % _AT_A_TIME == 0:
+                await asyncio.sleep(0)
 
         def choose() -> list[Candidate]:
             found = [candidate(market, known) for market, known in live]
@@ -201,9 +208,10 @@ class Questions:
         return await asyncio.to_thread(weigh, candidates, said)
 
     async def _in_order(self, chosen: list[Weighed], asked: Asked, now: datetime) -> list[Weighed]:
-        if len(chosen) <= _ON_THE_LOOP:
-            return in_order(chosen, asked, now)
-        return await asyncio.to_thread(in_order, chosen, asked, now)
+        def order() -> list[Weighed]:
+            return in_order(_by_strike(chosen, asked) if asked.strike != Range() else chosen, asked, now)
+
+        return order() if len(chosen) <= _ON_THE_LOOP else await asyncio.to_thread(order)
 
     def _said(
         self,

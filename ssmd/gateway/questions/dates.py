@@ -249,7 +249,8 @@ _BASES: tuple[tuple[re.Pattern[str], Callable[[_When, re.Match[str]], _Base]], .
         (rf"q(?P<quarter>[1-4])(?: (?:of )?{_YEAR})?", _quarter),
         (rf"(?:within|inside|over|during)?\s*(?:the )?(?P<which>next|coming|last|past|previous) (?P<count>\d+) {_UNIT}",
          _rolling),
-        (rf"(?P<which>within|inside) (?:the )?(?:next )?(?P<count>\d+|an?) ?{_UNIT}",
+        (rf"(?P<which>within|inside|(?:in |within )?(?:less than|under|no more than|at most)) (?:the )?(?:next )?"
+         rf"(?P<count>\d+|an?\b|(?=hour|day|week|month|year)) ?{_UNIT}",
          lambda w, m: _Base(w.now, w.now + _length(int(m["count"]) if m["count"].isdigit() else 1, m["unit"]),
                             rolling=True)),
         (rf"(?P<count>\d+) {_UNIT} (?P<ago>ago|from now|from today)", _from_now),

@@ -131,14 +131,18 @@ def spell(text: str, known: frozenset[str], targets: frozenset[str]) -> tuple[st
 
 _NEGATORS = (
     r"not|no|without|except|excluding|exclude|excludes|besides|minus|non|nor|never|apart from|aside from|other than"
-    r"|leave out|leaving out|ignoring|skip|skipping|but not|cannot|rather than|instead of|omit|omitting|unless"
+    r"|nothing|leave out|leaving out|ignoring|skip|skipping|but not|cannot|rather than|instead of|omit|omitting|unless"
 )
 _FILLERS = (
     r"about|on|for|related|relating|to|in|into|of|the|any|a|an|have|has|had|having|been|be|being|is|are|was|were|yet"
     r"|already|currently|still|ones|those|that|which|with|markets?|contracts?|including|involving|concerning"
-    r"|priced|trading|at|price|prices|price is|category|categorised as|categorized as|anything|listed"
+    r"|priced|trading|at|price|prices|price is|category|categorised as|categorized as|"
+    r"anything|listed|want|wanting|show|show me|me|see|need|include|list|interested|"
+    r"care about|like"
 )
-_NEGATED = re.compile(rf"(?<![a-z])(?:{_NEGATORS})\s+(?:(?:{_FILLERS}|and|or|nor|\x01+|,|/)[\s,]*)*$")
+_NEGATED = re.compile(
+    rf"(?<![a-z])(?:{_NEGATORS})\s+(?:(?:{_FILLERS})\s+)*(?:\x01+(?:[\s,/]|\b(?:and|or|nor|the|any|about)\b)*)*$"
+)
 _NEGATED_CLOSELY = re.compile(rf"(?<![a-z])(?:{_NEGATORS}|un)[\s-]*(?:(?:been|be|being|yet|already|currently|the) +)*$")
 
 

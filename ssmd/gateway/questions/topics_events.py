@@ -7,7 +7,7 @@ EVENT_TOPICS = (
         "HIGH TEMPERATURE",
         "climate and weather",
         "highest temperature, high temperature, high temp, highest temp, maximum temperature, "
-        "max temperature, max temp, maximum temp, daily high, how hot, how warm, hottest temperature, hot?, "
+        "max temperature, max temp, maximum temp, daily high, how hot, how warm, hottest temperature, "
         "daytime high, top temperature, todays high",
         "HIGH",
         "highest temperature, high temp, high temperature, maximum temperature, max temp",

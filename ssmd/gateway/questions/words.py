@@ -7,44 +7,43 @@ def _words(text: str) -> frozenset[str]:
 
 FUNCTION_WORDS = _words(
     """
-    open likely happened largest biggest greatest smallest wider narrower tighter larger bigger smaller higher lower
     a about above across actually again all almost along already also am among an and announce announced any
     anybody anyone anything apart are around as ask asked asking at available away back be beat beats because
-    become becomes been before being below besides best bet bets betting between big both bring but by call can
-    cannot change changes changing check chosen come coming concerning control controls cost costing costs could
-    current currently cut cuts d data date dates day days deal dealing decision decisions decrease decreases
-    detail details did display do does doing done down drop dropping drops due during each either else enough
-    equal equals ever every everyone everything exactly exceed exceeds except exclude excluded excluding
-    existing fall falling falls fetch few find finish first fixture fixtures for from full further game games
-    get gets getting give given go goes going gone gonna good got great had happen happening happens has have
-    having he help her here hey hi him his hit hits hour hours how however i if ignoring implied implies imply
-    in increase increases increasing info information interested interesting into involve involving is it its
-    itself just keep kind kinds know known last latest league least left let lets level levels like list listing
-    little ll look looked looking lose loses lot m made main make many match matches matter may maybe me mean
-    meeting meetings might minus moment month months more most move moving much must my name names near nearly
-    need never new next no nominee non nor not now number numbers of off offered ok okay on once one ones only
-    onto or other others ought our out outcome outcomes over overview own page part particular past perhaps play
-    played playing playoff playoffs plays please possible priced pricing provide pull put quick quickly quite
-    quoted race races raise raises rate rates rather re reach reaches really regard regarding related release
-    released relevant report reports respect result results return right rise rises rising s same saw say score
-    scores search season see seen set several shall she should show showing shows since sits sitting skip so
-    some somebody something somewhere soon sort stay stays still stuff subject subjects such sure t take team
-    teams tell than thank thanks that the their them then there these they thing things this those though
-    through thru tied till time times to today together tonight too top topic topics touch tournament toward
-    towards trade traded trades type types under until up upon us use used using usually ve versus very via view
-    vs wager wagers wanna want wanted was way we week weeks well were what whatever whats when where whether
-    which while who whom whose why will win winner winning wins wish with within without won wonder wondering
-    worth would year years yes yet you your yours
+    become becomes been before being below besides best bet bets betting between big bigger biggest both bout
+    bouts bring but by call can cannot change changes changing check chosen come coming concerning control
+    controls cost costing costs could current currently cut cuts d data date dates day days deal dealing
+    decision decisions decrease decreases detail details did display do does doing done down drop dropping drops
+    due during each either else enough equal equals ever every everyone everything exactly exceed exceeds except
+    exclude excluded excluding existing fall falling falls fetch few fight fights find finish first fixture
+    fixtures for from full further game games get gets getting give given go goes going gone gonna good got
+    great greatest had happen happened happening happens has have having he help her here hey hi higher him his
+    hit hits hour hours how however i if ignoring implied implies imply in increase increases increasing info
+    information interested interesting into involve involving is it its itself just keep kind kinds know known
+    larger largest last later latest league least left let lets level levels like likely list listing little ll
+    look looked looking lose loses lot lower m made main make many match matches matter may maybe me mean
+    meeting meetings might minus moment month months more most move moving much must my name names narrower near
+    nearly need never new next no nominee non nor not nothing now number numbers of off offered ok okay on once
+    one ones only onto open or other others ought our out outcome outcomes over overview own page part
+    particular past perhaps play played playing playoff playoffs plays please possible priced pricing provide
+    pull put quick quickly quite quoted race races raise raises rate rates rather re reach reaches really regard
+    regarding related release released relevant report reports respect result results return right rise rises
+    rising s same saw say score scores search season see seen set several shall she should show showing shows
+    since sits sitting skip smaller smallest so some somebody something somewhere soon sort stay stays still
+    stuff subject subjects such sure t take team teams tell than thank thanks that the their them then there
+    these they thing things this those though through thru tied tighter till time times to today together
+    tonight too top topic topics touch tournament toward towards trade traded trades type types under until up
+    upon us use used using usually ve versus very via view vs wager wagers wanna want wanted was way we week
+    weeks well were what whatever whats when where whether which while who whom whose why wider will win winner
+    winning wins wish with within without won wonder wondering worth would year years yes yet you your yours
     """
 )
 """Left over, they are not what a question is about."""
 
 MARKET_WORDS = _words(
     """
-    interest
     ask asks bet bets bid bids book chance chances contract contracts event events exchange fixture fixtures
-    game games instrument instruments kalshi likelihood listing listings market markets match matches odds
-    orderbook outcome outcomes prediction predictions price priced prices pricing probabilities probability
+    game games instrument instruments interest kalshi likelihood listing listings market markets match matches
+    odds orderbook outcome outcomes prediction predictions price priced prices pricing probabilities probability
     question questions quote quotes securities security series spread spreads strike strikes ticker tickers
     trade traded trades trading turnover volume volumes wager wagers
     """
