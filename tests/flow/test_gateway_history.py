@@ -38,10 +38,13 @@ from tests.flow.stack import capture
 from tests.trade_archive import NORMALIZED, store_compacted, store_trades
 
 TICKER = "KXBTC15M-26NOV221600-00"
-OTHER = "KXOTHER"
+OTHER = f"{TICKER}-OTHER"
 TODAY = date(2026, 11, 22)
 YESTERDAY = date(2026, 11, 21)
 NOON = day_start_ns(TODAY) + 12 * 3_600 * NS_PER_S
+
+
+GENEROUS = {"requests_per_minute": 1_000_000, "requests_per_hour": 60_000_000, "burst": 100_000}
 
 
 async def ask(stage: Stage, path: str, status: int = 200, **query: Any) -> dict[str, Any]:
@@ -120,7 +123,7 @@ async def test_what_was_captured_is_answered_trade_by_trade_and_candle_by_candle
         stack.start_archiver()
         await stack.until(lambda: stack.sent > 3000)
         await asyncio.sleep(2.5)  # the archiver has stored what came before the gateway
-        async with running(stack.registry, storage=stack.storage, broker=stack.transport) as stage:
+        async with running(stack.registry, storage=stack.storage, broker=stack.transport, limits=GENEROUS) as stage:
             before = stack.sent
             await stack.until(lambda: stack.sent > before + 3000)
             await stack.finish()
@@ -186,7 +189,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 async def stage(world: World) -> AsyncIterator[Stage]:
-    async with running(world.registry, lambda: world.now, storage=world.storage) as stage:
+    async with running(world.registry, lambda: world.now, storage=world.storage, limits=GENEROUS) as stage:
         await until(lambda: stage.gateway.hub.connected)
         yield stage
 
