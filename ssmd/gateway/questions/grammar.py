@@ -8,8 +8,9 @@ import msgspec
 
 from ssmd.gateway.questions.amounts import About, Amount, Range, find_amounts
 from ssmd.gateway.questions.asked import Asked, Scope, categories_of
-from ssmd.gateway.questions.dates import MONTHS, WEEKDAYS, Dated, Span, find_dates
+from ssmd.gateway.questions.dates import Dated, Span, find_dates
 from ssmd.gateway.questions.entities import PHRASE_WORDS, Entity, find_entities
+from ssmd.gateway.questions.periods import MONTHS, WEEKDAYS
 from ssmd.gateway.questions.places import PLACES, Place, Team
 from ssmd.gateway.questions.status import Life, find_count, find_life, find_sort, is_past
 from ssmd.gateway.questions.text import Text, find_tickers, fold, spell, words_of

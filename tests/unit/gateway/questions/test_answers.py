@@ -32,7 +32,9 @@ def expected(filters: dict[str, Any] | None) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "least"), [("questions.yaml", 150), ("questions_second.yaml", 60)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("questions.yaml", 150), ("questions_second.yaml", 60), ("questions_third.yaml", 30)]
+)
 async def test_questions_are_understood_as_they_are_meant(name: str, least: int) -> None:
     asking = Asking()
     rows = yaml.safe_load((DATA / name).read_text())
