@@ -1,4 +1,4 @@
-"""Any order of events, subscriptions, modes, slow reading, disconnections, resumes and restarts, against a model client.
+"""Any order of events, subscriptions, modes, slow reads, disconnections, resumes and restarts, against a model client.
 
 The client believes only what the stream says: it checks every number, rebuilds books, compares them with each whole
 book that it is sent, and at the end with the books and the list of the events themselves.
@@ -174,9 +174,7 @@ class StreamMachine(RuleBasedStateMachine):
 
     @rule(ticker=st.sampled_from(TICKERS))
     def quotes_and_status(self, ticker: str) -> None:
-        self.batch(
-            quote(ticker, T0 + next(self.serial) * MS), status(ticker, Status.OPEN, T0 + next(self.serial) * MS)
-        )
+        self.batch(quote(ticker, T0 + next(self.serial) * MS), status(ticker, Status.OPEN, T0 + next(self.serial) * MS))
 
     @rule(ticker=st.sampled_from(TICKERS), levels=st.dictionaries(st.integers(1, 30), st.integers(1, 9), max_size=20))
     def snapshot(self, ticker: str, levels: dict[int, int]) -> None:
@@ -196,9 +194,7 @@ class StreamMachine(RuleBasedStateMachine):
         for price, size, is_bid in changes:
             level = ((price * 10_000, size * 10**6),)
             n = next(self.serial)
-            events.append(
-                delta(ticker, n, bids=level if is_bid else (), asks=() if is_bid else level, at=T0 + n * MS)
-            )
+            events.append(delta(ticker, n, bids=level if is_bid else (), asks=() if is_bid else level, at=T0 + n * MS))
             side = self.model[ticker][0 if is_bid else 1]
             side[level[0][0]] = level[0][1]
             if not size:
