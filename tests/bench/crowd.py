@@ -36,7 +36,8 @@ CLIENTS = 1_000
 NEVER = 50
 _TICKS_PER_S = 20
 _TRADES_PER_TICK = 10
-_FILL_TICKS = 400  # until connections that are not read are full
+_FILL_TICKS = 80  # until connections that are not read are full
+_FILL_TRADES = 50
 _STAMP = re.compile(rb'"trade_id":"([0-9]{19})')
 _BUFFER = memoryview(bytearray(1 << 18))
 
@@ -79,7 +80,7 @@ async def gateway() -> None:
     while line := (await lines.readline()).decode().strip():
         if line == "fill":
             for _ in range(_FILL_TICKS):
-                service.hub.on_batch(_tick(_TRADES_PER_TICK))
+                service.hub.on_batch(_tick(_FILL_TRADES))
                 await asyncio.sleep(0.002)
         else:
             due = loop.time()
