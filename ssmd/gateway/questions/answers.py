@@ -107,7 +107,8 @@ class Questions:
         if not text or len(text) > MAX_CHARS:
             raise ApiProblem(400, "bad_question", f"a question has 1 to {MAX_CHARS} characters", "Ask a shorter one.")
         now = datetime.fromtimestamp(self._clock() // NS_PER_S, UTC)
-        reading = await asyncio.to_thread(read, text, now)
+        storable = text.encode("utf-8", "replace").decode()  # no lone surrogates: words are repeated in the answer
+        reading = await asyncio.to_thread(read, storable, now)
         limit = min(limit, reading.asked.limit or limit)
         if reading.foreign or not (reading.named or reading.everyday or reading.market_words or reading.unknown):
             return _unknown(reading)
