@@ -100,10 +100,13 @@ def openapi(routes: Sequence[Route], *, keys: bool) -> dict[str, Any]:
 def operation_id(route: Route) -> str:
     """A name for generated clients: `getMarketOrderbook` for GET /v1/markets/{ticker}/orderbook."""
     words = [re.sub(r"\.\w+$", "", word) for word in route.path.split("/") if word not in ("", "v1")]
-    named = []
-    for word, after in zip(words, [*words[1:], ""], strict=False):
-        if not word.startswith("{"):
-            named.append(_one(word) if after.startswith("{") else word)
+    named: list[str] = []
+    for n, word in enumerate(words):
+        inner = word.startswith("{")
+        if not inner:
+            named.append(_one(word) if words[n + 1 :] and words[n + 1].startswith("{") else word)
+        elif n and words[n - 1].startswith("{"):  # /inventory/{feed}/{date} beside /inventory/{feed}
+            named.append(word.strip("{}"))
     return route.method.lower() + "".join(
         part[:1].upper() + part[1:] for word in named or ["index"] for part in re.split(r"[^A-Za-z0-9]+", word)
     )

@@ -5,6 +5,7 @@ as JSON) or a whole response. Whatever is wrong with a request is one `ApiProble
 """
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeAlias
@@ -21,6 +22,7 @@ from ssmd.nearest import did_you_mean
 
 MAX_QUERY_CHARS = 8_192
 MAX_TEXT_CHARS = 256
+_BARE = re.compile(r"\{(\w+)\}")
 
 SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -195,8 +197,8 @@ KNOWN_AT = moment("known_at", "As ssmd knew it then: a day (its end) or a time."
 
 
 def serve(routes: Sequence[Route]) -> list[web.RouteDef]:
-    """The routes for aiohttp."""
-    return [web.route(route.method, route.path, _handler(route)) for route in routes]
+    """The routes for aiohttp. Names in paths may hold anything, also the braces that aiohttp does not expect."""
+    return [web.route(route.method, _BARE.sub(r"{\1:[^/]+}", route.path), _handler(route)) for route in routes]
 
 
 def _handler(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

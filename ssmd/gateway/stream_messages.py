@@ -16,7 +16,9 @@ Channel: TypeAlias = Literal["trade", "orderbook", "ticker", "status"]
 Mode: TypeAlias = Literal["realtime", "conflated", "latest"]
 Id: TypeAlias = Annotated[str, Meta(max_length=MAX_ID_CHARS)] | int
 Seq: TypeAlias = Annotated[int, Meta(ge=0, description="Counts the messages of a subscription, without holes.")]
-Level: TypeAlias = Annotated[tuple[Exact, Exact], Meta(description="[price, size]; size 0 removes the level.")]
+Level: TypeAlias = Annotated[
+    list[Exact], Meta(min_length=2, max_length=2, description="[price, size]; size 0 removes the level.")
+]
 Symbols: TypeAlias = Annotated[list[str], Meta(min_length=1, max_length=MAX_SYMBOLS)]
 Channels: TypeAlias = Annotated[list[Channel], Meta(min_length=1)]
 

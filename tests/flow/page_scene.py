@@ -31,15 +31,14 @@ def a_day(registry: MemoryRegistry) -> None:
     now = now_ns()
     today = datetime.now(UTC).date()
     midnight = now - now % (86_400 * NS_PER_S)
-    since = now - midnight
+    at = [midnight + (now - midnight) * part // 10 for part in (2, 5, 9)]
     registry.record_gaps(
         [
-            Gap(FEED, "kalshi-1", None, midnight + since // 5, midnight + since // 5 + 41 * NS_PER_S, "connection_lost"),
-            Gap(FEED, "kalshi-1", 4, midnight + since // 2, midnight + since // 2 + 800_000_000, "sequence_gap", 77, 81,
-                (TICKER,)),
-            Gap(FEED, "kalshi-2", None, now - 700 * NS_PER_S, now - 698 * NS_PER_S, "startup"),
+            Gap(FEED, "kalshi-1", None, at[0], at[0] + 41 * NS_PER_S, "connection_lost"),
+            Gap(FEED, "kalshi-1", 4, at[1], at[1] + 800_000_000, "sequence_gap", 77, 81, (TICKER,)),
+            Gap(FEED, "kalshi-2", None, at[2], at[2] + 2 * NS_PER_S, "startup"),
         ]
-    )  # fmt: skip
+    )
     for back in range(6, -1, -1):
         day = today - timedelta(days=back)
         end = now - back * 86_400 * NS_PER_S - 12 * NS_PER_S

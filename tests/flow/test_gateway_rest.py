@@ -18,7 +18,7 @@ from tests.flow.gateway_stage import FEED, Stage, connected, running, until
 from tests.unit.gateway.events import T0, book, delta, quote, trade
 
 TICKER = "INXD-25-B4000"
-HOSTILE = 'KXHIGH/25% <b>"B32.5"</b>.*>'
+HOSTILE = 'KXHIGH/25% <b>"B32.5"</b>{x}.*>'
 
 
 def market(ticker: str, status: str = "active", **raw: Any) -> Market:
@@ -333,7 +333,9 @@ async def test_markets_are_found_by_all_that_is_asked_and_page_by_page(stage: St
     assert await tickers("q=bitcoin+3&listed=any") == await tickers("q=bitcoin+3&listed=false") == ["KXBTC-3"]
 
 
-@pytest.mark.parametrize("query", ["q=" + "a+" * 9, "q=" + "a" * 257, "listed=maybe", "close_after=soon", "series=", "q=%00"])
+@pytest.mark.parametrize(
+    "query", ["q=" + "a+" * 9, "q=" + "a" * 257, "listed=maybe", "close_after=soon", "series=", "q=%00"]
+)
 async def test_a_filter_that_is_none_is_named(stage: Stage, query: str) -> None:
     assert (await get(stage, f"/v1/markets?{query}", 400))["parameter"] == query.split("=", maxsplit=1)[0]
 

@@ -261,6 +261,7 @@ class Market {
   }
 
   subscribed(message) {
+    const unknown = message.unknown?.includes(this.ticker);
     if (message.resumed === true) {
       this.notice("Connected again: what was missed is sent now.");
       this.state(this.booked ? "live" : "syncing", this.booked ? "live" : "waiting for the book");
@@ -271,10 +272,10 @@ class Market {
       if (this.seq !== null) this.notice("Connected again: the book comes anew; trades between may be missing.");
       this.seq = message.seq;
       this.state("syncing", "waiting for the book");
-      this.recent();
+      if (!unknown) this.recent();
     }
     this.retries = 0;
-    if (message.unknown?.includes(this.ticker)) this.notice(`Nothing is known of ${this.ticker} yet. It is followed all the same.`);
+    if (unknown) this.notice(`Nothing is known of ${this.ticker} yet. It is followed all the same.`);
   }
 
   async recent() {
