@@ -72,7 +72,7 @@ def _ask(make: "Callable[[Database], Document]", database: "Database") -> Docume
     """As services ask: whatever keeps the database from answering passes; only what is asked for can be wrong."""
     try:
         return make(database)
-    except (RegistryUnavailable, NotKnown, DataError):
+    except (RegistryUnavailable, NotKnown, DataError, ApiProblem):
         raise
     except SsmdError as error:
         raise RegistryUnavailable(error.message, error.hint) from error
