@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 import structlog
@@ -58,9 +58,11 @@ class Hot:
         self._database_rests_until = 0.0
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["connected", "away", "none"]:
         """One word for `/v1/health`."""
-        return {True: "connected", False: "away", None: "none"}[self.available]
+        if self.available is None:
+            return "none"
+        return "connected" if self.available else "away"
 
     async def read(
         self, question: str, kind: Any, ask: Callable[[], Awaitable[T]], *, kept_s: float = KEPT_S

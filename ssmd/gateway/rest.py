@@ -1,4 +1,4 @@
-"""`/v1/markets…` and `/v1/health` over HTTP: live state first, metadata where the database answers.
+"""`/v1/markets…` over HTTP: live state first, metadata where the database answers.
 
 Numbers are printed exactly from integers. Market text (titles) comes from the exchange and is data: JSON only, no HTML.
 """
@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
-from aiohttp import web
 
 from ssmd.clock import NS_PER_MS, day_of, iso, now_ns
 from ssmd.gateway.catalogue import Catalogue
@@ -18,7 +17,7 @@ from ssmd.gateway.hub import Hub
 from ssmd.gateway.lookup import Lookup
 from ssmd.gateway.market_view import MarketView, links
 from ssmd.gateway.problems import ApiProblem
-from ssmd.gateway.routes import SAFE_HEADERS, TICKER, Ask, Parameter, Reply, Route, choice, moment, whole, words
+from ssmd.gateway.routes import TICKER, Ask, Parameter, Reply, Route, choice, moment, whole, words
 from ssmd.market.events import Gap, Level
 from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
 
@@ -32,15 +31,12 @@ LISTED = {"true": True, "false": False, "any": None}
 
 
 class RestEndpoint:
-    """The HTTP handlers; `health` is the service's own view of itself."""
+    """The HTTP handlers."""
 
-    def __init__(
-        self, hub: Hub, catalogue: Catalogue, health: Callable[[], dict[str, object]], clock: Callable[[], int] = now_ns
-    ) -> None:
+    def __init__(self, hub: Hub, catalogue: Catalogue, clock: Callable[[], int] = now_ns) -> None:
         self._hub = hub
         self._catalogue = catalogue
         self._lookup = Lookup(hub, catalogue)
-        self._health = health
         self._clock = clock
 
     def routes(self) -> list[Route]:
@@ -48,7 +44,6 @@ class RestEndpoint:
         of_market = "/v1/markets/{ticker}"
         depth = whole("depth", "Price levels of each side, best first.", default=DEPTH_DEFAULT, most=DEPTH_MAX)
         return [
-            Route("/v1/health", self.health, None, "How the gateway and everything it needs are", tag="health"),
             Route(
                 "/v1/markets", self.markets, "read:live", "Markets, by ticker",
                 answer=MarketPage, parameters=_FILTERS, problems=(503,), etag=True,
@@ -63,16 +58,6 @@ class RestEndpoint:
                 answer=OrderbookDocument, parameters=(TICKER, depth), problems=(404, 503),
             ),
         ]  # fmt: skip
-
-    async def health(self, _ask: Ask) -> object:
-        """Each dependency with its state and age; 503 while live data does not flow."""
-        health = self._health()
-        if health["status"] != "down":
-            return health
-        headers = {**SAFE_HEADERS, "Cache-Control": "no-store"}
-        return web.Response(
-            status=503, body=msgspec.json.encode(health), headers=headers, content_type="application/json"
-        )
 
     async def markets(self, ask: Ask) -> MarketPage | Reply:
         """A page of markets by ticker; while the database is away, what it last said, or the tickers heard live."""

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import structlog
 from aiohttp import web
 
-from ssmd.clock import NS_PER_S, now_ns
+from ssmd.clock import now_ns
 from ssmd.config.environment import Gateway as Settings
 from ssmd.config.paths import ssmd_home
 from ssmd.config.values import is_loopback
@@ -17,6 +18,7 @@ from ssmd.errors import ConfigError
 from ssmd.gateway.admin import AdminEndpoint
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.doors import MAX_BODY_BYTES, STREAM, Doors
+from ssmd.gateway.health import Health, StorageWatch
 from ssmd.gateway.hot import Hot
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.keyring import Keyring
@@ -92,7 +94,9 @@ class Gateway:
             doors=self.doors,
         )
         self._threshold = Threshold(settings)
-        self._rest = RestEndpoint(self.hub, self._catalogue, self.health, clock)
+        self._storage = StorageWatch(outside.storage, clock)
+        self._health = Health(self.hub, self._catalogue, self._hot, self._storage, lambda: self._stream.clients, clock)
+        self._rest = RestEndpoint(self.hub, self._catalogue, clock)
         self._trades = TradesEndpoint(
             feed,
             Lookup(self.hub, self._catalogue),
@@ -102,7 +106,12 @@ class Gateway:
         self._rates = Rates(self.hub.taken)
         status = StatusView(self.hub, self._catalogue, self._rates, self.health, self._stream.states, clock)
         self._pages = Pages(feed, settings, status, lambda: self.routes)
-        self.routes: list[Route] = [*self._rest.routes(), *self._trades.routes(), *self._pages.routes()]
+        self.routes: list[Route] = [
+            *self._health.routes(),
+            *self._rest.routes(),
+            *self._trades.routes(),
+            *self._pages.routes(),
+        ]
         self.routes += MetaEndpoint(remembering, clock).routes()
         self.routes += DaysEndpoint(feed, remembering, clock).routes()
         self.routes += AdminEndpoint(feed, self._stream, time.monotonic, clock).routes()
@@ -132,6 +141,7 @@ class Gateway:
                 asyncio.create_task(self._watch(runner), name="gateway-watch"),
                 asyncio.create_task(self._ping_registry(), name="gateway-registry"),
                 asyncio.create_task(self._watch_doors(), name="gateway-doors"),
+                asyncio.create_task(self._watch_storage(), name="gateway-storage"),
             ]
             stopped = asyncio.create_task(stop.wait())
             try:
@@ -161,36 +171,8 @@ class Gateway:
         return app
 
     def health(self) -> dict[str, object]:
-        """`ok`; `degraded` while metadata or books are missing; `down` while no live data can arrive."""
-        hub, now = self.hub, self._clock()
-        waiting = len(hub.board.unsynced())
-        if not hub.connected:
-            status = "down"
-        elif waiting or not self._catalogue.available or self._hot.available is False:
-            status = "degraded"
-        else:
-            status = "ok"
-        last = hub.last_message_ns
-        return {
-            "status": status,
-            "feed": self.feed,
-            "dependencies": {
-                "transport": {
-                    "state": "connected" if hub.connected else "away",
-                    "age_s": _age_s(now, hub.changed_ns),
-                    "last_message_age_s": _age_s(now, last) if last else None,
-                },
-                "registry": {
-                    "state": "connected" if self._catalogue.available else "away",
-                    "age_s": _age_s(now, self._catalogue.changed_ns),
-                    "error": self._catalogue.error or None,
-                },
-                "cache": {"state": self._hot.state, "age_s": _age_s(now, self._hot.changed_ns)},
-            },
-            "books": {"synced": len(hub.board.books) - waiting, "waiting": waiting},
-            "clients": self._stream.clients,
-            "undecodable_messages": hub.undecodable,
-        }
+        """How it and everything it needs are; `ok`, `degraded` or `down` in `status`."""
+        return msgspec.structs.asdict(self._health.now())
 
     async def _follow(self) -> None:
         """Subscribe, and keep the books; the transport reconnects by itself."""
@@ -238,6 +220,10 @@ class Gateway:
             if self.keyring is not None:
                 self.keyring.close()
 
+    async def _watch_storage(self) -> None:
+        await self._storage.follow()
+        await asyncio.Event().wait()  # there is none: nothing to follow, and no failure
+
     async def _ping_registry(self) -> None:
         while True:
             before = self._catalogue.available
@@ -245,10 +231,6 @@ class Gateway:
                 log.info("registry", feed=self.feed, available=self._catalogue.available, error=self._catalogue.error)
             await self._hot.ping()
             await asyncio.sleep(REGISTRY_PING_S)
-
-
-def _age_s(now_ns: int, then_ns: int) -> float:
-    return round((now_ns - then_ns) / NS_PER_S, 3)
 
 
 def _keyring(settings: Settings, outside: Outside) -> Keyring | None:

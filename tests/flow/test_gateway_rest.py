@@ -1,5 +1,6 @@
 """The gateway over HTTP: exact numbers, pages, problems, and what is served while the database is away."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,9 +12,12 @@ import pytest
 from yarl import URL
 
 from ssmd.gateway import catalogue
+from ssmd.gateway.health import StorageWatch
 from ssmd.market.events import SCALE, Gap, MarketStatus, Status
+from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
 from ssmd.registry.memory import MemoryRegistry
+from tests.fakes.faulty_storage import FaultyStorage
 from tests.flow.gateway_stage import FEED, Stage, connected, running, until
 from tests.unit.gateway.events import T0, book, delta, quote, trade
 
@@ -372,3 +376,25 @@ async def test_a_market_tells_its_contract_and_its_links(stage: Stage, registry:
     for name in ("trades", "historical"):
         await get(stage, found["_links"][name])
     assert found["data_quality"]["reasons"] == ["nothing of this market was heard since the gateway started"]
+
+
+async def test_health_names_every_dependency_and_tells_strangers_no_reasons(stage: Stage) -> None:
+    health = await get(stage, "/v1/health")
+    assert set(health["dependencies"]) == {"transport", "registry", "cache", "storage"}
+    assert health["dependencies"]["storage"]["state"] == "none"
+    assert health["dependencies"]["transport"]["state"] == "connected"
+    stage.gateway.hub.on_state(False)
+    assert (await get(stage, "/v1/health", 503))["status"] == "down"
+
+
+async def test_an_archive_that_is_away_is_a_degraded_state_with_a_reason_for_operators() -> None:
+    storage = FaultyStorage(MemoryStorage())
+    watch = StorageWatch(storage)
+    following = asyncio.create_task(watch.follow())
+    await until(lambda: watch.available is True)
+    following.cancel()
+    storage.away = True
+    following = asyncio.create_task(watch.follow())
+    await until(lambda: watch.available is False)
+    following.cancel()
+    assert (watch.state, bool(watch.error)) == ("away", True)
