@@ -24,6 +24,7 @@ from ssmd.registry.interface import Registry
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.wire.normalized import encode, event_type_of
 from tests.fakes.reader import Reader
+from tests.flow.stream_schema import check_message
 from tests.gateway_settings import any_port
 
 FEED = "kalshi"
@@ -110,11 +111,12 @@ class WebSocketReader(Reader):
         self.web = socket
 
     async def next(self, within_s: float = 30.0) -> dict[str, Any]:
-        """The next message, followed; the close code as `{"type": "closed"}` at the end."""
+        """The next message, as described and followed; the close code as `{"type": "closed"}` at the end."""
         message = await self.web.receive(timeout=within_s)
         if message.type is not aiohttp.WSMsgType.TEXT:
             return {"type": "closed", "code": self.web.close_code, "reason": message.extra}
         fields: dict[str, Any] = json.loads(message.data)
+        check_message(fields)
         self.raw.append(message.data.encode())
         self.messages.append(fields)
         self.follow(fields)
