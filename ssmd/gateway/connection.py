@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from aiohttp import WSCloseCode, web
+from aiohttp.http import WebSocketWriter
 
 from ssmd.gateway.client import Client
 from ssmd.gateway.fanout import Fanout
@@ -12,6 +14,8 @@ from ssmd.gateway.flow import Flow
 from ssmd.gateway.waiting import Bounds
 from ssmd.wire.requests import MAX_REQUEST_BYTES
 
+LINGER_S = 1.0
+DRAIN_S = 0.05
 CLOSE_S = 5.0
 """Seconds in which a client may read what was written before the close frame, and answer it."""
 REASON_BYTES = 123
@@ -27,9 +31,26 @@ _REASONS: dict[int, str] = {
 class Socket(web.WebSocketResponse):
     """aiohttp's WebSocket, which gives a reason also where aiohttp closes by itself."""
 
+    on_close: Callable[[], None] = staticmethod(lambda: None)
+    """Called before aiohttp closes by itself: no data may follow the close frame."""
+
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         """Close with a code and a reason, by default the one that belongs to the code."""
+        if code == WSCloseCode.MESSAGE_TOO_BIG and self._writer is not None:
+            await self._linger(self._writer, code)
         return await super().close(code=code, message=message or _REASONS.get(code, "").encode(), drain=drain)
+
+    async def _linger(self, writer: WebSocketWriter, code: int) -> None:
+        """Say why, and read on for a while: a socket that is closed before it is read takes the reason with it."""
+        self.on_close()
+        await writer.close(code, _REASONS[code].encode())
+        until = asyncio.get_running_loop().time() + LINGER_S
+        while asyncio.get_running_loop().time() < until:
+            transport = self._req.transport if self._req is not None else None
+            if transport is None or transport.is_closing():
+                return
+            transport.resume_reading()
+            await asyncio.sleep(DRAIN_S)
 
 
 class Connection:
@@ -55,6 +76,8 @@ class Connection:
         self.closed_at: float | None = None
         self._fanout = fanout
         self._closing: asyncio.Task[bool] | None = None
+        if isinstance(socket, Socket):
+            socket.on_close = partial(fanout.leave, self.client)
         self._flow = Flow(transport, self.client, fanout.resumed)
 
     async def closed(self) -> None:

@@ -185,7 +185,7 @@ async def test_a_binary_message_is_refused_politely_and_an_oversized_one_ends_th
         assert (await client.next())["code"] == "bad_request"
         await client.web.send_str("x" * 70_000)
         assert (await client.next())["code"] == 1009
-    assert disconnections("protocol_error") >= 1
+        await until(lambda: disconnections("protocol_error") >= 1)
 
 
 async def test_a_client_that_subscribes_to_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
