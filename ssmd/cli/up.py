@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from ssmd.cli.opening import KeySecrets, resolver_of
 from ssmd.cli.options import Chosen, EnvFile, choose
 from ssmd.cli.output import talk
-from ssmd.config.middleware import NatsTransport
+from ssmd.config.middleware import NatsTransport, RedisCache
 from ssmd.config.paths import ssmd_home
 from ssmd.errors import EXIT_DONE
 from ssmd.local.demo_key import DemoKey
@@ -18,6 +18,7 @@ from ssmd.local.plan import Options, Plan, make_plan
 from ssmd.local.progress import Progress
 from ssmd.local.stack import Stack
 from ssmd.local.teardown import down as take_down
+from ssmd.local.valkey_server import CacheAccess
 from ssmd.middleware.factory import nats_url
 from ssmd.registry.postgres import prepare_database
 
@@ -73,7 +74,15 @@ def plan_of(chosen: Chosen, options: Options) -> Plan:
     database = secrets.text(spec.database_url) if spec.database_url else None
     transport = spec.middleware.transport
     broker = nats_url(transport, secrets) if isinstance(transport, NatsTransport) else None
-    return make_plan(chosen.environment, chosen.file, options, database, broker)
+    return make_plan(chosen.environment, chosen.file, options, database, broker, _cache_access(chosen, secrets))
+
+
+def _cache_access(chosen: Chosen, secrets: KeySecrets) -> CacheAccess | None:
+    config = chosen.environment.spec.middleware.cache
+    if not isinstance(config, RedisCache):
+        return None
+    fields = secrets.fields(config.credentials) if config.credentials else {}
+    return CacheAccess(secrets.text(config.url), fields.get("username"), fields.get("password"))
 
 
 def _has_key(chosen: Chosen) -> bool:

@@ -21,6 +21,7 @@ from ssmd.local.home import Home
 from ssmd.local.plan import Plan
 from ssmd.local.ports import problem
 from ssmd.local.postgres import SERVICE_USERS, wheel_folder
+from ssmd.local.valkey_server import MAX_MEMORY, find_server
 from ssmd.middleware.storage.interface import Storage
 
 PYTHON = ((3, 11), (3, 14))
@@ -50,6 +51,8 @@ def machine_checks(plan: Plan, home: Home, spool: Path) -> Iterator[Check]:
         yield check_nats_durability(home)
     if plan.postgres:
         yield check_postgres_user()
+    if plan.valkey:
+        yield check_valkey()
     yield check_spool(spool)
 
 
@@ -142,6 +145,15 @@ def check_nats_durability(home: Home) -> Check:
             "nats", "good", f"sync_interval {said}: a power cut costs the stream at most that; the spool has it"
         )
     return Check("nats", "warning", f"sync_interval {said}", "Run: ssmd down, then ssmd up (it writes 1s).")
+
+
+def check_valkey() -> Check:
+    """Is there a server for the cache?"""
+    try:
+        program = find_server()
+    except SsmdError as error:
+        return Check("valkey", "bad", error.message, error.hint)
+    return Check("valkey", "good", f"{program.name} is installed; it keeps at most {MAX_MEMORY}, nothing on disk")
 
 
 def check_postgres_user() -> Check:

@@ -12,19 +12,22 @@ from ssmd.config.environment import Environment
 from ssmd.config.middleware import LocalStorage, MemoryStorage, MemoryTransport
 from ssmd.config.values import is_loopback, masked
 from ssmd.errors import ConfigError
+from ssmd.local import valkey_server
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
 from ssmd.local.nats_server import find_server
 from ssmd.local.ports import Listener, free_port
 from ssmd.local.postgres import STOP_SIGNAL, PostgresServer
 from ssmd.local.supervisord import Program, is_secret
+from ssmd.local.valkey_server import CacheAccess, CacheServer, server_of
 from ssmd.registry import db
 
 SERVICES = ("connector", "archiver", "gateway")
-STOP_ORDER = (*SERVICES, "simulator", "nats", "postgres")
+STOP_ORDER = (*SERVICES, "simulator", "valkey", "nats", "postgres")
 """Sources of data first: each stage empties into the next one, which must still be there."""
 
 KEY_PREFIX = "SSMD_KEY_"
+_CACHE_SETTING = "spec.middleware.cache.url"
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -55,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     postgres_password: str | None
     database_url: str | None
     nats: Address | None
+    valkey: CacheServer | None = None
     simulator: Address | None
     options: Options
     external: tuple[Listener, ...]
@@ -92,6 +96,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         wanted = [
             ("postgres", self.postgres, "spec.database.url"),
             ("nats", self.nats, "spec.middleware.transport.url"),
+            ("valkey", self.valkey and Address(self.valkey.host, self.valkey.port), _CACHE_SETTING),
             ("gateway", self.gateway, "spec.gateway.port"),
         ]
         return [Listener(name, *address, setting) for name, address, setting in wanted if address]
@@ -106,9 +111,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(
-    environment: Environment, file: Path, options: Options, database_url: str | None, nats_url: str | None
+    environment: Environment,
+    file: Path,
+    options: Options,
+    database_url: str | None,
+    nats_url: str | None,
+    cache: CacheAccess | None = None,
 ) -> Plan:
-    """The plan for an environment; `database_url` and `nats_url` are those of the file, key references resolved.
+    """The plan for an environment; its addresses are those of the file, key references resolved.
 
     Raises ConfigError for what cannot work as processes on this machine.
     """
@@ -117,6 +127,7 @@ def make_plan(
     server = db.parse(database_url) if database_url else None
     database = Address(server.host or "127.0.0.1", server.port or 5432) if server else None
     broker = _broker_address(nats_url)
+    valkey = server_of(cache) if cache else None
     simulated = spec.endpoints is None and options.exchange == "simulated"
     _refuse_options(options, spec.feed, simulated=simulated)
     external = [
@@ -127,6 +138,9 @@ def make_plan(
         )
         if address and not is_loopback(address.host)
     ]
+    own_valkey = valkey if valkey and not valkey.tls and is_loopback(valkey.host) else None
+    if valkey and own_valkey is None:
+        external.append(Listener("valkey", valkey.host, valkey.port, _CACHE_SETTING))
     own_database = database if database and is_loopback(database.host) else None
     return Plan(
         environment=environment,
@@ -135,6 +149,7 @@ def make_plan(
         postgres_password=server.password if server and own_database else None,
         database_url=database_url,
         nats=broker if broker and is_loopback(broker.host) else None,
+        valkey=own_valkey,
         simulator=Address("127.0.0.1", free_port()) if simulated else None,
         options=options,
         external=tuple(external),
@@ -178,6 +193,9 @@ def programs(
     if plan.nats:
         command = [str(find_server()), "-c", str(home.run / "nats.conf")]
         found.append(Program(name="nats", command=command, settle_s=1, hidden=secrets))
+    if plan.valkey:
+        command = [str(valkey_server.find_server()), str(home.run / "valkey.conf")]
+        found.append(Program(name="valkey", command=command, settle_s=1, hidden=secrets))
     if plan.simulator:
         found.append(Program(name="simulator", command=_simulator(plan, variables, demo), hidden=secrets))
     for name in SERVICES:

@@ -5,11 +5,12 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
 from ssmd.errors import EXIT_DONE, EXIT_UNAVAILABLE, RefusedError, Unavailable
-from ssmd.local import nats_server
+from ssmd.local import nats_server, valkey_server
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home, StackRecord
 from ssmd.local.live import FirstTrade
@@ -147,6 +148,8 @@ class Stack:
         if plan.nats:
             text = nats_server.configuration(plan.nats.host, plan.nats.port, home.nats)
             (home.run / "nats.conf").write_text(text)
+        if plan.valkey:
+            (home.run / "valkey.conf").write_text(valkey_server.configuration(plan.valkey, home.run))
         variables = self._variables()
         self._given = sorted(filter(is_secret, variables))
         found = programs(plan, home, server, variables, self._demo)
@@ -186,6 +189,11 @@ class Stack:
             with self._progress.step("nats", f"{plan.nats} (fsync every {nats_server.SYNC_INTERVAL})"):
                 self._start("nats")
                 await_server("nats", lambda: nats_server.greets(host, port), control, home, self._pause)
+        if (cache := plan.valkey) is not None:
+            with self._progress.step("valkey", f"{cache.host}:{cache.port} (at most {valkey_server.MAX_MEMORY})"):
+                self._start("valkey")
+                ready = partial(valkey_server.greets, cache.host, cache.port)
+                await_server("valkey", ready, control, home, self._pause)
 
     def _start_services(self) -> None:
         """All at once: each can wait for the others, and the exchange's frames should not wait for anybody."""

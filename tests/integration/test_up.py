@@ -1,5 +1,6 @@
 """`ssmd up` and `ssmd down` on real servers, with the simulated exchange, as a user runs them."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from valkey.asyncio import Valkey
 
 from ssmd.local.home import Home
 from ssmd.local.processes import identify, marked
@@ -20,6 +23,7 @@ from tests.servers import free_port, program
 
 pytestmark = pytest.mark.integration
 
+CACHE_PASSWORD = "opensesame-1"
 ENVIRONMENT = """\
 apiVersion: ssmd/v1
 kind: Environment
@@ -27,11 +31,13 @@ metadata: {{name: here}}
 spec:
   keys:
     kalshi: {{type: api_key, fields: [api_key, api_secret]}}
+    cache: {{type: transport, fields: [password]}}
   feed: kalshi
   database: {{url: "postgresql+psycopg2://postgres@127.0.0.1:{postgres}/ssmd"}}
   middleware:
     transport: {{type: nats, url: "nats://127.0.0.1:{nats}"}}
     storage: {{type: local, path: storage}}
+    cache: {{type: redis, url: "redis://127.0.0.1:{valkey}", credentials: $key:cache}}
   gateway: {{host: 127.0.0.1, port: {gateway}, metrics_port: {metrics}}}
 """
 
@@ -43,10 +49,10 @@ class Installation:
         program("nats-server")
         self.home = Home(folder / "home")
         self.file = folder / "here.yaml"
-        self.ports = {name: free_port() for name in ("postgres", "nats", "gateway", "metrics")}
+        self.ports = {name: free_port() for name in ("postgres", "nats", "valkey", "gateway", "metrics")}
         self.file.write_text(ENVIRONMENT.format(**self.ports))
         self.folder = folder
-        self.given: dict[str, str] = {}
+        self.given: dict[str, str] = {"SSMD_KEY_CACHE_PASSWORD": CACHE_PASSWORD}
 
     @property
     def variables(self) -> dict[str, str]:
@@ -111,12 +117,12 @@ def test_a_detached_stack_is_healthy_survives_kills_and_goes_down_whole(installa
     installation.ssmd("status")
     before = installation.status()
     assert {name: one["status"] for name, one in before.items()} == dict.fromkeys(
-        ["postgres", "nats", "simulator", "connector", "archiver", "gateway"], "ok"
+        ["postgres", "nats", "valkey", "simulator", "connector", "archiver", "gateway"], "ok"
     )
     again = installation.ssmd("up", "-f", file, code=3)
     assert "is already up" in again.stderr
 
-    for name in ("connector", "nats", "archiver"):
+    for name in ("connector", "nats", "valkey", "archiver"):
         killed = time.monotonic()
         os.kill(before[name]["pid"], signal.SIGKILL)
         until(lambda: identify(before[name]["pid"]) is None, 5, f"{name} is collected")  # noqa: B023 used at once
@@ -129,7 +135,7 @@ def test_a_detached_stack_is_healthy_survives_kills_and_goes_down_whole(installa
 
     down = installation.ssmd("down", "-f", file)
     stopped = [line.split()[1] for line in down.stderr.splitlines()]
-    assert stopped == ["connector", "archiver", "gateway", "simulator", "nats", "postgres"]
+    assert stopped == ["connector", "archiver", "gateway", "simulator", "valkey", "nats", "postgres"]
     assert installation.left(mark) == []
     assert "nothing is running" in installation.ssmd("down", "-f", file).stderr
     installation.ssmd("status", code=3)
@@ -211,11 +217,39 @@ def test_the_doctor_finds_the_running_stack_in_order(installation: Installation)
     assert states["port nats"]["detail"].endswith("in use by this stack")
     assert states["storage"]["state"] == "good"
     assert "1s" in states["nats"]["detail"]
+    assert states["port valkey"]["detail"].endswith("in use by this stack")
+    assert "at most 100mb" in states["valkey"]["detail"]
+
+
+def test_the_gateway_uses_the_valkey_that_was_started_with_its_password(installation: Installation) -> None:
+    installation.ssmd("up", "-f", str(installation.file), "--detach")
+    at = f"127.0.0.1:{installation.ports['gateway']}"
+
+    def health() -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://{at}/v1/health", timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    with urllib.request.urlopen(f"http://{at}/v1/meta/feeds", timeout=10) as answer:
+        assert json.load(answer)["feeds"][0]["name"] == "kalshi"
+    assert health()["dependencies"]["cache"]["state"] == "connected"
+
+    async def keys() -> list[bytes]:
+        client = Valkey(port=installation.ports["valkey"], password=CACHE_PASSWORD)
+        try:
+            found: list[bytes] = await client.keys("ssmd:here:hot:*")
+            return found
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(keys())
+    written = "".join(path.read_text(errors="replace") for path in installation.home.run.glob("*.conf"))
+    assert CACHE_PASSWORD not in written
 
 
 def test_servers_do_not_see_the_operators_secrets(installation: Installation) -> None:
     secret = "hunter2-canary"
-    installation.given = {
+    installation.given |= {
         "SSMD_KEY_NATS_PASSWORD": secret, "PGPASSWORD": secret, "AWS_SECRET_ACCESS_KEY": secret, "SEEN": "seen-canary",
     }  # fmt: skip
     installation.ssmd("up", "-f", str(installation.file), "--detach")

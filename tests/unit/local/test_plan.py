@@ -11,6 +11,7 @@ from ssmd.errors import ConfigError
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
 from ssmd.local.plan import STOP_ORDER, Options, Plan, make_plan, programs, stop_order
+from ssmd.local.valkey_server import CacheAccess
 
 DATABASE = "postgresql+psycopg2://postgres@127.0.0.1:25432/ssmd"
 BROKER = "nats://127.0.0.1:24222"
@@ -169,11 +170,29 @@ def test_the_demo_key_is_given_to_the_connector_unless_there_is_another(tmp_path
 
 
 def test_sources_stop_before_what_they_flow_into() -> None:
-    started = ["postgres", "nats", "simulator", "connector", "archiver", "gateway"]
+    started = ["postgres", "nats", "valkey", "simulator", "connector", "archiver", "gateway"]
 
-    assert stop_order(started) == ["connector", "archiver", "gateway", "simulator", "nats", "postgres"]
+    assert stop_order(started) == ["connector", "archiver", "gateway", "simulator", "valkey", "nats", "postgres"]
     assert stop_order(["nats", "stranger"]) == ["stranger", "nats"]
     assert set(started) == set(STOP_ORDER)
+
+
+def test_a_cache_on_loopback_is_started_and_one_elsewhere_or_with_tls_is_only_checked(tmp_path: Path) -> None:
+    file = loads(yaml.safe_dump(environment()).encode())
+
+    def with_cache(url: str) -> Plan:
+        return make_plan(file, Path("here.yaml"), Options(), DATABASE, BROKER, CacheAccess(url))
+
+    here = with_cache("redis://127.0.0.1:26379/2")
+    assert names(here, tmp_path) == ["nats", "valkey", "simulator", "connector", "archiver", "gateway"]
+    assert ("valkey", 26379) in [(one.program, one.port) for one in here.listeners]
+    for url in ("redis://cache.example:26379", "rediss://127.0.0.1:26379"):
+        elsewhere = with_cache(url)
+        assert "valkey" not in names(elsewhere, tmp_path)
+        assert [(one.program, one.port) for one in elsewhere.external] == [("valkey", 26379)]
+    with pytest.raises(ConfigError, match="is not a URL") as caught:
+        with_cache("redis://me:hunter2@127.0.0.1:not-a-port")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_people_get_an_address_that_they_can_open() -> None:
