@@ -17,9 +17,10 @@ PASSWORD = "not-a-secret"
 
 @dataclass(frozen=True)
 class ValkeyServer:
-    """Where it answers."""
+    """Where it answers, and its process."""
 
     url: str
+    pid: int = 0
 
 
 def _program() -> str:
@@ -48,7 +49,7 @@ def valkey_server(folder: Path) -> Iterator[ValkeyServer]:
             if time.monotonic() > deadline or process.poll() is not None:
                 raise RuntimeError("valkey-server did not come up: " + (folder / "log").read_text()[-2000:])
             time.sleep(0.02)
-        yield ValkeyServer(f"redis://127.0.0.1:{port}")
+        yield ValkeyServer(f"redis://127.0.0.1:{port}", process.pid)
     finally:
         process.kill()
         process.wait()

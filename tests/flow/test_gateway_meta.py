@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,12 +20,14 @@ from yarl import URL
 from ssmd.clock import NS_PER_S, day_start_ns
 from ssmd.config.environment import Environment
 from ssmd.config.loading import loads
+from ssmd.config.middleware import RedisCache as RedisConfig
 from ssmd.gateway import catalogue as catalogue_module
 from ssmd.gateway import hot as hot_module
 from ssmd.gateway.routes import Route
 from ssmd.market.events import Gap
 from ssmd.middleware.cache.interface import Cache
 from ssmd.middleware.cache.memory import MemoryCache
+from ssmd.middleware.cache.redis import RedisCache
 from ssmd.registry.database import Database
 from ssmd.registry.environments import EnvironmentCatalogue
 from ssmd.registry.feed_values import FeedFacts
@@ -34,6 +39,7 @@ from tests.data.broken_environments import GOOD
 from tests.databases import Database as Server
 from tests.flow.gateway_stage import Stage, running, until
 from tests.unit.gateway.events import trade
+from tests.valkey import PASSWORD, valkey_server
 
 pytestmark = pytest.mark.integration
 
@@ -41,6 +47,16 @@ TODAY = date(2026, 11, 22)
 NOW_NS = day_start_ns(TODAY) + 18 * 3_600 * NS_PER_S
 LATER = "2099-01-01T00:00:00Z"
 TRADE = "@0xd6aa5b8c9f6e0001;\nstruct Trade {\n  price @0 :Int64;\n%s}\n"  # the field of each further version
+
+
+class NoSecrets:
+    """An environment whose cache needs no key."""
+
+    def text(self, value: str) -> str:
+        return value
+
+    def fields(self, reference: str) -> dict[str, str]:
+        raise AssertionError(reference)
 
 
 class World:
@@ -633,3 +649,50 @@ async def test_an_unchanged_answer_is_not_sent_twice_and_a_changed_one_is(world:
         pass_s(stage, hot_module.FRESH_S)
         async with session.get(url, headers={"If-None-Match": tag}) as changed:
             assert (changed.status, changed.headers["ETag"] != tag) == (200, True)
+
+
+# -- a real cache --------------------------------------------------------------------------------------------------
+
+
+async def test_a_cache_that_goes_and_comes_back_is_never_an_error(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot_module, "CACHE_REST_S", 0.05)
+    world.store(TODAY)
+
+    async def health(stage: Stage) -> tuple[str, str]:
+        async with aiohttp.ClientSession() as session, session.get(f"{stage.url}/v1/health") as answer:
+            found = await answer.json()
+            return found["status"], found["dependencies"]["cache"]["state"]
+
+    with valkey_server(tmp_path) as server:
+        pid = server.pid
+        config = RedisConfig(type="redis", url=server.url.replace("redis://", f"redis://:{PASSWORD}@"))
+        cache = RedisCache(config, NoSecrets(), "test")
+        async with gateway(world, cache) as stage:
+            fresh = await get(stage, "inventory")
+            assert await health(stage) == ("ok", "connected")
+            os.kill(pid, signal.SIGSTOP)  # it is there, and says nothing
+            try:
+                for _ in range(3):
+                    began = asyncio.get_running_loop().time()
+                    pass_s(stage, 10)
+                    assert await get(stage, "inventory") == fresh
+                    assert asyncio.get_running_loop().time() - began < 2
+                    await asyncio.sleep(0.06)
+                assert await health(stage) == ("degraded", "away")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            async with asyncio.timeout(20):
+                while await health(stage) != ("ok", "connected"):
+                    await get(stage, "inventory")
+                    await asyncio.sleep(0.02)
+            await get(stage, "inventory")
+            os.kill(pid, signal.SIGKILL)
+            for _ in range(3):
+                assert await get(stage, "inventory") == fresh
+            assert await health(stage) == ("degraded", "away")
+            world.leave()
+            pass_s(stage, 10)
+            assert (await get(stage, "inventory", 503))["code"] == "unavailable"
+        await cache.close()
