@@ -91,7 +91,7 @@ class Auth(Message, frozen=True):
 
 
 class Trade(Message, frozen=True):
-    """A trade. `side` is the side of the taker, where buy means yes."""
+    """A trade. `side` is the side of the taker, where buy means yes. `snapshot`: the last one, told again, unnumbered."""
 
     type: Literal["trade"]
     feed: str
@@ -102,6 +102,7 @@ class Trade(Message, frozen=True):
     ts: Milliseconds
     trade_id: str
     block: bool | UnsetType = UNSET
+    snapshot: Literal[True] | UnsetType = UNSET
     seq: Seq | UnsetType = UNSET
 
 
@@ -133,6 +134,7 @@ class Ticker(Message, frozen=True):
     volume: Exact
     open_interest: Exact
     ts: Milliseconds
+    snapshot: Literal[True] | UnsetType = UNSET
     seq: Seq | UnsetType = UNSET
 
 
@@ -146,6 +148,7 @@ class Status(Message, frozen=True):
     result: str | None
     settlement_value: Exact | None
     ts: Milliseconds
+    snapshot: Literal[True] | UnsetType = UNSET
     seq: Seq | UnsetType = UNSET
 
 
