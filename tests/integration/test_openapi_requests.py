@@ -17,9 +17,9 @@ from tests.databases import Database as Server
 from tests.flow.gateway_stage import Stage, running
 from tests.flow.page_scene import OTHERS, TICKER, Chatter, a_day
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone]
+pytestmark = pytest.mark.integration
 
-PER_OPERATION = int(os.environ.get("SSMD_SCHEMATHESIS_EXAMPLES", "20"))
+PER_OPERATION = int(os.environ.get("SSMD_SCHEMATHESIS_EXAMPLES", "15"))
 GENEROUS = {"requests_per_minute": 10_000_000, "requests_per_hour": 1_000_000_000, "burst": 1_000_000}
 # Not positive_data_acceptance: a cursor is text for JSON Schema, and yet not any text is one.
 CHECKS = (
