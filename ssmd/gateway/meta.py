@@ -1,43 +1,45 @@
 """`/v1/meta/…`: feeds, schemas, environments and syncs, as they are, were on a day, and were known at a time."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import msgspec
 
 from ssmd.clock import day_of, now_ns
-from ssmd.config.values import masked
 from ssmd.gateway.meta_documents import (
     CalendarDocument,
-    DeploymentRow,
     EnvironmentDocument,
     EnvironmentHistory,
-    EnvironmentLinks,
     EnvironmentPage,
     EnvironmentRow,
-    EnvironmentVersionRow,
     FeedDocument,
-    FeedLinks,
     FeedPage,
-    FeedRow,
-    FeedVersionDocument,
     SchemaDocument,
     SchemaPage,
-    SchemaRow,
-    SelfLink,
     SyncDocument,
     SyncPage,
 )
+from ssmd.gateway.meta_rows import (
+    calendar_document,
+    environment_links,
+    environment_version,
+    feed_document,
+    feed_row,
+    history_document,
+    known_schemas,
+    schema_document,
+    schema_row,
+    time_text,
+)
 from ssmd.gateway.remembering import Remembering
 from ssmd.gateway.routes import AS_OF, KNOWN_AT, Ask, Parameter, Reply, Route, choice, name_in_path, whole
-from ssmd.registry.environments import EnvironmentCatalogue, EnvironmentVersion
+from ssmd.registry.environments import EnvironmentCatalogue
 from ssmd.registry.feed_values import STATUSES
-from ssmd.registry.feeds import Calendar, FeedCatalogue, FeedVersionRow, FeedView, ListedFeed
+from ssmd.registry.feeds import FeedCatalogue
 from ssmd.registry.interface import NotKnown
-from ssmd.registry.schemas import SchemaCatalogue, SchemaVersion, holding
+from ssmd.registry.schemas import SchemaCatalogue, holding
 from ssmd.registry.security_master import SecurityMaster
 from ssmd.registry.values import written
 
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
 
 TAG = "metadata"
 PROBLEMS = (400, 503)
-MAX_HISTORY = 1_000
 SYNCS_DEFAULT, SYNCS_MAX = 20, 200
 
 FEED = name_in_path("feed", "Name of a feed.")
@@ -108,7 +109,7 @@ class MetaEndpoint:
         on, known_at, status = self._day(ask), ask["known_at"], ask["status"]
 
         def make(database: "Database") -> FeedPage:
-            return FeedPage(feeds=[_feed_row(row) for row in FeedCatalogue(database).list(status, on, known_at)])
+            return FeedPage(feeds=[feed_row(row) for row in FeedCatalogue(database).list(status, on, known_at)])
 
         question = ("feeds", on, known_at, status)
         return await self._remembering.answer(question, FeedPage, make, instead=_FEEDS_STEP, rare=_is_rare(ask))
@@ -116,7 +117,7 @@ class MetaEndpoint:
     async def feed(self, ask: Ask) -> Reply:
         """One feed."""
         name, on, known_at = ask["name"], self._day(ask), ask["known_at"]
-        make = partial(_make_feed, name=name, on=on, known_at=known_at)
+        make = partial(feed_document, name=name, on=on, known_at=known_at)
         question = ("feed", name, on, known_at)
         return await self._remembering.answer(question, FeedDocument, make, instead=_FEEDS_STEP, rare=_is_rare(ask))
 
@@ -125,7 +126,7 @@ class MetaEndpoint:
         name, on, known_at = ask["name"], self._day(ask), ask["known_at"]
 
         def make(database: "Database") -> CalendarDocument:
-            return _calendar(name, on, FeedCatalogue(database).show(name, on, known_at).calendar)
+            return calendar_document(name, on, FeedCatalogue(database).show(name, on, known_at).calendar)
 
         question = ("calendar", name, on, known_at)
         return await self._remembering.answer(question, CalendarDocument, make, instead=_FEEDS_STEP, rare=_is_rare(ask))
@@ -137,8 +138,8 @@ class MetaEndpoint:
         on, known_at = ask["as_of"], ask["known_at"]
 
         def make(database: "Database") -> SchemaPage:
-            known = _known_schemas(SchemaCatalogue(database).list(), known_at)
-            return SchemaPage(schemas=[_schema_row(row) for row in (holding(known, on.date()) if on else known)])
+            known = known_schemas(SchemaCatalogue(database).list(), known_at)
+            return SchemaPage(schemas=[schema_row(row) for row in (holding(known, on.date()) if on else known)])
 
         question = ("schemas", on, known_at)
         return await self._remembering.answer(question, SchemaPage, make, instead=_SCHEMAS_STEP, rare=_is_rare(ask))
@@ -146,7 +147,7 @@ class MetaEndpoint:
     async def schema(self, ask: Ask) -> Reply:
         """One version with its text."""
         name, version, on, known_at = ask["name"], ask["version"], self._day(ask), ask["known_at"]
-        make = partial(_make_schema, name=name, version=version, on=on, known_at=known_at)
+        make = partial(schema_document, name=name, version=version, on=on, known_at=known_at)
         question = ("schema", name, version, on, known_at)
         return await self._remembering.answer(question, SchemaDocument, make, instead=_SCHEMAS_STEP, rare=_is_rare(ask))
 
@@ -162,7 +163,7 @@ class MetaEndpoint:
                 environments=[
                     EnvironmentRow(
                         row.name, row.status, row.description, row.version, row.versions, written(row.deployed_at),
-                        row.deployed_by, _environment_links(row.name),
+                        row.deployed_by, environment_links(row.name),
                     )
                     for row in found
                 ]
@@ -185,11 +186,11 @@ class MetaEndpoint:
                     raise NotKnown(f"the environment {name!r} had no version {number} then")
             else:
                 version = catalogue.newest(name) if at is None else catalogue.as_of(name, at)
-            row = _environment_version(version, at)
+            row = environment_version(version, at)
             return EnvironmentDocument(
                 name=name,
                 config_yaml=version.config_yaml,
-                links=_environment_links(name),
+                links=environment_links(name),
                 **msgspec.structs.asdict(row),
             )
 
@@ -201,7 +202,7 @@ class MetaEndpoint:
     async def history(self, ask: Ask) -> Reply:
         """Versions and the deployment log; what went wrong is for operators' keys."""
         name, at = ask["name"], _earlier(ask)
-        make = partial(_make_history, name=name, at=at)
+        make = partial(history_document, name=name, at=at)
         reply = await self._remembering.answer(
             ("history", name, at), EnvironmentHistory, make, instead=_ENVIRONMENTS_STEP, rare=_is_rare(ask)
         )
@@ -221,7 +222,7 @@ class MetaEndpoint:
             rows = SecurityMaster(database).syncs(feed, limit if at is None else SYNCS_MAX)
             found = [
                 SyncDocument(
-                    row.kind, row.status, _time(row.started_at), written(row.completed_at), row.series, row.events,
+                    row.kind, row.status, time_text(row.started_at), written(row.completed_at), row.series, row.events,
                     row.markets, row.open_markets, row.inserted, row.changed,
                 )
                 for row in rows
@@ -272,162 +273,3 @@ def _earlier(ask: Ask) -> datetime | None:
     """Of what is known as it happens, both times mean the same: the earlier one counts."""
     given: list[datetime] = [at for at in (ask["as_of"], ask["known_at"]) if at is not None]
     return min(given, default=None)
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-# --- feeds ------------------------------------------------------------------------------------------------------------
-
-
-def _feed_links(name: str) -> FeedLinks:
-    one = f"/v1/meta/feeds/{name}"
-    return FeedLinks(
-        one, f"{one}/calendar", f"/v1/meta/inventory?feed={name}", f"/v1/meta/gaps/{name}",
-        f"/v1/meta/condition?feed={name}",
-    )  # fmt: skip
-
-
-def _feed_row(row: ListedFeed) -> FeedRow:
-    endpoint = None if row.endpoint is None else masked(row.endpoint)
-    return FeedRow(
-        row.name, row.display_name, row.description, row.feed_type, row.status, row.version, row.protocol, endpoint,
-        _feed_links(row.name),
-    )  # fmt: skip
-
-
-def _make_feed(database: "Database", name: str, on: date, known_at: datetime | None) -> FeedDocument:
-    view: FeedView = FeedCatalogue(database).show(name, on, known_at)
-    return FeedDocument(
-        name=view.name,
-        display_name=view.display_name,
-        description=view.description,
-        feed_type=view.feed_type,
-        status=view.status,
-        as_of=on,
-        current=None if view.holds is None else _feed_version(view.holds),
-        versions=[_feed_version(version) for version in view.versions],
-        links=_feed_links(view.name),
-    )
-
-
-def _feed_version(row: FeedVersionRow) -> FeedVersionDocument:
-    facts = row.facts
-    return FeedVersionDocument(
-        version=facts.version,
-        effective_from=facts.effective_from,
-        effective_to=row.effective_to,
-        protocol=facts.protocol,
-        endpoint=masked(facts.endpoint),
-        rest_endpoint=None if facts.rest_endpoint is None else masked(facts.rest_endpoint),
-        auth_method=facts.auth_method,
-        supports_orderbook=facts.supports_orderbook,
-        supports_trades=facts.supports_trades,
-        supports_historical=facts.supports_historical,
-        max_symbols_per_connection=facts.max_symbols_per_connection,
-        rate_limit_per_second=facts.rate_limit_per_second,
-        parser_config=facts.parser_config,
-        required_transport=list(facts.required_transport),
-        known_from=_time(row.known_from),
-        known_to=written(row.known_to),
-    )
-
-
-def _calendar(feed: str, on: date, found: Calendar | None) -> CalendarDocument:
-    return CalendarDocument(
-        feed=feed,
-        as_of=on,
-        recorded=found is not None,
-        always_open=found is not None and found.open_time is None and not found.pauses,
-        timezone=found.timezone if found else None,
-        open_time=found.open_time if found else None,
-        close_time=found.close_time if found else None,
-        holiday_calendar=found.holiday_calendar if found else None,
-        pauses=found.pauses if found else [],
-    )
-
-
-# --- schemas ----------------------------------------------------------------------------------------------------------
-
-
-def _known_schemas(found: list[SchemaVersion], known_at: datetime | None) -> list[SchemaVersion]:
-    return [row for row in found if known_at is None or row.registered_at <= known_at]
-
-
-def _schema_row(row: SchemaVersion) -> SchemaRow:
-    return SchemaRow(
-        row.name, row.version, row.format, row.hash, row.status, row.effective_from, row.deprecated_at,
-        row.compatible_with, row.breaking_changes, _time(row.registered_at),
-        SelfLink(f"/v1/meta/schemas/{quote(row.name)}/{quote(row.version)}"),
-    )  # fmt: skip
-
-
-def _make_schema(database: "Database", name: str, version: str, on: date, known_at: datetime | None) -> SchemaDocument:
-    catalogue = SchemaCatalogue(database)
-    row = catalogue.show(name, None if version == "latest" else version)
-    known = _known_schemas(catalogue.list(name), known_at)
-    if version == "latest" and known and row not in known:
-        row = next((one for one in reversed(known) if one.status == "active"), known[-1])
-    if row not in known:
-        raise NotKnown(f"schema {name!r} had no version {version!r} that was known then")
-    return SchemaDocument(
-        name=row.name,
-        version=row.version,
-        format=row.format,
-        hash=row.hash,
-        status=row.status,
-        effective_from=row.effective_from,
-        deprecated_at=row.deprecated_at,
-        compatible_with=row.compatible_with,
-        breaking_changes=row.breaking_changes,
-        registered_at=_time(row.registered_at),
-        as_of=on,
-        holds=row in holding(known, on),
-        text=row.text,
-    )
-
-
-# --- environments -----------------------------------------------------------------------------------------------------
-
-
-def _environment_links(name: str) -> EnvironmentLinks:
-    one = f"/v1/meta/environments/{quote(name)}"
-    return EnvironmentLinks(one, f"{one}/history")
-
-
-def _environment_version(version: EnvironmentVersion, at: datetime | None) -> EnvironmentVersionRow:
-    """As it was known at a time: what was to come is not told."""
-
-    def by_then(time: datetime | None) -> datetime | None:
-        return None if time is None or (at is not None and time > at) else time
-
-    deployed_at = by_then(version.deployed_at)
-    return EnvironmentVersionRow(
-        version=version.version,
-        config_hash=version.config_hash,
-        created_at=_time(version.created_at),
-        created_by=version.created_by,
-        deployed_at=written(deployed_at),
-        deployed_by=version.deployed_by if deployed_at else None,
-        git_commit=version.git_commit,
-        valid_from=written(by_then(version.valid_from)),
-        valid_to=written(by_then(version.valid_to)),
-    )
-
-
-def _make_history(database: "Database", name: str, at: datetime | None) -> EnvironmentHistory:
-    catalogue = EnvironmentCatalogue(database)
-    versions = [row for row in catalogue.versions(name) if at is None or row.created_at <= at]
-    lines = [row for row in catalogue.deployments(name) if at is None or row.started_at <= at]
-    return EnvironmentHistory(
-        environment=name,
-        versions=[_environment_version(row, at) for row in versions[-MAX_HISTORY:]],
-        deployments=[
-            DeploymentRow(
-                row.id, row.version, row.action, row.status, _time(row.started_at), written(row.completed_at),
-                row.trigger, row.triggered_by, row.error,
-            )
-            for row in lines[:MAX_HISTORY]
-        ],
-    )  # fmt: skip

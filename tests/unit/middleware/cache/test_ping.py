@@ -9,7 +9,8 @@ import pytest
 
 from ssmd.config import middleware as kinds
 from ssmd.errors import ConfigError
-from ssmd.middleware.cache.ping import CacheUnavailable, ping_cache
+from ssmd.middleware.cache.interface import CacheUnavailable
+from ssmd.middleware.cache.ping import ping_cache
 from tests.servers import free_port
 
 PASSWORD = "correct-horse"
