@@ -91,7 +91,7 @@ class Auth(Message, frozen=True):
 
 
 class Trade(Message, frozen=True):
-    """A trade. `side` is the side of the taker, where buy means yes. `snapshot`: the last one, told again, unnumbered."""
+    """A trade. `side` is the side of the taker, where buy means yes. `snapshot`: the last one, sent again."""
 
     type: Literal["trade"]
     feed: str

@@ -64,6 +64,8 @@ class Follower(Reader):
         self.states: dict[str, str] = {}
         self.answers = 0
         self.resumed = 0
+        self.numbered_by = 0  # which process gave it its numbers
+        self.process = 0  # which one it talks to
         self.failed = 0
 
     def begin(self, segment: Segment) -> None:
@@ -107,13 +109,15 @@ class Follower(Reader):
         segment, before = self.opening.popleft()
         if message.get("resumed"):
             assert message["seq"] == self.seq
+            assert self.numbered_by == self.process, "another process cannot know what was missed"
             before.end = segment.end
             if self.latest is segment:
                 self.latest = before
             self.resumed += 1
             return
-        if self.seq is not None and message["mode" if "mode" in message else "type"] == "realtime":
-            assert message["seq"] >= 0
+        if self.numbered_by != self.process:
+            assert message["seq"] > (self.seq or 0), "no number is used again"
+            self.numbered_by = self.process
         self.segment = segment
         for ticker in list(self.books):
             if not wanted(segment.pairs, "orderbook", ticker) or "resumed" in message or segment.mode == "latest":
@@ -130,7 +134,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.model: dict[str, tuple[dict[int, int], dict[int, int]]] = {}
         self.serial = count(1)
         self.numbers = count(1)
-        self.highest = 0
+        self.process = 0
         self.followers = [Follower() for _ in range(3)]
         self.clients: dict[int, Client] = {}
         self.begin()
@@ -219,7 +223,7 @@ class StreamMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Another process: it knows nothing."""
-        self.highest = max([self.highest, *(follower.seq or 0 for follower in self.followers)])
+        self.process += 1
         self.now += 1.0
         self.clients.clear()
         self.begin()
@@ -239,6 +243,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.clients[n] = client
         self.hub.fanout.join(client)
         self.followers[n].connect(socket)
+        self.followers[n].process = self.process
 
     @rule(
         n=st.integers(0, 2),
@@ -315,6 +320,31 @@ class StreamMachine(RuleBasedStateMachine):
                 follower.read()
             assert follower.failed == failed + 1, "what is not kept is said to be lost"
 
+    @rule(
+        n=st.integers(0, 2),
+        ticker=st.sampled_from(TICKERS),
+        before=st.integers(0, 12),
+        most=st.integers(0, 1_500),
+        after=st.integers(0, 12),
+        away_s=st.sampled_from([0.0, 1.0, 20.0, 40.0]),
+        restarted=st.booleans(),
+    )
+    def be_away(
+        self, n: int, ticker: str, before: int, most: int, after: int, away_s: float, *, restarted: bool
+    ) -> None:
+        """Read a part of a tick, miss the rest and another one, and come back."""
+        if n not in self.clients:
+            return
+        for _ in range(20):
+            self.followers[n].read()
+        self.trades(ticker, before)
+        self.disconnect(n, most)
+        if restarted and away_s == 1.0:
+            self.restart()
+        self.trades(ticker, after)
+        self.time_passes(away_s)
+        self.resume(n, lost=False)
+
     @rule(n=st.integers(0, 2))
     def snapshots(self, n: int) -> None:
         if n in self.clients and not self.clients[n].leaving:
@@ -379,4 +409,4 @@ class StreamMachine(RuleBasedStateMachine):
 
 
 TestStreamMachine = StreamMachine.TestCase
-TestStreamMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestStreamMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
