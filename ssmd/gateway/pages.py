@@ -73,9 +73,10 @@ class Pages:
         """What there is."""
         return self._page("index.html", {})
 
-    async def status(self, _ask: Ask) -> web.Response:
+    async def status(self, ask: Ask) -> web.Response:
         """How everything is; also while the database is away."""
-        view = await self._status.gather(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        view = await self._status.gather(now, reasons=ask.caller.may("admin"))
         return self._page("status.html", {"here": "/status", "view": view})
 
     async def docs(self, _ask: Ask) -> web.Response:

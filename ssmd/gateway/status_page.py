@@ -23,8 +23,6 @@ HEADLINES = {
     "degraded": "Live data flows, something else is missing",
     "down": "No live data",
 }
-GOOD = frozenset({"connected", "ok", "up", "available", "healthy", "ready", "live", "fresh"})
-NOT_THERE = frozenset({"none", "off", "not_configured", "not_used", "unused", "unknown"})
 _DAY_LEVELS = {"complete": "ok", "partial": "warn", "failed": "bad"}
 
 
@@ -56,14 +54,17 @@ class StatusView:
         self._clock = clock
         self._archive: Archive | None = None
 
-    async def gather(self, monotonic_s: float) -> dict[str, Any]:
-        """Everything, as the template wants it; None where the database would have to say it and is away."""
+    async def gather(self, monotonic_s: float, *, reasons: bool) -> dict[str, Any]:
+        """Everything, as the template wants it; None where the database would have to say it and is away.
+
+        What servers said when they failed only with `reasons`: it is for operators.
+        """
         now = self._clock()
         gaps = await self._gaps(day_of(now))
         archive, current = await self._archived(now)
         health: dict[str, Any] = msgspec.to_builtins(self._health())
         states = Counter(self._states())
-        dependencies = [_dependency(name, of) for name, of in health["dependencies"].items()]
+        dependencies = [_dependency(name, of, reasons=reasons) for name, of in health["dependencies"].items()]
         last = self._hub.last_message_ns
         return {
             "now": _clock_time(now), "now_iso": _moment(now).isoformat(timespec="seconds"),
@@ -111,15 +112,17 @@ class StatusView:
         return self._archive, True
 
 
-def _dependency(name: str, of: Mapping[str, Any]) -> dict[str, Any]:
+def _dependency(name: str, of: Mapping[str, Any], *, reasons: bool) -> dict[str, Any]:
     state = str(of.get("state", "unknown"))
-    level = "ok" if state in GOOD else "" if state in NOT_THERE else "bad" if state in ("away", "down") else "warn"
-    note = of.get("error") or of.get("reason") or of.get("detail") or ""
-    return {"name": name, "state": state, "level": level, "age_s": of.get("age_s"), "note": str(note)}
+    if state == "none":
+        return {"name": name, "state": "not used", "level": "", "age_s": None, "note": ""}
+    level = "ok" if state == "connected" else "bad"
+    note = of.get("error") if reasons else None
+    return {"name": name, "state": state, "level": level, "age_s": of.get("age_s"), "note": note or ""}
 
 
 def _reasons(health: Mapping[str, Any], dependencies: list[dict[str, Any]]) -> list[str]:
-    found = [f"{of['name']} {of['state']}" for of in dependencies if of["level"] in ("bad", "warn")]
+    found = [f"{of['name']} {of['state']}" for of in dependencies if of["level"] == "bad"]
     waiting = health["books"]["waiting"]
     return found + ([f"{waiting} books wait for their snapshot"] if waiting else [])
 

@@ -247,6 +247,7 @@ async def test_a_database_that_is_away_shows_as_such_and_what_was_known_stays_wi
     assert "Gaps today ?" in text
     assert re.search(r"Archive as of \d\d:\d\d:\d\d UTC", text)
     assert "something else is missing" in text
+    assert re.search(r"registry away the database does not answer", text)
 
 
 async def test_a_database_that_was_never_there_leaves_no_page_empty(registry: Registry) -> None:

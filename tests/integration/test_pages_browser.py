@@ -188,6 +188,9 @@ async def test_the_book_and_the_trades_of_a_market_follow_the_stream(stage: Stag
         chatter.trade(price=455_500, size=7 * SCALE)
         await expect(page.locator("#m-trades tr").first).to_contain_text("0.45557")
         await expect(page.locator("#m-trades tr")).to_have_count(1)
+        await page.reload()  # the address knows the market
+        await expect(best).to_have_text("2.50.440.4629")
+        await expect(page.locator("#m-title")).to_have_text(TITLE + TICKER)
         assert any(url.startswith("ws://") for url in watched.requests)
 
 

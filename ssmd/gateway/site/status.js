@@ -161,6 +161,7 @@ function follow(ticker, title) {
   close();
   if (market) market.end();
   market = new Market(ticker, title);
+  history.replaceState(null, "", `#${encodeURIComponent(ticker)}`);
 }
 
 class Market {
@@ -174,7 +175,7 @@ class Market {
     this.retries = 0;
     this.ended = false;
     this.drawn = true;
-    at("m-title").replaceChildren(title || ticker, ...(title ? [element("small", ticker)] : []));
+    this.name(title);
     at("m-notices").replaceChildren();
     at("m-seq").textContent = "";
     shown(at("m-view"), true);
@@ -183,6 +184,11 @@ class Market {
     this.draw();
     this.connect();
     this.watcher = setInterval(() => this.watch(), 5000);
+  }
+
+  name(title) {
+    at("m-title").replaceChildren(title || this.ticker, ...(title ? [element("small", this.ticker)] : []));
+    this.named = Boolean(title);
   }
 
   end() {
@@ -281,6 +287,10 @@ class Market {
   async recent() {
     try {
       const answer = await fetch(`/v1/markets/${encodeURIComponent(this.ticker)}/trades?limit=${TRADES}`);
+      if (!this.named && !this.ended) {
+        const said = await fetch(`/v1/markets/${encodeURIComponent(this.ticker)}`);
+        if (said.ok && !this.ended) this.name((await said.json()).title);
+      }
       if (!answer.ok || this.ended) return;
       const known = new Set(this.trades.map((trade) => trade.trade_id));
       const { trades } = await answer.json();
@@ -377,6 +387,16 @@ class Market {
   }
 }
 
+function fromAddress() {
+  let ticker = "";
+  try {
+    ticker = decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return; // no address that this page made
+  }
+  if (ticker && ticker !== "main" && ticker !== market?.ticker) follow(ticker.slice(0, 128), null);
+}
+
 const number = (value) => (value >= 1000 ? value.toLocaleString("en", { maximumFractionDigits: 2 }) : String(value));
 
 function price(level) {
@@ -404,3 +424,6 @@ function tradeRow(trade) {
   );
   return row;
 }
+
+addEventListener("hashchange", fromAddress);
+fromAddress();
