@@ -96,11 +96,11 @@ class _NoRedirects(HTTPRedirectHandler):
 def _key(key_file: Path | None) -> str:
     if key_file is None:
         return os.environ.get(KEY_VARIABLE, "").strip()
-    name, hint = ascii(str(key_file)[:80])[1:-1], "Give a file with the key alone."
+    name, hint = ascii(str(key_file))[1:81], "Give a file with the key alone."
     try:
         text = key_file.read_text().strip()
     except (OSError, UnicodeError, ValueError) as error:
-        raise ConfigError(f"cannot read the key in {name!r}", hint) from error
+        raise ConfigError(f"cannot read the key in '{name}'", hint) from error
     if not text.isascii() or not text.isprintable():
-        raise ConfigError(f"{name!r} holds no API key", hint)
+        raise ConfigError(f"'{name}' holds no API key", hint)
     return text

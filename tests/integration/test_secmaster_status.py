@@ -11,8 +11,9 @@ from ssmd.archive.reader import read_normalized
 from ssmd.archiver import Archiver
 from ssmd.backfill import compact
 from ssmd.gateway.client import Client
-from ssmd.gateway.subscription import Subscription
 from ssmd.gateway.hub import Hub
+from ssmd.gateway.subscription import Subscription
+from ssmd.gateway.waiting import Bounds
 from ssmd.market.events import SECMASTER, MarketStatus, Status
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.middleware.transport.interface import Outgoing
@@ -86,7 +87,7 @@ async def test_the_archive_of_a_mixed_stream_holds_the_connectors_events_and_ver
 async def listening(transport: NatsTransport) -> tuple[Hub, Reader]:
     """A gateway's hub on the stream, and a client of it that wants everything."""
     hub, reader = Hub(FEED), Reader()
-    client = Client(1, reader.socket, reader.socket.kick, 1 << 24)
+    client = Client(1, reader.socket, reader.socket.kick, Bounds(10_000, 1 << 24))
     hub.fanout.join(client)
     reader.seq = hub.fanout.move(client, Subscription().plus(["*"]))
     await transport.subscribe(hub.patterns, hub.on_batch, hub.on_state)
