@@ -1,6 +1,7 @@
 """The client: live events to iterate over, and the past as tables."""
 
 import asyncio
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -22,6 +23,7 @@ from ssmd.client.snapshots import take_snapshot
 from ssmd.client.stream import OnGap, Stream
 from ssmd.wire.requests import ALL_SYMBOLS, CHANNELS, DEFAULT_INTERVAL_MS, INTERVALS_MS, MAX_SYMBOLS, MODES, Mode
 
+URL_VARIABLE = "SSMD_CLIENT_URL"
 DEFAULT_URL = "http://127.0.0.1:18080"
 TIMEOUT_S = 60.0
 WAITING = 65_536
@@ -40,21 +42,22 @@ R = TypeVar("R", bound=msgspec.Struct)
 class Client:
     """A gateway's client: `stream`, `snapshot` and `query` are asynchronous, everything else blocks.
 
-    What blocks works in an event loop that runs, too (Jupyter). `key` comes from the variable SSMD_CLIENT_KEY where it
-    is not given. `ca_file` has the certificates that a gateway with one of its own is checked against. `timeout_s` is
-    for one answer of what blocks. Errors are GatewayError, GatewayAway and NotAllowed.
+    What blocks works in an event loop that runs, too (Jupyter). `url` and `key` come from the variables SSMD_CLIENT_URL
+    (else http://127.0.0.1:18080) and SSMD_CLIENT_KEY where they are not given. `ca_file` has the certificates that a
+    gateway with one of its own is checked against. `timeout_s` is for one answer of what blocks. Errors are
+    GatewayError, GatewayAway and NotAllowed.
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         key: str | None = None,
         *,
         ca_file: str | Path | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.books = AllBooks()
-        self._address = Address(url, key, ca_file)
+        self._address = Address(url or os.environ.get(URL_VARIABLE) or DEFAULT_URL, key, ca_file)
         self._requests = Requests(self._address, timeout_s)
         self._timeout_s = timeout_s
         self._streams: list[Stream] = []
