@@ -113,13 +113,15 @@ class Follower:
 
     def _answer(self, message: Other) -> tuple[list[Event], list[Request]]:
         """To subscribe or unsubscribe."""
-        self.seq = message.seq
-        before, self._told = self._told, Wanted(
-            self.wanted.symbols, message.channels, message.mode, message.interval_ms
-        )  # fmt: skip
+        before, last = self._told, self.seq
+        mode, interval_ms = message.mode, message.interval_ms
         if message.type == "unsubscribed":
-            assert before is not None
-            self._told = Wanted(self.wanted.symbols, message.channels, before.mode, before.interval_ms)
+            if before is None or message.seq is None:
+                return [], []  # nobody has asked
+            mode, interval_ms = before.mode, before.interval_ms
+        self.seq = message.seq
+        self._told = Wanted(self.wanted.symbols, message.channels, mode, interval_ms)
+        if message.type == "unsubscribed":
             if not message.channels:
                 self.seq = self._told = None
             return [], []
@@ -140,7 +142,12 @@ class Follower:
             return [said], []  # an operator has changed the mode; what was known goes on
         self.books.judge("live", None)
         self.books.distrust()
-        return [said], self._books_due()
+        if message.resumed is None or last is None or message.seq is None:
+            return [said], self._books_due()
+        # Told here, not with RESUME_FAILED, which follows: the connection may break between the two.
+        now = message.seq
+        reason = "what was sent since is not kept any more; the whole books follow"
+        return [said, self._gap("resume_failed", reason, min(last + 1, now), now)], self._books_due()
 
     def _mend_later(self) -> list[Request]:
         """Some books are wrong: ask for all of them, but not before what is due was received."""
@@ -207,11 +214,9 @@ class Follower:
                 )
             )
             return
-        failed = message.code == "RESUME_FAILED"
-        kind: Literal["resume_failed", "skipped"] = "resume_failed" if failed else "skipped"
-        events.append(self._gap(kind, message.message or message.reason, message.from_, message.to))
-        if failed:
-            return
+        if message.code == "RESUME_FAILED":
+            return  # was told with the answer to subscribe
+        events.append(self._gap("skipped", message.message or message.reason, message.from_, message.to))
         self.seq = max(self.seq or 0, message.to)
         self.books.distrust(message.books)
         requests += self._books_due()

@@ -64,6 +64,9 @@ class Requests:
                 self._connection.close()
                 self._connection = None
 
+    def __del__(self) -> None:
+        self._drop()  # `Client().trades(…)` in one line leaves nobody to close it
+
     def _once(self, target: str) -> tuple[int, Mapping[str, str], bytes]:
         """One answer. A kept connection may have been closed meanwhile: then once more on a new one."""
         kept = self._connection is not None

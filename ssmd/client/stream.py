@@ -246,4 +246,3 @@ class Stream:
 
 async def _send(socket: aiohttp.ClientWebSocketResponse, request: Request) -> None:
     await socket.send_str(json.dumps(request))
-

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 
 class CuttingProxy:
-    """Forwards to a port. Each connection gets the next of `cuts`: bytes from the server until it is cut; then whole."""
+    """Forwards to a port. Each connection gets the next of `cuts`: bytes from the server until it is cut."""
 
     def __init__(self, cuts: Iterable[int] = ()) -> None:
         self.port = 0

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -19,14 +18,13 @@ from ssmd.client import (
     GatewayError,
     NoBook,
     OrderBook,
-    Status,
     Stream,
     Subscribed,
     Ticker,
     Trade,
 )
 from ssmd.client import stream as stream_module
-from ssmd.market.events import SCALE, OrderBookUpdate
+from ssmd.market.events import SCALE, Level
 from tests.fakes.cutting_proxy import CuttingProxy
 from tests.flow.gateway_stage import Stage, running, until
 from tests.unit.gateway.events import T0, book, delta, gap, quote, trade
@@ -108,7 +106,7 @@ async def test_a_cut_connection_goes_on_with_every_trade_exactly_once(proxy: Cut
             stage.publish(trade("A", n))
             seen += await take_trades(stream, f"A/{n}")
             proxy.cut()
-            await asyncio.sleep(random.Random(n).choice([0, 0.01, 0.05]))  # noqa: S311
+            await asyncio.sleep(random.Random(n).choice([0, 0.01, 0.05]))
         assert [e.trade_id for e in seen if isinstance(e, Trade)] == [f"A/{n}" for n in range(1, 21)]
         assert all(e.resumed for e in seen if isinstance(e, Subscribed))
         assert gaps == []
@@ -117,7 +115,7 @@ async def test_a_cut_connection_goes_on_with_every_trade_exactly_once(proxy: Cut
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_cut_after_any_byte_books_equal_the_truth_and_trades_come_once(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     proxy = CuttingProxy(rng.choice([150, 400, 700, 1_500, 4_000]) + rng.randrange(300) for _ in range(25))
     tickers = [f"T{n}" for n in range(8)]
     async with running(limits=FAST) as stage:
@@ -130,14 +128,16 @@ async def test_cut_after_any_byte_books_equal_the_truth_and_trades_come_once(see
                 await take(stream, Subscribed)
                 seqs = dict.fromkeys(tickers, 1)
                 for n in range(1, 401):
-                    ticker = rng.choice(tickers)
+                    ticker = tickers[-1] if n == 400 else rng.choice(tickers)
                     seqs[ticker] += 1
                     price, size = rng.randrange(1, 99) * 10_000, rng.choice([0, 1, 5]) * SCALE
-                    side = {"bids": ((price, size),)} if rng.random() < 0.5 else {"asks": ((price, size),)}
-                    stage.publish(delta(ticker, seqs[ticker], **side), trade(ticker, n))
+                    bids: tuple[Level, ...]
+                    asks: tuple[Level, ...]
+                    bids, asks = (((price, size),), ()) if rng.random() < 0.5 else ((), ((price, size),))
+                    stage.publish(delta(ticker, seqs[ticker], bids=bids, asks=asks), trade(ticker, n))
                     if n % 7 == 0:
                         await asyncio.sleep(0.002)
-                seen += await take_trades(stream, f"{ticker}/400")
+                seen += await take_trades(stream, f"{tickers[-1]}/400")
                 await until(lambda: stream._follower._whole and not stream._follower._asked)
                 ids = [e.trade_id for e in seen if isinstance(e, Trade)]
                 assert not [e for e in seen if isinstance(e, Gap)]
@@ -304,11 +304,13 @@ async def test_a_gateway_that_comes_later_is_found_by_a_patient_stream(proxy: Cu
 @pytest.mark.parametrize("symbol", ["", "a\nb", "\x00", "x" * 1_000, "\ud800", "💥", "../../etc", "*\x1b[2J"])
 async def test_hostile_tickers_are_an_error_of_one_line_or_unknown(symbol: str) -> None:
     async with running() as stage, Client(stage.url) as client:
+        said: str = ""
         try:
             assert (await take(client.stream(symbol), Subscribed)).unknown == (symbol,)
         except GatewayError as error:
-            assert error.detail.isprintable()
-            assert len(str(error)) < 1_000
+            said = error.detail
+        assert said.isprintable()
+        assert len(said) < 500
 
 
 async def test_what_makes_no_sense_is_refused_before_it_is_sent() -> None:
