@@ -175,7 +175,7 @@ def delete(environment: str, key: str, /, *, yes: str | None = None, env: EnvFil
         key_prompt.need_terminal_for_delete(desk.name, name)
         yes = key_prompt.typed(f"Type the name of the key to delete it ({name}): ")
     if yes != name:
-        raise RefusedError(f"{yes[:80]!r} is not {name!r}: nothing was deleted", f"Give --yes {name} to confirm.")
+        raise RefusedError(f"what was given is not {name!r}: nothing was deleted", f"Give --yes {name} to confirm.")
     gone, notes = desk.forget(name, before)
     if json:
         show_json({"environment": desk.name, "key": name, "deleted": bool(gone), "from": gone, "notes": notes})

@@ -1,4 +1,7 @@
-"""Where the values of a key come from: flags, files, variables, stdin; never shown, kept when all are read."""
+"""Where the values of a key come from: flags, files, variables, stdin; never shown, kept when all are read.
+
+What follows an option may be the secret itself, given in the wrong place: no error repeats it.
+"""
 
 import os
 import sys
@@ -42,12 +45,13 @@ class KeyInput:
             field, separator, path = given.partition("=")
             if not separator or not path:
                 raise ConfigError(
-                    f"--from-file {_short(given.partition('=')[0])!r} names no file", "Write --from-file FIELD=PATH."
+                    f"--from-file: what is given for {self._key!r} is not FIELD=PATH",
+                    f"Write --from-file FIELD=PATH, the path of a file that holds the value. {self._its_fields()}",
                 )
-            self._from_file(self._field(field), path)
+            self._from_file(self._field(field, "--from-file"), path)
         self._from_variables([name.strip() for text in variables for name in text.split(",") if name.strip()], environ)
         if stdin is not None:
-            self._from_stdin(self._field(stdin))
+            self._from_stdin(self._field(stdin, "--stdin"))
 
     def add(self, field: str, value: SecretValue, way: str) -> None:
         """One value; ConfigError when the field has one already."""
@@ -76,17 +80,19 @@ class KeyInput:
         if path == STDIN:
             self._from_stdin(field)
             return
-        self.add(field, read_file(path), "file")
+        self.add(field, read_file(path, f"--from-file {field}="), "file")
 
     def _from_variables(self, given: Sequence[str], environ: Mapping[str, str]) -> None:
-        for text in given:
+        for number, text in enumerate(given, 1):
             explicit, separator, name = text.rpartition("=")
             if not name or name not in environ:
+                which = "what is given" if len(given) == 1 else f"number {number} of what is given"
                 raise ConfigError(
-                    f"--from-env: the environment variable {_short(name)!r} is not set",
-                    f"Run: export {_short(name)}=<value>, or give the value another way: ssmd key set --help",
+                    f"--from-env: {which} for {self._key!r} is not the name of an environment variable that is set",
+                    "It takes VAR or FIELD=VAR, a variable's name and not its value; export it first. Another way:"
+                    f" ssmd key set {self._place} (it asks)",
                 )
-            field = self._field(explicit) if separator else self._matching(name)
+            field = self._field(explicit, "--from-env") if separator else self._matching(name)
             if not environ[name]:
                 raise ConfigError(f"--from-env: the environment variable {_short(name)!r} is empty", "Give it a value.")
             self.add(field, SecretValue(environ[name]), "variables")
@@ -115,25 +121,30 @@ class KeyInput:
         self._stdin_field = field
         self.add(field, _decoded(sys.stdin.buffer.read(MAX_BYTES + 1), "stdin"), "stdin")
 
-    def _field(self, given: str) -> str:
-        """The field that a flag or an argument names."""
+    def _field(self, given: str, option: str = "") -> str:
+        """The field that a flag, or what follows an `option`, names; the latter is not repeated."""
         field = given.lower().replace("-", "_")
         if field in self._fields:
             return field
-        otherwise = f"Its fields: {', '.join(self._fields)}."
-        hint = did_you_mean(field[:_SHORT], self._fields, otherwise)
-        raise ConfigError(f"the key {self._key!r} has no field {_short(given)!r}", hint)
+        hint = did_you_mean(field[:_SHORT], self._fields, self._its_fields())
+        named = f"{option}: it names" if option else f"{_short(given)!r} is"
+        raise ConfigError(f"{named} no field of the key {self._key!r}", hint)
+
+    def _its_fields(self) -> str:
+        return f"Its fields: {', '.join(self._fields)}."
 
 
-def read_file(path: str) -> SecretValue:
-    """The text of a file that a person named."""
+def read_file(path: str, given: str) -> SecretValue:
+    """The text of a file that a person named; errors say how it was `given`, not the path: it may be the secret."""
     try:
         with Path(os.path.expanduser(path)).open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise ConfigError(f"cannot read {_short(path)!r}: {reason}", "Correct the path. Nothing was changed.") from None
-    return _decoded(raw, f"the file {_short(path)!r}")
+        raise ConfigError(
+            f"{given}: cannot read the file that it names: {reason}", "Correct the path. Nothing was changed."
+        ) from None
+    return _decoded(raw, f"{given}: the file")
 
 
 def _decoded(raw: bytes, where: str) -> SecretValue:

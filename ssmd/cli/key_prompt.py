@@ -85,7 +85,7 @@ def _meant(text: str, name: str) -> SecretValue:
     path = os.path.expanduser(line)
     if "\n" in line or "\x00" in line or not os.path.isfile(path):
         return SecretValue(line)
-    value = read_file(path)
+    value = read_file(path, name)
     if not value.reveal().lstrip().startswith("-----BEGIN"):
         return SecretValue(line)
     talk(f"{name}: read from the file")

@@ -200,6 +200,9 @@ def test_no_planted_secret_shows_anywhere(
         assert ssmd("key", "rotate", "canary", "kalshi", "--api-secret", broken) == 2
         assert ssmd("key", "set", "canary", "hook", "--tokn", NO_FIELD) == 2
         assert ssmd("key", "set", "canary", "hook", POSITIONAL) == 2
+        for option in ("--from-file", "--from-env", "--stdin"):
+            for misplaced in (POSITIONAL, f"token={POSITIONAL}", f"{POSITIONAL}=", f"{POSITIONAL}=PATH"):
+                assert ssmd("key", "set", "canary", "hook", option, misplaced) == 2
         assert ssmd("key", "set", "canary", "hook", "--token", "\x00" + WITH_NUL) == 2
         assert ssmd("key", "set", "canary", "hok", "--token", NO_KEY) == 2
         assert ssmd("key", "sett", "canary", "hook", "--token", TYPED_WRONG) == 2

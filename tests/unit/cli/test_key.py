@@ -135,7 +135,7 @@ def test_values_come_from_variables_by_the_end_of_their_names(
     assert kept(home, "kalshi", "api_key") == "x"
     for given, why in (
         ("OTHER", "ends with the name of no field"),
-        ("NOT_THERE", "is not set"),
+        ("NOT_THERE", "is not the name of an environment variable that is set"),
         ("KALSHI_API_KEY,api_key=OTHER", "given twice"),
     ):
         code, _, err = run("set", "kalshi-prod", "kalshi", "--from-env", given)
@@ -162,8 +162,19 @@ def test_a_value_may_be_piped_in(run: Run, home: Path, given: list[str], monkeyp
         (["set", "kalshi-prod", "kalshi", "--api-key", "a\x00" + SECRET], "NUL"),
         (["set", "kalshi-prod", "kalshi", "--api-key", "\udcff" + SECRET], "not UTF-8"),
         (["set", "kalshi-prod", "kalshi", "--api-key", SECRET * 100_000], "more than"),
-        (["set", "kalshi-prod", "kalshi", "--from-file", "api_key"], "names no file"),
-        (["set", "kalshi-prod", "kalshi", "--from-file", "api_key=gone"], "cannot read 'gone'"),
+        (["set", "kalshi-prod", "kalshi", "--from-file", "api_key"], "is not FIELD=PATH"),
+        (["set", "kalshi-prod", "kalshi", "--from-file", "api_key=gone"], "--from-file api_key=: cannot read the file"),
+        (["set", "kalshi-prod", "kalshi", "--from-file", f"api_key={SECRET}"], "No such file"),
+        (["set", "kalshi-prod", "kalshi", "--from-file", SECRET], "is not FIELD=PATH"),
+        (["set", "kalshi-prod", "kalshi", "--from-file", f"{SECRET}=="], "--from-file: it names no field"),
+        (["set", "kalshi-prod", "kalshi", "--from-file", f"{SECRET}="], "is not FIELD=PATH"),
+        (["set", "kalshi-prod", "kalshi", "--from-env", SECRET], "a variable's name and not its value"),
+        (["set", "kalshi-prod", "kalshi", "--from-env", f"api_key={SECRET}"], "is not the name of an environment"),
+        (["set", "kalshi-prod", "kalshi", "--from-env", f"{SECRET}=PATH"], "--from-env: it names no field"),
+        (["set", "kalshi-prod", "kalshi", "--from-env", f"X,{SECRET}"], "number 1 of what is given"),
+        (["set", "kalshi-prod", "kalshi", "--stdin", SECRET], "--stdin: it names no field"),
+        (["rotate", "kalshi-prod", "kalshi", "--from-file", f"api_key={SECRET}"], "nothing to rotate"),
+        (["delete", "kalshi-prod", "kalshi", "--yes", SECRET], "nothing was deleted"),
         (["set", "kalshi-prod", "kalshi", "--from-file", "api_key=a\x00b"], "not a path"),
         (["set", "kalshi-prod", "kalshi"], "stdin is no terminal"),
         (["set", "kalshi-prod", "kalshi", "--stdin", "api_key", "--from-file", "api_secret=-"], "stdin cannot hold"),
