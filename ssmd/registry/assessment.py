@@ -7,7 +7,7 @@ import msgspec
 
 from ssmd.market.events import Gap
 from ssmd.registry.interface import InventoryRow, Issue, Registry
-from ssmd.registry.score import Score, score_day
+from ssmd.registry.score import Score, Span, interruptions, score_day
 
 BEGINNING, END = date(1970, 1, 1), date(9999, 12, 31)
 
@@ -61,20 +61,29 @@ def assess(facts: DayFacts, data_type: str) -> Score | None:
 
     Normalized data is as good as its raw data, less the stream's own trouble until compaction has made it from raw.
     """
-    raw = [row for row in facts.rows if row.data_type == "raw" and row.record_count]
-    rows = raw or [row for row in facts.rows if row.record_count]
+    rows = _judged(facts)
     issues = [issue for issue in facts.issues if issue.data_type == "raw"]
     if data_type == "normalized" and not facts.compacted:
         issues = facts.issues
-    return score_day(
-        facts.day,
-        sum(row.record_count for row in rows),
-        min((row.first_ns for row in rows), default=0),
-        max((row.last_ns for row in rows), default=0),
-        facts.gaps,
-        issues,
-        followed=facts.followed,
-    )
+    first_ns, until_ns = _recorded(rows) or (0, 1)
+    records = sum(row.record_count for row in rows)
+    return score_day(facts.day, records, first_ns, until_ns - 1, facts.gaps, issues, followed=facts.followed)
+
+
+def interrupted(facts: DayFacts) -> bool:
+    """Did a planned end leave a hole in the middle of the day? It counts in the score, then."""
+    return bool(interruptions(facts.day, _recorded(_judged(facts)), facts.gaps))
+
+
+def _judged(facts: DayFacts) -> list[InventoryRow]:
+    """The rows that say how many records came, and when: those of raw data, if there are any."""
+    held = [row for row in facts.rows if row.record_count]
+    return [row for row in held if row.data_type == "raw"] or held
+
+
+def _recorded(rows: Sequence[InventoryRow]) -> Span | None:
+    """From the first record's time to just after the last one's."""
+    return (min(row.first_ns for row in rows), max(row.last_ns for row in rows) + 1) if rows else None
 
 
 def score_of(facts: DayFacts) -> Score | None:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from ssmd.clock import NS_PER_S
-from ssmd.registry.assessment import DayFacts, assess, status_of
+from ssmd.registry.assessment import DayFacts, assess, interrupted, status_of
 from ssmd.registry.interface import InventoryRow
 from ssmd.registry.score import PLANNED, Score, is_partial
 from ssmd.registry.values import day_bounds
@@ -21,7 +21,7 @@ Code: TypeAlias = Literal[
     "no_raw",  # the frames themselves are not there
     "no_normalized",  # the events are not there
     "gap",  # time in which frames may be missing
-    "planned_gap",  # an end of capture that was announced
+    "planned_gap",  # an end of capture that was announced; bad when capture went on later the same day
     "error",  # frames that could not be understood or used
     "duplicate",
     "out_of_order",
@@ -121,7 +121,10 @@ def _gaps(facts: DayFacts) -> list[Reason]:
         some = f", {parts[reason]} of them of some subscriptions or markets only" if parts[reason] else ""
         message = f"{_number(len(times), 'gap')} ({reason}) of {seconds:g} s together{some}"
         code: Code = "planned_gap" if planned else "gap"
-        found.append(Reason(code, "note" if planned else "bad", message, len(times), seconds))
+        lost = not planned or interrupted(facts)
+        if planned and lost:
+            message += ", capture went on later the same day"
+        found.append(Reason(code, "bad" if lost else "note", message, len(times), seconds))
     return found
 
 

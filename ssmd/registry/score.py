@@ -9,14 +9,16 @@
 
 - Lost is the union of the day's gaps. While only some subscriptions or tickers are missing (a gap with a `sid` or
   `tickers`), a quarter of the time counts: one of the four channels.
-- Capture was meant to run from the first record of the day to the last, and in every other gap that lost all, but not
-  during planned ends (`planned_teardown`): those are no loss. A day that began in the middle is judged from there. If
-  records end more than a minute before the day, without a planned end and with nothing on any later day, the rest of
-  the day is lost, too.
+- A planned end (`planned_teardown`) counts like any other gap when capture ran before it and went on after it, later
+  on the same day: a hole is a hole, whoever made it. What lies before the day's first start or after its last planned
+  end is no loss, and no time that capture was meant to run.
+- Capture was meant to run from the first record of the day to the last, and in every gap that lost all and counts. A
+  day that began in the middle is judged from there. If records end more than a minute before the day, without a
+  planned end and with nothing on any later day, the rest of the day is lost, too.
 - Errors are parse_error, missing_field, inconsistent, missing_data and internal_error. Issues of severity `info`
   (an exchange's refusal of a command, our own transport's repeats) count nowhere.
-- Any gap or error, however small, keeps the score below 1.00; it is 0.00 only when nothing is left. A further gap or
-  error never raises it. Without records and gaps there is no score.
+- Any time lost and any error, however small, keeps the score below 1.00; it is 0.00 only when nothing is left. A
+  further gap that counts, or a further error, never raises it. Without records and gaps there is no score.
 """
 
 from collections.abc import Iterable, Sequence
@@ -111,16 +113,36 @@ def _counts(issues: Iterable[Issue]) -> tuple[int, int, int]:
 
 def _times(day: date, recorded: Span | None, gaps: Sequence[Gap], followed: bool) -> tuple[int, int]:
     """The time that capture was meant to run and the time that was lost, in 1/PARTIAL of a nanosecond."""
-    bounds = day_start_ns(day), day_start_ns(day) + NS_PER_DAY
-    whole = _union(_span(gap, bounds) for gap in gaps if gap.reason != PLANNED and not is_partial(gap))
-    partial = _union(_span(gap, bounds) for gap in gaps if gap.reason != PLANNED and is_partial(gap))
-    planned = _union(_span(gap, bounds) for gap in gaps if gap.reason == PLANNED and not is_partial(gap))
+    bounds = _bounds(day)
+    holes = set(interruptions(day, recorded, gaps))
+    counted = [gap for gap in gaps if gap.reason != PLANNED or gap in holes]
+    uncounted = [gap for gap in gaps if gap.reason == PLANNED and gap not in holes]
+    whole = _union(_span(gap, bounds) for gap in counted if not is_partial(gap))
+    partial = _union(_span(gap, bounds) for gap in counted if is_partial(gap))
+    planned = _union(_span(gap, bounds) for gap in uncounted if not is_partial(gap))
     if recorded is not None and not followed:
         whole = _union([*whole, *_unended(recorded[1], bounds[1], planned)])
     window = _union([_clipped(recorded, bounds)]) if recorded is not None else []
     active = _union([*_without(window, planned), *whole])
     lost = _total(whole) * PARTIAL + _total(_common(_without(partial, whole), active))
     return _total(active) * PARTIAL, lost
+
+
+def interruptions(day: date, recorded: Span | None, gaps: Sequence[Gap]) -> list[Gap]:
+    """The planned ends in the middle of a day: capture ran before, and went on (or should have) after them."""
+    bounds = _bounds(day)
+    meant = [_span(gap, bounds) for gap in gaps if gap.reason != PLANNED and not is_partial(gap)]
+    runs = _union([*meant, *([_clipped(recorded, bounds)] if recorded is not None else [])])
+    if not runs:
+        return []
+    first, last = runs[0][0], runs[-1][1]
+    planned = [gap for gap in gaps if gap.reason == PLANNED]
+    # A frame that came while the end was announced is not capture that went on: it must have come after the gap.
+    return [gap for gap in planned if first < gap.from_ns and max(gap.to_ns, gap.from_ns + 1) < last]
+
+
+def _bounds(day: date) -> Span:
+    return day_start_ns(day), day_start_ns(day) + NS_PER_DAY
 
 
 def is_partial(gap: Gap) -> bool:

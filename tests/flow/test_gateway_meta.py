@@ -439,7 +439,7 @@ async def test_each_day_has_a_condition_and_its_reasons(world: World) -> None:
     world.gap(days[2], 1_000, 90)
     world.gap(days[2], 1_050, 60, connection="c-2", sid=3)
     world.gap(days[0], 5, 5)
-    world.gap(days[6], 80_000, 100, reason="planned_teardown")
+    world.gap(days[6], 86_398, 2, reason="planned_teardown")
     world.registry.record_issues([
         Issue("kalshi", days[5], "raw", "parse_error", "error", 3),
         Issue("kalshi", days[5], "raw", "refused", "info", 9),

@@ -11,6 +11,7 @@ from ssmd.market.events import REASONS, Gap
 from ssmd.registry.assessment import DayFacts
 from ssmd.registry.condition import condition_of
 from ssmd.registry.interface import InventoryRow, Issue
+from ssmd.registry.score import PLANNED
 from ssmd.registry.values import ISSUE_TYPES
 
 DAY = date(2026, 11, 20)
@@ -114,3 +115,19 @@ def test_records_that_end_long_before_the_day_are_a_reason_of_their_own() -> Non
 
     assert found.condition == "degraded"
     assert [reason.code for reason in found.reasons] == ["not_verified", "low_score"]
+
+
+def test_a_planned_end_in_the_middle_of_a_day_degrades_it_and_one_at_its_end_does_not() -> None:
+    held = row("raw"), row("normalized")
+    middle = condition_of(facts(*held, gaps=[gap(40_000, 138, PLANNED)]), TODAY, DAY)
+    end = condition_of(facts(*held, gaps=[gap(86_398, 90_000, PLANNED)]), TODAY, DAY)
+
+    assert (middle.condition, middle.score) == ("degraded", 0.99)
+    assert [(reason.code, reason.weight) for reason in middle.reasons] == [
+        ("planned_gap", "bad"), ("not_verified", "note"),
+    ]  # fmt: skip
+    assert middle.reasons[0].message.endswith("of 138 s together, capture went on later the same day")
+    assert (end.condition, end.score) == ("available", 1.0)
+    assert [(reason.code, reason.weight) for reason in end.reasons] == [
+        ("planned_gap", "note"), ("not_verified", "note"),
+    ]  # fmt: skip

@@ -60,13 +60,41 @@ def test_a_gap_of_some_subscriptions_weighs_a_quarter() -> None:
     assert full_day(gap(0, 2.4 * HOUR, sid=3), gap(0, 2.4 * HOUR)).coverage == 0.9
 
 
-def test_planned_time_is_no_loss_and_no_time_to_lose_from() -> None:
-    planned = gap(0, 12 * HOUR, PLANNED)
+def from_6_to_18(*gaps: Gap, followed: bool = True) -> Score:
+    """A day of records from 06:00 to 18:00."""
+    first_ns, until_ns = START + 6 * HOUR * NS_PER_S, START + 18 * HOUR * NS_PER_S
+    found = score_day(DAY, RECORDS, first_ns, until_ns - 1, gaps, [], followed=followed)
+    assert found is not None
+    return found
 
-    assert full_day(planned).value == 1.0
-    assert full_day(planned, gap(18 * HOUR, 19.2 * HOUR)).value == 0.9
+
+def test_a_planned_end_in_the_middle_of_the_day_counts_like_any_other_gap() -> None:
+    score = from_6_to_18(gap(12 * HOUR, 13.2 * HOUR, PLANNED))
+
+    assert (score.value, score.meant_ns, score.lost_ns) == (0.9, NS_PER_DAY // 2, NS_PER_DAY // 20)
+    assert full_day(gap(12 * HOUR, 12 * HOUR + 138, PLANNED)).lost_ns == 138 * NS_PER_S
+    assert full_day(gap(12 * HOUR, 12 * HOUR + 0.006, PLANNED)).value == 0.99  # a key was rotated
+    assert full_day(gap(12 * HOUR, 14.4 * HOUR, PLANNED, sid=3)).coverage == pytest.approx(0.975)
+    both = from_6_to_18(gap(12 * HOUR, 12 * HOUR + 1, PLANNED), gap(12 * HOUR, 13.2 * HOUR, PLANNED))
+    assert both.value == 0.9
+
+
+def test_a_planned_end_before_the_first_start_and_after_the_last_end_is_no_loss() -> None:
+    night = gap(-2 * HOUR, 6 * HOUR, PLANNED), gap(18 * HOUR, 30 * HOUR, PLANNED)
+
+    assert from_6_to_18(*night).value == 1.0
+    assert from_6_to_18(*night).meant_ns == NS_PER_DAY // 2
+    assert from_6_to_18(*night, gap(12 * HOUR, 13.2 * HOUR)).value == 0.9
+    # Frames that came while the end was announced are none that came after it.
+    assert from_6_to_18(gap(18 * HOUR - 0.5, 18 * HOUR + 0.5, PLANNED), followed=False).value == 1.0
     # What was lost before the plan was announced stays lost.
     assert full_day(gap(0, 2.4 * HOUR), gap(0, 2.4 * HOUR, PLANNED)).value == 0.9
+
+
+def test_capture_that_should_have_gone_on_after_a_planned_end_makes_it_a_hole_too() -> None:
+    score = from_6_to_18(gap(18 * HOUR, 19 * HOUR, PLANNED), gap(19 * HOUR, 20 * HOUR, "startup"))
+
+    assert (score.lost_ns, score.meant_ns) == (2 * HOUR * NS_PER_S, 14 * HOUR * NS_PER_S)
 
 
 def test_a_day_that_began_in_the_middle_is_judged_from_there() -> None:
@@ -85,7 +113,7 @@ def test_a_day_that_ended_without_a_word_lost_the_rest_unless_it_went_on_the_nex
 
     assert at(True) == 1.0
     assert at(False) == 0.5
-    assert at(False, gap(6 * HOUR, 7 * HOUR, PLANNED)) == 0.48  # 11 of 23 hours: it went on after that plan
+    assert at(False, gap(6 * HOUR, 7 * HOUR, PLANNED)) == 0.46  # 11 of 24 hours: it went on after that plan
     assert at(False, gap(12 * HOUR, 12 * HOUR + 1, PLANNED)) == 1.0
     assert at(False, gap(20 * HOUR, 21 * HOUR)) == 0.5
     assert full_day(followed=False).value == 1.0
@@ -181,6 +209,26 @@ def test_a_further_gap_never_raises_the_score(day: Judged, more: Gap) -> None:
         assert after <= before
     if not more.sid and more.tickers is None:
         assert after is not None
+        assert after < 1.0
+
+
+PLACES = st.tuples(st.integers(1, 999), st.integers(1, 999), st.sampled_from([None, 1]))
+
+
+@given(DAYS, PLACES)
+def test_a_further_planned_end_within_the_records_never_raises_the_score(
+    day: Judged, place: tuple[int, int, int | None]
+) -> None:
+    day = msgspec.structs.replace(day, records=day.records + 1, last_s=day.last_s + 1)
+    length_s, sid = day.last_s - day.first_s, place[2]
+    from_s, to_s = (day.first_s + length_s * part / 1_000 for part in sorted(place[:2]))
+    more = gap(from_s, to_s, PLANNED, sid=sid)
+    before, after = day.score(), day.score(more)
+
+    assert before is not None
+    assert after is not None
+    assert after <= before
+    if more.sid is None:
         assert after < 1.0
 
 
