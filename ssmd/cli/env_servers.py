@@ -1,10 +1,11 @@
-"""Do the servers of an environment answer? Each look is bounded in time, writes nothing and waits for no other."""
+"""Do the servers of an environment answer? Each look is bounded in time, leaves nothing written and waits for no other."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -69,9 +70,9 @@ def _severity(error: SsmdError) -> Severity:
     return "unavailable" if isinstance(error, TransientError) else "refused"
 
 
-def _fix(host: str | None, setting: str) -> str:
+def _fix(site: Site, host: str | None, setting: str) -> str:
     if host is not None and is_loopback(host):
-        return "Run: ssmd up"
+        return f"Run: ssmd up{site.chosen.with_file}"
     return f"Start it, or correct {setting}."
 
 
@@ -85,7 +86,7 @@ def _unset(what: str, key: str, site: Site) -> list[Check]:
     text = f"{what} not looked at: its key '{key}' has no value here"
     if site.unset[key]:
         return [_line(text, "note")]
-    return [_line(text, "refused", f"Run: ssmd key set {site.chosen.environment.name} {key}")]
+    return [_line(text, "refused", f"Run: ssmd key set {site.chosen.environment.name} {key}{site.chosen.with_name}")]
 
 
 async def look_into_registry(site: Site) -> tuple[Survey, list[Check]]:
@@ -107,13 +108,14 @@ async def look_into_registry(site: Site) -> tuple[Survey, list[Check]]:
                 await reach(host, server.port or 5432)
             found = await aside(lambda: _survey(text, environment.name, feed))
     except SsmdError as error:
-        fix = error.hint if "ssmd db migrate" in error.hint else _fix(host, "spec.database.url")
+        migrate = f"Run: ssmd db migrate{site.chosen.with_file}"
+        fix = migrate if "ssmd db migrate" in error.hint else _fix(site, host, "spec.database.url")
         text = f"Database '{where}' is NOT reachable: {_why(error)}"
         return built_in(feed), [_line(text, _severity(error), fix, "spec.database.url")]
     if found.pending:
         count = len(found.pending)
         text = f"Database '{where}' is reachable, and lacks {count} migration{'s' if count > 1 else ''} of sql/"
-        return found, [_line(text, "refused", f"Run: ssmd db migrate --env {site.chosen.file}", "spec.database.url")]
+        return found, [_line(text, "refused", f"Run: ssmd db migrate{site.chosen.with_file}", "spec.database.url")]
     return found, [_line(f"Database '{where}' is reachable and migrated")]
 
 
@@ -154,7 +156,7 @@ async def _check_s3(site: Site, config: kinds.S3Storage, buckets: tuple[str, ...
         await reach(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
     except Unavailable as error:
         lines = [_line(f"Storage endpoint '{where}' is NOT reachable: {_why(error)}", "unavailable",
-                       _fix(parts.hostname, setting), setting)]  # fmt: skip
+                       _fix(site, parts.hostname, setting), setting)]  # fmt: skip
         return lines + [_line(f"Storage bucket '{bucket}' is NOT accessible", "unavailable") for bucket in buckets]
     lines = [_line(f"Storage endpoint '{where}' is reachable")]
     if key := site.blocked_credentials(config.credentials):
@@ -201,18 +203,25 @@ async def _check_folder(site: Site, folder: Path, buckets: tuple[str, ...]) -> l
 
 
 def _folder_state(folder: Path, buckets: tuple[str, ...]) -> tuple[str, frozenset[str]]:
-    """Why the folder cannot be written to ("" when it can), and the buckets in it."""
+    """Why the folder cannot be written to ("" when it can), and the buckets in it; what it tries leaves no trace."""
+    place = folder
     try:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        if not there.is_dir():
-            return f"{there} is no folder", frozenset()
-        if not os.access(there, os.W_OK | os.X_OK):
-            return f"{there} belongs to somebody else", frozenset()
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        if not place.is_dir():
+            return f"{place} is no folder", frozenset()
         found = frozenset(bucket for bucket in buckets if (folder / bucket).is_dir())
+        for place in (place, *(folder / bucket for bucket in sorted(found))):
+            _try_writing(place)
     except OSError as error:
-        return error.strerror or str(error), frozenset()
-    closed = [bucket for bucket in found if not os.access(folder / bucket, os.R_OK | os.W_OK | os.X_OK)]
-    return (f"{folder / closed[0]} belongs to somebody else", frozenset()) if closed else ("", found)
+        return f"{place}: {error.strerror or error}", frozenset()
+    closed = [bucket for bucket in found if not os.access(folder / bucket, os.R_OK | os.X_OK)]
+    return (f"{folder / closed[0]} cannot be read", frozenset()) if closed else ("", found)
+
+
+def _try_writing(place: Path) -> None:
+    """Make a folder with a file there and remove both; permissions alone do not say whether that works (`/proc`)."""
+    with TemporaryDirectory(prefix=".ssmd-validate-", dir=place) as made:
+        (Path(made) / "file").write_bytes(b"ssmd\n")
 
 
 async def check_cache(site: Site) -> list[Check]:
@@ -233,7 +242,7 @@ async def check_cache(site: Site) -> list[Check]:
             await reach(host, port)
             await ping_cache(config, opener.secrets)
     except SsmdError as error:
-        fix = error.hint if isinstance(error, ConfigError) else _fix(host, setting)
+        fix = error.hint if isinstance(error, ConfigError) else _fix(site, host, setting)
         return [_line(f"Cache '{where}' is NOT reachable: {_why(error)}", _severity(error), fix, setting)]
     return [_line(f"Cache '{where}' is reachable")]
 
@@ -256,7 +265,7 @@ async def check_journal(site: Site) -> list[Check]:
             journal = opener.journal()
             ends = [await journal.end(topic) for topic in topics]
     except SsmdError as error:
-        fix = error.hint if isinstance(error, ConfigError) else _fix(_host_of(config), setting)
+        fix = error.hint if isinstance(error, ConfigError) else _fix(site, _host_of(config), setting)
         return [_line(f"Journal topic '{topic}' is NOT reachable: {_why(error)}", _severity(error), fix, setting)
                 for topic in topics]  # fmt: skip
     absent = "not there yet; made with its first entry"
@@ -282,7 +291,7 @@ async def check_stream(site: Site) -> list[Check]:
             await _reach_nats(opener.secrets.text(config.url))
             found = await opener.transport().find_stream(spec.feed)
     except SsmdError as error:
-        fix = error.hint if isinstance(error, ConfigError) else _fix(_host_of(config), setting)
+        fix = error.hint if isinstance(error, ConfigError) else _fix(site, _host_of(config), setting)
         return [_line(f"NATS stream '{stream}' is NOT reachable: {_why(error)}", _severity(error), fix, setting)]
     if found is None:
         return [_line(f"NATS stream '{stream}' not there yet; made by the connector", "note")]

@@ -215,3 +215,27 @@ def test_a_gateway_with_keys_needs_a_database(tmp_path: Path, capsys: Output) ->
     file.write_text(Path(MEMORY).read_text().rstrip() + "\n  gateway: {auth: keys}\n")
     assert main(["env", "validate", str(file)]) == 2
     assert "✗ Gateway asks clients for keys, and there is no database that keeps them" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to: /proc")
+@pytest.mark.usefixtures("_key")
+def test_a_storage_folder_is_writable_only_if_that_was_tried(tmp_path: Path, capsys: Output) -> None:
+    file = tmp_path / "environment.yaml"
+
+    def validated(folder: str) -> tuple[int, str]:
+        text = Path(MEMORY).read_text()
+        file.write_text(text.replace("storage: {type: memory}", f"storage: {{type: local, path: {folder!r}}}"))
+        return main(["env", "validate", str(file)]), capsys.readouterr().out
+
+    code, said = validated("/proc/nope")
+    assert code == 7
+    assert "✗ Storage folder '/proc/nope' is NOT writable: /proc: " in said
+
+    there = tmp_path / "there"
+    (there / "ssmd-raw").mkdir(parents=True)
+    code, said = validated(str(there / "new" / "folder"))
+    assert (code, list(there.rglob("*"))) == (0, [there / "ssmd-raw"])
+    assert f"✓ Storage folder '{there}/new/folder' is writable" in said
+    code, said = validated(str(there))
+    assert (code, list(there.rglob("*"))) == (0, [there / "ssmd-raw"])
+    assert "✓ Storage bucket 'ssmd-raw' accessible" in said
