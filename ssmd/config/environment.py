@@ -273,6 +273,25 @@ class Spec(Section):
             return {**data, "database": {"url": data["database"]}}
         return data
 
+    @model_validator(mode="after")
+    def _services_have_ports_of_their_own(self) -> "Spec":
+        """On one machine; pods in a cluster have an address each."""
+        if not isinstance(self.runtime, LocalRuntime):
+            return self
+        used: dict[int, str] = {}
+        problems = []
+        for setting, port in (
+            ("connector.metrics_port", self.connector.metrics_port),
+            ("archiver.metrics_port", self.archiver.metrics_port),
+            ("gateway.port", self.gateway.port),
+            ("gateway.metrics_port", self.gateway.metrics_port),
+        ):
+            if port is not None and used.setdefault(port, setting) != setting:
+                problems.append(f"uses port {port} twice, as {used[port]} and as {setting}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
     @property
     def database_url(self) -> str | None:
         """URL or key reference of the database; None: the registry is kept in memory."""

@@ -204,6 +204,25 @@ def test_a_wrong_value_is_explained(path: str, value: Any, says: str) -> None:
     assert any(where.startswith(path) and says in text for where, text in found.items()), found
 
 
+@pytest.mark.parametrize(
+    ("connector", "archiver", "says"),
+    [
+        (9_101, 9_101, "uses port 9101 twice, as connector.metrics_port and as archiver.metrics_port"),
+        (28_080, None, "uses port 28080 twice, as connector.metrics_port and as gateway.port"),
+        (None, 28_081, "uses port 28081 twice, as archiver.metrics_port and as gateway.metrics_port"),
+    ],
+)
+def test_services_of_one_machine_have_ports_of_their_own(
+    connector: int | None, archiver: int | None, says: str
+) -> None:
+    data = yaml.safe_load(ISSUE_FILE)
+    data["spec"] |= {"connector": {"metrics_port": connector}, "archiver": {"metrics_port": archiver}}
+
+    assert problems_of(yaml.safe_dump(data)) == {"spec": says}
+    data["spec"]["runtime"] = {"type": "kubernetes"}  # pods have an address each
+    assert loads(yaml.safe_dump(data).encode()).spec.archiver.metrics_port == archiver
+
+
 def test_every_limit_of_an_environment_has_words_of_ours() -> None:
     def constraints(node: Any) -> Iterator[tuple[str, Any]]:
         for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
