@@ -1,4 +1,4 @@
-"""Do the servers of an environment answer? Each look is bounded in time, leaves nothing written and waits for no other."""
+"""Do the servers of an environment answer? Each look is bounded in time, leaves no trace and waits for no other."""
 
 import asyncio
 import os
@@ -206,11 +206,11 @@ def _folder_state(folder: Path, buckets: tuple[str, ...]) -> tuple[str, frozense
     """Why the folder cannot be written to ("" when it can), and the buckets in it; what it tries leaves no trace."""
     place = folder
     try:
-        place = next(path for path in (folder, *folder.parents) if path.exists())
-        if not place.is_dir():
-            return f"{place} is no folder", frozenset()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            return f"{there} is no folder", frozenset()
         found = frozenset(bucket for bucket in buckets if (folder / bucket).is_dir())
-        for place in (place, *(folder / bucket for bucket in sorted(found))):
+        for place in (there, *(folder / bucket for bucket in sorted(found))):
             _try_writing(place)
     except OSError as error:
         return f"{place}: {error.strerror or error}", frozenset()
