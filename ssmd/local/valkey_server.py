@@ -88,6 +88,8 @@ def configuration(server: CacheServer, folder: Path) -> str:
             f"maxmemory {MAX_MEMORY}",
             "maxmemory-policy allkeys-lru",
             "daemonize no",
+            # A new title would overwrite the variables by which `ssmd down` knows what belongs to a stack.
+            "set-proc-title no",
             *users,
             "",
         ]

@@ -180,6 +180,9 @@ def test_down_cleans_up_after_an_up_and_a_supervisor_that_were_killed(installati
 
     assert installation.left(record.mark) == []
     assert not (installation.home.postgres / "postmaster.pid").exists()
+    for port in installation.ports.values():  # also of a server that hid its variables
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_a_taken_port_is_refused_before_anything_is_started(installation: Installation) -> None:
