@@ -34,6 +34,8 @@ EVIDENCE = {"determined": "determined", "amended": "amended", "finalized": "fina
 EVIDENCE_RANK = {"determined": 1, "amended": 2, "finalized": 3}
 LISTED = "listed"
 """The one field of history that is not the exchange's: 'false' from when a market is no longer listed."""
+ZERO_TIME = "0001-01-01T00:00:00Z"
+_TIMES = ("open_time", "close_time", "expiration_time", "settlement_time", "settled_at")
 _SETTLEMENT = ("result", "settled_at", "settlement_value")
 _log = structlog.get_logger()
 _ODD = (UnicodeEncodeError, TypeError, ValueError, OverflowError, RecursionError)
@@ -93,6 +95,17 @@ def stored_columns(market: Market) -> Market:
         settlement_value=printable(market.settlement_value, 32),
         updated_time=written(moment(market.updated_time)),
     )
+
+
+def lost_times(market: Market, stored: Market) -> bool:
+    """Did the exchange tell a time that is none, or that cannot be stored? `stored` is the market as it can be."""
+    told = any(getattr(market, name) and getattr(stored, name) is None for name in _TIMES)
+    return told or is_lost(market.updated_time, stored.updated_time)
+
+
+def is_lost(told: str | None, kept: str | None) -> bool:
+    """Is a time of the exchange's own book-keeping lost? There, Go's zero time is the usual word for none."""
+    return bool(told) and kept is None and told != ZERO_TIME
 
 
 def stored_market(market: Market) -> Market:

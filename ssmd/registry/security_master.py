@@ -45,7 +45,7 @@ class SyncResult(msgspec.Struct, frozen=True):
 
     `fields` counts rows of history; `duplicates` tickers that came again; `weaker` settled markets whose new answer
     was held against better evidence, with the first tickers; `unlisted` vanished markets; `left_out` what could
-    not be stored, with the first 100 tickers.
+    not be stored, with the first 100 tickers; `without_times` what was stored without a time that was told.
     """
 
     series: int
@@ -63,6 +63,8 @@ class SyncResult(msgspec.Struct, frozen=True):
     unlisted: int
     left_out: int
     left_out_tickers: tuple[str, ...]
+    without_times: int
+    without_times_tickers: tuple[str, ...]
     at: datetime
 
 
@@ -141,7 +143,7 @@ class MarketSync:
     def _result(
         self, counts: dict[str, Any], duplicates: int, merged: Merged, previous: SyncCounts | None, at: datetime
     ) -> SyncResult:
-        left_out = self._staging.left_out
+        left_out, without_times = self._staging.left_out, self._staging.without_times
         return SyncResult(
             series=counts["series"],
             events=counts["events"],
@@ -158,6 +160,8 @@ class MarketSync:
             unlisted=counts["unlisted"],
             left_out=left_out.count,
             left_out_tickers=tuple(left_out.tickers),
+            without_times=without_times.count,
+            without_times_tickers=tuple(without_times.tickers),
             at=at,
         )
 

@@ -12,7 +12,15 @@ import sqlalchemy as sa
 
 from ssmd.errors import DataError
 from ssmd.registry.interface import ListedEvent, Market, Series
-from ssmd.registry.market_values import canonical_json, evidence_of, fingerprint, stored_columns, stored_ticker
+from ssmd.registry.market_values import (
+    canonical_json,
+    evidence_of,
+    fingerprint,
+    is_lost,
+    lost_times,
+    stored_columns,
+    stored_ticker,
+)
 from ssmd.registry.values import moment, printable, storable, written
 
 PAGE = 1_000
@@ -54,7 +62,7 @@ TABLES = {"staged_series": _PARENT_COLUMNS, "staged_events": _PARENT_COLUMNS, "s
 
 
 class LeftOut(msgspec.Struct):
-    """What could not be staged: how many, and the first tickers, made printable."""
+    """What could not be staged, whole or in part: how many, and the first tickers, made printable."""
 
     count: int = 0
     tickers: list[str] = []
@@ -91,6 +99,8 @@ class Staging:
         self._tables = tables
         self._number = 0
         self.left_out = LeftOut()
+        self.without_times = LeftOut()
+        """What was staged without a time that the exchange told: it cannot be stored, or is none."""
         for table in tables:
             described = ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
             connection.execute(sa.text(f"CREATE TEMPORARY TABLE {table} ({described}) ON COMMIT DROP"))
@@ -113,10 +123,13 @@ class Staging:
 
     def _market(self, market: Market, volatile: frozenset[str], asked_at: datetime) -> str | None:
         try:
-            return self._answer(answer_of(market, volatile), asked_at)
+            answer = answer_of(market, volatile)
         except DataError:
             self.left_out.add(market.ticker)
             return None
+        if lost_times(market, answer.columns):
+            self.without_times.add(answer.columns.ticker)
+        return self._answer(answer, asked_at)
 
     def _answer(self, answer: Answer, asked_at: datetime) -> str:
         stored = answer.columns
@@ -153,6 +166,8 @@ class Staging:
         self._number += 1
         title, category = printable(listed.title), printable(listed.category, 128)
         updated = written(moment(listed.updated_time))
+        if is_lost(listed.updated_time, updated):
+            self.without_times.add(ticker)
         return _line(str(self._number), ticker, series_ticker, title, category, updated, canonical_json(listed.raw))
 
     def _stage(self, table: str, lines: Iterable[str | None]) -> None:

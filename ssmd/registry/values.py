@@ -116,7 +116,7 @@ def moment(text: object) -> datetime | None:
         found = found.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return found if 1970 <= found.year <= 9000 else None
+    return found if found.year >= 1970 else None
 
 
 def written(time: datetime | None) -> str | None:

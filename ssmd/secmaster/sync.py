@@ -213,6 +213,14 @@ def _left_out(malformed: int, result: SyncResult) -> list[str]:
         tickers = ", ".join(sorted(set(result.left_out_tickers))[:SHOWN])
         more = ", ..." if result.left_out > SHOWN else ""
         found.append(f"objects were left out, their tickers cannot be stored: {tickers}{more}")
+    if result.without_times:
+        tickers = ", ".join(sorted(set(result.without_times_tickers))[:SHOWN])
+        more = ", ..." if result.without_times > SHOWN else ""
+        plural = "" if result.without_times == 1 else "s"
+        found.append(
+            f"{result.without_times:,} object{plural} stored without a time that the exchange told: it is none, or out "
+            f"of range (the raw object has it): {tickers}{more}"
+        )
     if result.weaker:
         tickers = ", ".join(printable(ticker, 80) for ticker in result.weaker_tickers[:SHOWN])
         more = ", ..." if result.weaker > SHOWN else ""

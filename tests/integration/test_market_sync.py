@@ -486,6 +486,27 @@ async def test_hostile_objects_cost_nothing_but_themselves(desk: Desk, exchange:
     assert len(await desk.entries()) == 9
 
 
+async def test_a_time_that_cannot_be_stored_is_a_finding_and_the_last_one_there_is_can(
+    desk: Desk, exchange: ListingExchange
+) -> None:
+    fill(exchange, 5)
+    exchange.add_market("LAST", "KX0-0", close_time="9999-12-31T23:59:59Z", updated_time="0001-01-01T00:00:00Z")
+    assert (await desk.sync()).findings == []
+    exchange.add_market("FIRST", "KX0-0", close_time="0001-01-01T00:00:00Z")
+    exchange.add_market("NONE", "KX0-0", open_time="not a time")
+    report = await desk.sync(full=True)
+
+    (finding,) = report.findings
+    assert finding.startswith("2 objects stored without a time that the exchange told")
+    assert finding.endswith(": FIRST, NONE")
+    found = {market.ticker: market for market in desk.search.find(FEED)}
+    assert found["LAST"].close_time == "9999-12-31T23:59:59Z"
+    assert (found["FIRST"].close_time, found["NONE"].open_time) == (None, None)
+    whole = desk.search.one(FEED, "NONE")
+    assert whole is not None
+    assert whole.raw["open_time"] == "not a time"
+
+
 @pytest.mark.parametrize("knows", [True, False])
 async def test_paused_markets_are_listed_where_the_exchange_lists_them(
     desk: Desk, exchange: ListingExchange, knows: bool
