@@ -41,7 +41,7 @@ def _keys(chosen: Chosen) -> Check:
     spelled = variable(name, field)
     return Check(
         "keys", "warning", f"no value for {', '.join(missing)}",
-        f"Run: ssmd key set {chosen.environment.name} {name} (or set {spelled} or {spelled}_FILE);"
+        f"Run: ssmd key set {chosen.environment.name} {name}{chosen.with_name} (or set {spelled} or {spelled}_FILE);"
         " the simulated exchange needs none.",
     )  # fmt: skip
 

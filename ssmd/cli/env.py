@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from ssmd.cli.moments import AsOf, moment
-from ssmd.cli.options import Chosen, EnvFile, Json, actor, environment_file
+from ssmd.cli.options import Chosen, EnvFile, Json, actor, environment_file, file_option
 from ssmd.cli.output import GOOD, show_json, talk
 from ssmd.errors import EXIT_CONFIG, EXIT_DONE, ConfigError
 
@@ -41,7 +42,7 @@ def validate(file: Path | None = None, *, json: Json = False) -> int:
     show_checks(checks, as_json=json)
     against = verdict(chosen, checks, states)
     if not json:
-        talk(f"\n{against or f'Ready to deploy. Run: ssmd env apply {path}'}")
+        talk(f"\n{against or f'Ready to deploy. Run: ssmd env apply {quote(str(path))}'}")
     return exit_code(checks)
 
 
@@ -80,7 +81,7 @@ def create(
     if environment.name != name:
         raise ConfigError(
             f"{from_} is the environment {environment.name!r}, not {name[:80]!r}",
-            f"Run: ssmd env create {environment.name} --from {from_}, or change its metadata.name.",
+            f"Run: ssmd env create {environment.name} --from {quote(str(from_))}, or change its metadata.name.",
         )
     commit, _ = commit_of(from_)
     with catalogue(name, env, from_) as environments:
@@ -89,7 +90,8 @@ def create(
         show_json(version_row(version))
     else:
         print(f"{GOOD} Created {name} version {version.version}, hash {version.config_hash[:12]}; not deployed")
-        talk(f"To set its keys: ssmd key init {name}. To deploy it: ssmd env apply {from_}")
+        init = f"ssmd key init {name}{file_option(name, from_)}"
+        talk(f"To set its keys: {init}. To deploy it: ssmd env apply {quote(str(from_))}")
     return EXIT_DONE
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -64,7 +65,7 @@ def verdict(chosen: Chosen, checks: list[Check], states: list[KeyState]) -> Ssmd
         return None
     missing = [state for state in states if state.required and state.status != "set"]
     if code == EXIT_REFUSED and missing:
-        return KeyNotSet(chosen.environment.name, missing)
+        return KeyNotSet(chosen.environment.name, missing, chosen.with_name)
     bad = [check for check in checks if exit_code([check]) != EXIT_DONE]
     first = next(check for check in bad if exit_code([check]) == code)
     more = f" ({len(bad) - 1} more above)" if len(bad) > 1 else ""
@@ -82,7 +83,9 @@ def _ask(file: Path) -> None:
         answer = ""
     if not answer:
         talk("")
-        raise RefusedError("not deployed: nobody answered", f"To deploy without asking: ssmd env apply {file} --yes")
+        raise RefusedError(
+            "not deployed: nobody answered", f"To deploy without asking: ssmd env apply {quote(str(file))} --yes"
+        )
     if answer.strip().lower() not in ("y", "yes"):
         raise RefusedError("not deployed: the answer was not y")
 

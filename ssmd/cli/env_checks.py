@@ -90,14 +90,14 @@ async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState
         *_defined_keys(environment),
         *_embedded(environment),
         *_gateway(chosen, now),
-        *feed_checks(environment, survey, states, database_away=survey.built_in and bool(database[0].fix)),
-        *_schemas(survey),
+        *feed_checks(chosen, survey, states, database_away=survey.built_in and bool(database[0].fix)),
+        *_schemas(survey, chosen.with_file),
         *database,
         *storage,
         *cache,
         *journal,
         *stream,
-        *(_key_status(environment, state, now, is_demo=state.name == demo not in in_store) for state in states),
+        *(_key_status(chosen, state, now, is_demo=state.name == demo not in in_store) for state in states),
     ]
     return checks, states
 
@@ -146,10 +146,9 @@ def _gateway(chosen: Chosen, now: datetime) -> Iterator[Check]:
         yield _line(said)
 
 
-def feed_checks(
-    environment: Environment, survey: Survey, states: list[KeyState], *, database_away: bool
-) -> Iterator[Check]:
+def feed_checks(chosen: Chosen, survey: Survey, states: list[KeyState], *, database_away: bool) -> Iterator[Check]:
     """Is the feed known, active, fit for this transport and this program?"""
+    environment = chosen.environment
     feed, status = environment.spec.feed, survey.feeds.get(environment.spec.feed)
     origin = " (built in)" if survey.built_in else ""
     if status is None:
@@ -159,8 +158,8 @@ def feed_checks(
         yield _line(f"Feed '{feed}' exists and is active{origin}")
     else:
         yield Check(ENVIRONMENT, f"Feed '{feed}' exists and is {status}, NOT active", "refused",
-                    "Run: ssmd feed list --status active", "spec.feed")  # fmt: skip
-    yield from _fitting(environment, survey, states)
+                    f"Run: ssmd feed list --status active{chosen.with_file}", "spec.feed")  # fmt: skip
+    yield from _fitting(chosen, survey, states)
 
 
 def unknown_feed(feed: str, survey: Survey, *, database_away: bool) -> Check:
@@ -173,11 +172,12 @@ def unknown_feed(feed: str, survey: Survey, *, database_away: bool) -> Check:
     return Check(ENVIRONMENT, text, "config", fix, "spec.feed")
 
 
-def _fitting(environment: Environment, survey: Survey, states: list[KeyState]) -> Iterator[Check]:
+def _fitting(chosen: Chosen, survey: Survey, states: list[KeyState]) -> Iterator[Check]:
+    environment = chosen.environment
     feed, transport = environment.spec.feed, environment.spec.middleware.transport.type
     if survey.rules is None:
         yield Check(ENVIRONMENT, f"Feed '{feed}' has no version that holds today", "refused",
-                    f"Run: ssmd feed show {feed}", "spec.feed")  # fmt: skip
+                    f"Run: ssmd feed show {feed}{chosen.with_file}", "spec.feed")  # fmt: skip
         return
     allowed = survey.rules.transports
     if not allowed or transport in allowed:
@@ -214,25 +214,29 @@ def _secret(environment: Environment, reference: str, states: list[KeyState]) ->
     return _line(f"Secret '{reference}' exists")
 
 
-def _schemas(survey: Survey) -> Iterator[Check]:
-    """The schemas that this program writes: registered, active, and the same text."""
+def _schemas(survey: Survey, option: str = "") -> Iterator[Check]:
+    """The schemas that this program writes: registered, active, and the same text. `option` ends printed commands."""
     for name, shipped in shipped_schemas().items():
         said, found = f"Schema '{name}:{SHIPPED_VERSION}'", survey.schemas.get(name)
         if found is None:
-            yield Check(ENVIRONMENT, f"{said} is NOT registered", "refused", "Run: ssmd db migrate")
+            yield Check(ENVIRONMENT, f"{said} is NOT registered", "refused", f"Run: ssmd db migrate{option}")
         elif found.hash != shipped:
             text = f"{said} is registered with another text than this version of ssmd writes"
-            fix = f"Run: ssmd schema show {name} --version {SHIPPED_VERSION}, and compare it with schemas/{name}.capnp"
+            show = f"ssmd schema show {name} --version {SHIPPED_VERSION}{option}"
+            fix = f"Run: {show}, and compare it with schemas/{name}.capnp"
             yield Check(ENVIRONMENT, text, "refused", fix)
         elif found.status != "active":
             yield Check(
-                ENVIRONMENT, f"{said} exists and is {found.status}, NOT active", "refused", "Run: ssmd schema list"
+                ENVIRONMENT,
+                f"{said} exists and is {found.status}, NOT active",
+                "refused",
+                f"Run: ssmd schema list{option}",
             )
         else:
             yield _line(f"{said} exists and is active{' (built in)' if survey.built_in else ''}")
 
 
-def _key_status(environment: Environment, state: KeyState, now: datetime, *, is_demo: bool) -> Check:
+def _key_status(chosen: Chosen, state: KeyState, now: datetime, *, is_demo: bool) -> Check:
     said, days = f"Key '{state.name}'", state.expires_in_days(now)
     if is_demo:
         return Check(KEYS, f"{said} is {DEMO_KEY}", "note")
@@ -241,13 +245,18 @@ def _key_status(environment: Environment, state: KeyState, now: datetime, *, is_
     if state.status == "not_set" and not state.required:
         return Check(KEYS, f"{said} is not set (optional)", "note")
     if state.status == "not_set":
-        whole = state.missing_fields == needed_fields(environment.spec.keys[state.name])
+        whole = state.missing_fields == needed_fields(chosen.environment.spec.keys[state.name])
         part = "" if whole else f": no value for {', '.join(state.missing_fields)}"
         return Check(KEYS, f"{said} is NOT SET{part}", "refused")
-    rotate = f"Run: ssmd key rotate {environment.name} {state.name}"
     if state.status == "expired" and state.expires_at:
         text = f"{said} has EXPIRED ({state.expires_at:%Y-%m-%d})"
-        return Check(KEYS, text, "refused" if state.required else "note", rotate)
+        return Check(KEYS, text, "refused" if state.required else "note", _rotate(chosen, state))
     if days is not None and days < EXPIRES_SOON_DAYS:
-        return Check(KEYS, f"{said} is set (expires in {days} day{'s' if days != 1 else ''})", "note", rotate)
+        return Check(
+            KEYS, f"{said} is set (expires in {days} day{'s' if days != 1 else ''})", "note", _rotate(chosen, state)
+        )
     return Check(KEYS, f"{said} is set")
+
+
+def _rotate(chosen: Chosen, state: KeyState) -> str:
+    return f"Run: ssmd key rotate {chosen.environment.name} {state.name}{chosen.with_name}"

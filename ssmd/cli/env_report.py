@@ -47,23 +47,27 @@ class Check(msgspec.Struct, frozen=True):
 class KeyNotSet(RefusedError):
     """Required keys have no value; said in the design's two lines per key."""
 
-    def __init__(self, environment: str, missing: Sequence[KeyState]) -> None:
-        self.lines = [line for state in missing for line in set_key_lines(environment, state)]
+    def __init__(self, environment: str, missing: Sequence[KeyState], option: str = "") -> None:
+        self.lines = [line for state in missing for line in set_key_lines(environment, state, option)]
         super().__init__(self.lines[0], self.lines[1])
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
 
-def set_key_lines(environment: str, state: KeyState) -> tuple[str, str]:
-    """What is missing, and the command that mends it, with the fields that have no value."""
+def set_key_lines(environment: str, state: KeyState, option: str = "") -> tuple[str, str]:
+    """What is missing, and the command that mends it, with the fields that have no value.
+
+    `option` leads to the environment's file where its name alone does not.
+    """
     if state.status == "expired":
-        return f"Error: Required key '{state.name}' has expired.", f"Run: ssmd key rotate {environment} {state.name}"
+        fix = f"Run: ssmd key rotate {environment} {state.name}{option}"
+        return f"Error: Required key '{state.name}' has expired.", fix
     fields = [f"--{field.replace('_', '-')}" for field in state.missing_fields]
     said = [f"{flag} {_PLACEHOLDERS[min(index, 2)]}" for index, flag in enumerate(fields)]
     return (
         f"Error: Required key '{state.name}' is not set.",
-        " ".join(["Run: ssmd key set", environment, state.name, *said]),
+        " ".join(["Run: ssmd key set", environment, state.name, *said]) + option,
     )
 
 

@@ -63,10 +63,11 @@ def make_exchange(opener: Opener, parts: FeedParts, ws: str, client: KalshiRest)
         return parts.new_session(mapper, wants, channels)
 
     markets = ListedMarkets(client) if opener.spec.symbols.sync else None
-    environment = opener.chosen.environment.name
+    chosen = opener.chosen
     return Exchange(
-        ws, environment, name, credentials, parts.decoder, parts.new_mapper, session, markets, parts.volatile
-    )
+        ws, chosen.environment.name, name, credentials, parts.decoder, parts.new_mapper, session, markets,
+        parts.volatile, chosen.with_name,
+    )  # fmt: skip
 
 
 class ListedMarkets:

@@ -54,13 +54,13 @@ def init(
     desk = KeyDesk(choose_named(environment, env), store)
     open_keys = [state for state in desk.states() if state.status == "not_set"]
     if open_keys:
-        key_prompt.need_terminal(desk.name, open_keys[0].name)
+        key_prompt.need_terminal(desk.name, open_keys[0].name, desk.option)
     for state in sorted(open_keys, key=lambda state: not state.required):
         about = f" ({state.description})" if state.description else ""
         if not state.required and not key_prompt.agreed(f"{state.name}{about} is optional. Set it now?"):
             continue
         talk(f"{state.name}{about}")
-        given = KeyInput(desk.name, state.name, desk.definitions[state.name])
+        given = KeyInput(desk.name, state.name, desk.definitions[state.name], desk.option)
         key_prompt.ask(given, state.name, desk.definitions[state.name])
         kept = desk.keep(state.name, given.values, given.ways, Sealing(cert, scope, None))
         _tell_kept(desk, kept)
@@ -77,7 +77,7 @@ def set_key(  # noqa: PLR0913 -- each is an option of the command
 
     `ssmd key set local kalshi --from-file api_secret=key.pem --from-env KALSHI_API_KEY`
     """
-    no_more(extra, environment, key)
+    no_more(extra, environment, key, env)
     desk = KeyDesk(choose_named(environment, env), store)
     return _keep(desk, desk.key(key), fields, from_file, from_env, stdin, Sealing(cert, scope, output), json)
 
@@ -89,12 +89,13 @@ def rotate(  # noqa: PLR0913 -- each is an option of the command
     scope: ScopeOption = Scope.STRICT, output: Output = None, json: Json = False, **fields: Flags,
 ) -> int:  # fmt: skip
     """Replace the values of a key that is set; running services use the new ones within 60 s."""
-    no_more(extra, environment, key)
+    no_more(extra, environment, key, env)
     desk = KeyDesk(choose_named(environment, env), store)
     name = desk.key(key)
     if desk.state(name).status == "not_set":
         raise ConfigError(
-            f"the key {name!r} is not set: there is nothing to rotate", f"Run: ssmd key set {desk.name} {name}"
+            f"the key {name!r} is not set: there is nothing to rotate",
+            f"Run: ssmd key set {desk.name} {name}{desk.option}",
         )
     return _keep(desk, name, fields, from_file, from_env, stdin, Sealing(cert, scope, output), json)
 
@@ -172,7 +173,7 @@ def delete(environment: str, key: str, /, *, yes: str | None = None, env: EnvFil
     name = desk.key(key)
     before = desk.state(name)
     if yes is None:
-        key_prompt.need_terminal_for_delete(desk.name, name)
+        key_prompt.need_terminal_for_delete(desk.name, name, desk.option)
         yes = key_prompt.typed(f"Type the name of the key to delete it ({name}): ")
     if yes != name:
         raise RefusedError(f"what was given is not {name!r}: nothing was deleted", f"Give --yes {name} to confirm.")
@@ -234,12 +235,12 @@ def _keep(
     stdin: str | None, sealing: Sealing, as_json: bool,
 ) -> int:  # fmt: skip
     definition = desk.definitions[key]
-    given = KeyInput(desk.name, key, definition)
+    given = KeyInput(desk.name, key, definition, desk.option)
     given.collect(flags, files, variables, stdin, environ)
     if not given.values:
         from ssmd.cli import key_prompt
 
-        key_prompt.need_terminal(desk.name, key)
+        key_prompt.need_terminal(desk.name, key, desk.option)
         key_prompt.ask(given, key, definition)
     kept = desk.keep(key, given.values, given.ways, sealing)
     if as_json and kept.manifest != STDOUT:
@@ -282,7 +283,7 @@ def _verified(desk: KeyDesk, *, as_json: bool) -> int:
         used = state.name == demo and state.status == "not_set" and state not in bad
         print(f"{WAITING} {state.name}: {DEMO_KEY}" if used else _line(state, now), flush=True)
     for state in bad:
-        talk("\n".join(set_key_lines(desk.name, state)))
+        talk("\n".join(set_key_lines(desk.name, state, desk.option)))
     if bad:
         return EXIT_REFUSED
     print("All required keys present.")

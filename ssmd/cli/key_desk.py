@@ -64,6 +64,11 @@ class KeyDesk:
         self.namespace = runtime.namespace if isinstance(runtime, KubernetesRuntime) else NAMESPACE
         self.kind: StoreKind = kind or ("kubernetes" if isinstance(runtime, KubernetesRuntime) else "local")
 
+    @property
+    def option(self) -> str:
+        """What printed commands add to the environment's name to find it."""
+        return self._chosen.with_name
+
     def key(self, name: str) -> str:
         """The key of that name; ConfigError with near misses."""
         return chosen_key(self.name, name, self.definitions)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 from ssmd.cli.output import talk
 from ssmd.config.environment import KeyDefinition
@@ -22,8 +23,8 @@ _SHORT = 80
 class KeyInput:
     """Collects the values of one key's fields; ConfigError on the first thing that is unclear."""
 
-    def __init__(self, environment: str, key: str, definition: KeyDefinition) -> None:
-        self._place = f"{environment} {key}"
+    def __init__(self, environment: str, key: str, definition: KeyDefinition, option: str = "") -> None:
+        self._place = f"{environment} {key}{option}"
         self._key = key
         self._fields = tuple(definition.fields)
         self._stdin_field = ""
@@ -167,12 +168,13 @@ def chosen_key(environment: str, name: str, known: Iterable[str]) -> str:
     )
 
 
-def no_more(extra: Sequence[str], environment: str, key: str) -> None:
+def no_more(extra: Sequence[str], environment: str, key: str, file: Path | None) -> None:
     """ConfigError when something follows the key's name: it may be a secret, and is not repeated."""
     if extra:
+        option = f" -f {quote(_short(str(file)))}" if file is not None else ""
         raise ConfigError(
             f"{len(extra)} argument{'s' if len(extra) > 1 else ''} too many: a value is not given as an argument",
-            f"Run: ssmd key set {environment[:_SHORT]} {key[:_SHORT]} (it asks), or see: ssmd key set --help",
+            f"Run: ssmd key set {environment[:_SHORT]} {key[:_SHORT]}{option} (it asks), or see: ssmd key set --help",
         )
 
 

@@ -19,20 +19,21 @@ _TRIES = 3
 _MAX_LINES = 500
 
 
-def need_terminal(environment: str, key: str) -> None:
+def need_terminal(environment: str, key: str, option: str = "") -> None:
     """ConfigError when nobody can be asked."""
     if not sys.stdin or not sys.stdin.isatty():
         raise ConfigError(
             "cannot ask for values: stdin is no terminal",
-            f"Run: ssmd key set {environment} {key} --from-env VAR1,VAR2 (or --from-file FIELD=PATH, --stdin FIELD)",
+            f"Run: ssmd key set {environment} {key}{option} --from-env VAR1,VAR2"
+            " (or --from-file FIELD=PATH, --stdin FIELD)",
         )
 
 
-def need_terminal_for_delete(environment: str, key: str) -> None:
+def need_terminal_for_delete(environment: str, key: str, option: str = "") -> None:
     """ConfigError when nobody can be asked to confirm."""
     if not sys.stdin or not sys.stdin.isatty():
         raise ConfigError(
-            f"deleting {key!r} has to be confirmed", f"Run: ssmd key delete {environment} {key} --yes {key}"
+            f"deleting {key!r} has to be confirmed", f"Run: ssmd key delete {environment} {key} --yes {key}{option}"
         )
 
 

@@ -47,8 +47,8 @@ def check_service_keys(service: str, opener: Opener) -> None:
     ]
     if not missing:
         return
-    name = opener.chosen.environment.name
-    commands = [f"ssmd key set {name} {key}" for key in dict(missing)]
+    name, option = opener.chosen.environment.name, opener.chosen.with_name
+    commands = [f"ssmd key set {name} {key}{option}" for key in dict(missing)]
     variables = ", ".join(variable(key, field) for key, field in missing)
     raise ConfigError(
         f"the {service} of {name!r} needs {', '.join(f'{key}.{field}' for key, field in missing)}, which no store has",

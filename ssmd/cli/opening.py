@@ -40,7 +40,13 @@ def resolver_of(chosen: Chosen, on_access: OnAccess | None = None) -> Resolver:
     """Resolves the keys of an environment."""
     environment = chosen.environment
     stores = standard_stores(os.environ, chosen.home, environment.name)
-    return Resolver(stores, environment.spec.keys, environment=environment.name, on_access=on_access)
+    return Resolver(
+        stores,
+        environment.spec.keys,
+        environment=environment.name,
+        option=lambda: chosen.with_name,
+        on_access=on_access,
+    )
 
 
 class Opener:

@@ -2,7 +2,9 @@
 
 import getpass
 import os
+import shlex
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -36,6 +38,16 @@ class Chosen(NamedTuple):
         """The feed a command is about."""
         return given or self.environment.spec.feed
 
+    @property
+    def with_name(self) -> str:
+        """What a printed command has to add to this environment's name to find it: ` -f FILE`, or nothing."""
+        return file_option(self.environment.name, self.file)
+
+    @property
+    def with_file(self) -> str:
+        """What a printed command that takes no name has to add to be about this environment: ` -f FILE`, or nothing."""
+        return "" if _same(environment_file(None), self.file) else _option(self.file)
+
 
 def choose(file: Path | None) -> Chosen:
     """Load the environment that a command is about; ConfigError with everything that is wrong with it."""
@@ -66,17 +78,41 @@ def choose_named(name: str, file: Path | None) -> Chosen:
             )
         return chosen
     known: dict[str, Path] = {}
-    for path in _environment_files():
-        try:
-            known.setdefault(load(path).name, path)
-        except SsmdError:  # a broken file is reported when it is asked for
-            continue
+    for found, path in _known():
+        known.setdefault(found, path)
     if name not in known:
-        otherwise = f"Known: {', '.join(sorted(known)) or 'none'}. Another file: --env FILE"
+        otherwise = f"Known: {', '.join(sorted(known)) or 'none'}."
+        looked = (
+            "no file in environments/, nor $SSMD_ENV," if os.environ.get("SSMD_ENV") else "no file in environments/"
+        )
         raise ConfigError(
-            f"no file in environments/ is the environment {name[:80]!r}", did_you_mean(name, known, otherwise)
+            f"{looked} is the environment {name[:80]!r}",
+            f"{did_you_mean(name, known, otherwise)} For one in another file, add: -f FILE",
         )
     return choose(known[name])
+
+
+def file_option(name: str, file: Path) -> str:
+    """` -f FILE` for a printed command, where the name of the environment in `file` alone does not lead to it."""
+    found = next((path for known, path in _known() if known == name), None)
+    return "" if found is not None and _same(found, file) else _option(file)
+
+
+def _option(file: Path) -> str:
+    return f" -f {shlex.quote(str(file))}"
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _known() -> Iterator[tuple[str, Path]]:
+    """The environments that are found by name; the first file of a name counts."""
+    for path in _environment_files():
+        try:
+            yield load(path).name, path
+        except SsmdError:  # a broken file is reported when it is asked for
+            continue
 
 
 def _environment_files() -> list[Path]:

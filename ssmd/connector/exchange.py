@@ -32,7 +32,8 @@ class MarketSource(Protocol):
 class Exchange(NamedTuple):
     """`mapper(connection)` and `session(mapper, wants)` make the state of one connection.
 
-    `credentials` reads files and decrypts: it is called in a thread. `environment` and `key_name` are for errors.
+    `credentials` reads files and decrypts: it is called in a thread. `environment` and `key_name` are for errors;
+    `option` ends printed commands that name the environment.
     `volatile` names the fields of a market that change with trading and are no history.
     """
 
@@ -45,12 +46,13 @@ class Exchange(NamedTuple):
     session: Callable[[Mapper, Callable[[str], bool]], Session]
     markets: MarketSource | None
     volatile: frozenset[str] = frozenset()
+    option: str = ""
 
     def key_hint(self, verb: str) -> str:
         """How to give the exchange's key another value: `verb` is set or rotate."""
         prefix = f"SSMD_KEY_{self.key_name.upper().replace('-', '_')}"
         return (
-            f"Run: ssmd key {verb} {self.environment} {self.key_name}"
+            f"Run: ssmd key {verb} {self.environment} {self.key_name}{self.option}"
             f" (or set {prefix}_API_KEY and {prefix}_API_SECRET_FILE)"
         )
 

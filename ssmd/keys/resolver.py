@@ -36,6 +36,8 @@ class _Known(NamedTuple):
 class Resolver:
     """Resolves the keys of one environment; `keys` are its `spec.keys`.
 
+    `option` ends printed commands that name the environment: what leads to its file, where the name does not.
+
     `on_access(key, field, store)` is called for each value that is new here: once when it is first read, and again when
     it has changed. It may be called by several threads.
     """
@@ -47,6 +49,7 @@ class Resolver:
         clock: Callable[[], float] = time.monotonic,
         *,
         environment: str = "ENV",
+        option: Callable[[], str] = lambda: "",
         on_access: OnAccess | None = None,
     ) -> None:
         self._stores = tuple(stores)
@@ -55,6 +58,7 @@ class Resolver:
         self._known: dict[tuple[str, str], _Known] = {}
         self._lock = threading.Lock()  # services read keys in threads, too
         self._environment = environment
+        self._option = option
         self._on_access = on_access
 
     def resolve(self, name: str, field: str) -> SecretValue:
@@ -64,7 +68,7 @@ class Resolver:
             spelled = variable(name, field)
             raise ConfigError(
                 f"the key {name!r} has no value for {field!r}",
-                f"Run: ssmd key set {self._environment} {name}"
+                f"Run: ssmd key set {self._environment} {name}{self._option()}"
                 f" (or: export {spelled}=<value>, or {spelled}_FILE=<path of a file that holds it>)",
             )
         return value

@@ -5,6 +5,7 @@ import difflib
 import io
 import json
 import re
+import shlex
 import socket
 import sys
 import time
@@ -198,6 +199,50 @@ def test_a_required_key_that_is_not_set_refuses_in_the_designs_words(
     same_as_golden("key-not-set.txt", said.out + said.err, names)
     assert site.log() == []
     assert main(["env", "validate", file]) == 3
+
+
+def test_every_printed_key_command_runs_as_printed_for_a_file_that_no_name_leads_to(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    site.file = tmp_path / "b b.yaml"
+    site.write({"metadata.name": "judgeb", "spec.keys.kalshi.rotation_days": 90, "spec.keys.kalshi.fields": ["a"]})
+    file = "b b.yaml"
+    (tmp_path / "value").write_text("x")
+    values = ["--from-file", "a=value"]
+    printed = []
+    for words in (
+        ["env", "create", "judgeb", "--from", file],
+        ["env", "apply", file, "--yes"],
+        ["env", "validate", file],
+        ["doctor", "-f", file],
+        ["key", "verify", "judgeb", "-f", file],
+        ["key", "rotate", "judgeb", "kalshi", "-f", file],
+        ["key", "set", "judgeb", "kalshi", "-f", file],
+        ["key", "set", "judgeb", "kalshi", "extra", "-f", file],
+        ["key", "set", "judgeb", "kalshi", "-f", file, "--from-env", "gone"],
+        ["key", "delete", "judgeb", "kalshi", "-f", file],
+        ["key", "init", "judgeb", "-f", file],
+        ["run", "connector", "-f", file],
+    ):
+        main(words)
+        said = capsys.readouterr()
+        found = re.findall(r"ssmd (key \w+ judgeb(?:'[^']*'|[^.(;:`\n'])*)", said.out + said.err)
+        assert found, (words, said)
+        printed += found
+    assert len(printed) >= 12
+    for command in printed:
+        words = shlex.split(command)
+        words = words[: words.index("--a")] + words[words.index("--a") + 2 :] if "--a" in words else words
+        words = words[: words.index("--from-env")] if "--from-env" in words else words
+        code = main([*words, *(values if words[1] == "set" else [])])
+        said = capsys.readouterr()
+        assert "no file in environments/" not in said.err, command
+        assert code == 0 or words[1] in ("init", "rotate"), (command, said)
+    main(["key", "set", "judgeb", "kalshi", "-f", file, *values])
+    assert main(["env", "apply", file, "--yes"]) == 0
 
 
 def test_nobody_or_a_no_does_not_deploy_and_a_yes_does(
