@@ -173,7 +173,7 @@ class StreamEndpoint:
                 self._hub.fanout.answer(client, wire.error("bad_request", "send text messages, not binary ones"))
             else:
                 if message.type is WSMsgType.ERROR:
-                    wrong = isinstance(socket.exception() or message.data, WebSocketError)
+                    wrong = WebSocketError in (type(message.data), type(socket.exception()))
                     connection.reason = "protocol_error" if wrong else "lost"
                 return
             used += 1
