@@ -18,6 +18,7 @@ from ssmd.cli.env_servers import (
     feeds_of,
     look_into_registry,
 )
+from ssmd.cli.key_fit import feed_problems
 from ssmd.cli.key_stack import demo_key
 from ssmd.cli.options import Chosen
 from ssmd.config import reading
@@ -75,7 +76,8 @@ async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState
     environment, now = chosen.environment, datetime.now(UTC)
     stores = standard_stores(os.environ, chosen.home, environment.name)
     demo = demo_key(chosen)
-    plain = key_states(environment, stores, {}, now)
+    problem_of = feed_problems(environment)
+    plain = key_states(environment, stores, {}, now, problem_of=problem_of)
     unset = {state.name: state.required for state in plain if state.missing_fields and state.name != demo}
     site = Site(chosen, unset, write)
     (survey, database), storage, cache, journal, stream = await asyncio.gather(
@@ -83,7 +85,7 @@ async def _look(chosen: Chosen, write: bool) -> tuple[list[Check], list[KeyState
     )
     states = [
         replace(state, status="set", missing_fields=()) if state.name == demo and state.status == "not_set" else state
-        for state in key_states(environment, stores, survey.rotations, now, survey.sealed)
+        for state in key_states(environment, stores, survey.rotations, now, survey.sealed, problem_of)
     ]
     in_store = {state.name for state in plain if not state.missing_fields}
     checks = [

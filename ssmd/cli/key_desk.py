@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
+from ssmd.cli.key_fit import feed_problems
 from ssmd.cli.key_input import chosen_key
 from ssmd.cli.key_stack import demo_key, given_at_start
 from ssmd.cli.opening import database_of
@@ -56,6 +57,7 @@ class KeyDesk:
         self.stores = standard_stores(os.environ, chosen.home, self.name)
         self.local = LocalStore(chosen.home, self.name)
         self._chosen = chosen
+        self._problem_of = feed_problems(chosen.environment)
         self._pending = PendingAudit(chosen.home, self.name)
         self.unasked: SsmdError | None = None
         """Why the database could not be asked; None: it was, or there is none, or nobody has tried yet."""
@@ -110,7 +112,7 @@ class KeyDesk:
 
     def keep(self, key: str, given: Mapping[str, SecretValue], ways: Sequence[str], sealing: Sealing) -> Kept:
         """Check and keep the values, and write the audit row; the old ones stay when anything is wrong."""
-        values = checked(given)
+        values = checked(given, key, self._problem_of)
         self._pending.reserve()
         was_set = self.state(key).status != "not_set"
         details: dict[str, str | list[str]] = {"fields": sorted(values), "given_by": list(ways)}
@@ -244,7 +246,8 @@ class KeyDesk:
                 rotated[name] = event.at
             if isinstance(reference := event.details.get("sealed_secret_ref"), str):
                 sealed[name] = reference
-        return key_states(self._chosen.environment, self.stores, rotated, datetime.now(UTC), sealed)
+        now = datetime.now(UTC)
+        return key_states(self._chosen.environment, self.stores, rotated, now, sealed, self._problem_of)
 
     def _with_ledger(self, ask: Callable[[KeyLedger], _Answer], otherwise: _Answer) -> _Answer:
         """Ask the ledger, after all that waits was written; `otherwise` when there is none or it is away."""

@@ -13,7 +13,7 @@ from ssmd.feeds.kalshi.legacy import LegacyKalshiDecoder
 from ssmd.feeds.kalshi.mapper import KalshiMapper
 from ssmd.feeds.kalshi.market_fields import VOLATILE, settlement_millionths, status_of
 from ssmd.feeds.kalshi.session import DEFAULT_CHANNELS, KalshiSession
-from ssmd.feeds.kalshi.signing import sign_headers
+from ssmd.feeds.kalshi.signing import secret_problem, sign_headers
 from ssmd.market.events import Status
 from ssmd.nearest import did_you_mean
 
@@ -44,9 +44,10 @@ class FeedParts:
     """What a service needs to speak with an exchange, or to read what it said on a date.
 
     `new_mapper(connection)` and `new_session(mapper, ...)` make the state of one connection. `sign(key_id,
-    private_key_pem, method, path, now_ms)` gives the headers of an authenticated request. `new_rest(base_url, ...)`
-    opens the REST client. `volatile` names the fields of a listed market that trading changes, `status_of(word)` is
-    the state that the exchange's word for it means, `settlement_millionths(text)` a settlement value in millionths.
+    private_key_pem, method, path, now_ms)` gives the headers of an authenticated request; `secret_problem(field,
+    value)` says what a value of its key is in place of what is needed, "" when it is right. `new_rest(base_url, ...)`
+    opens the REST client. `volatile` names the fields of a listed market that trading changes, `status_of(word)` is the
+    state that the exchange's word for it means, `settlement_millionths(text)` a settlement value in millionths.
     """
 
     feed: str
@@ -55,6 +56,7 @@ class FeedParts:
     new_mapper: Callable[[str], Mapper]
     new_session: OpenSession
     sign: Callable[[str, str, str, str, int], dict[str, str]]
+    secret_problem: Callable[[str, str], str]
     new_rest: Callable[..., "KalshiRest"]
     volatile: frozenset[str]
     status_of: Callable[[str], Status]
@@ -114,8 +116,8 @@ def _parts(feed: str, version: Version) -> FeedParts:
         return KalshiMapper(feed, connection)
 
     return FeedParts(
-        feed, version.name, version.decoder(), new_mapper, _new_session, sign_headers, _new_rest,
-        VOLATILE, status_of, settlement_millionths,
+        feed, version.name, version.decoder(), new_mapper, _new_session, sign_headers,
+        secret_problem, _new_rest, VOLATILE, status_of, settlement_millionths,
     )  # fmt: skip
 
 

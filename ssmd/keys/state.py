@@ -11,6 +11,7 @@ from ssmd.config.environment import Environment, KeyDefinition, KubernetesRuntim
 from ssmd.config.references import in_cluster
 from ssmd.errors import ConfigError
 from ssmd.keys.stores import Store
+from ssmd.keys.values import ProblemOf, no_problem, unfit
 
 Status: TypeAlias = Literal["set", "not_set", "expired"]
 
@@ -70,15 +71,17 @@ def key_states(
     recorded: Mapping[str, datetime],
     now: datetime,
     sealed: Mapping[str, str] | None = None,
+    problem_of: ProblemOf = no_problem,
 ) -> list[KeyState]:
     """The state of every key, in the order of the file. `recorded`: when the database says each was last set.
 
     `sealed` are the recorded references of sealed Secrets. Their values cannot be read here: such a key counts as set.
-    Without `sealed`, every recorded key of an environment in Kubernetes counts as sealed.
+    Without `sealed`, every recorded key of an environment in Kubernetes counts as sealed. A value that has a problem
+    by `problem_of` counts as none.
     """
     states = []
     for name, definition in environment.spec.keys.items():
-        missing, problem, known_since = _looked_up(name, definition, stores)
+        missing, problem, known_since = _looked_up(name, definition, stores, problem_of)
         at = recorded.get(name)
         reference = (sealed or {}).get(name)
         runtime = environment.spec.runtime
@@ -101,15 +104,19 @@ def key_states(
 
 
 def _looked_up(
-    name: str, definition: KeyDefinition, stores: Sequence[Store]
+    name: str, definition: KeyDefinition, stores: Sequence[Store], problem_of: ProblemOf
 ) -> tuple[tuple[str, ...], str, datetime | None]:
     """Needed fields without a value, why a value cannot be used, and since when the youngest field is there."""
     needed = needed_fields(definition)
     missing, problem, times = [], "", []
     for field in definition.fields:
         try:
-            store = next((store for store in stores if store.read(name, field) is not None), None)
+            found = ((store, value) for store in stores if (value := store.read(name, field)) is not None)
+            store, value = next(found, (None, None))
             at = store.set_at(name, field) if store else None
+            refused = unfit(problem_of(name, field, value)) if value is not None else ""
+            if refused:
+                raise ConfigError(f"the value of {field!r} {refused}")
         except ConfigError as error:
             store, at, problem = None, None, problem or error.message
         if store is None and field in needed:

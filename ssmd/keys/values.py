@@ -1,6 +1,7 @@
 """Are values what they look like? A private key or a certificate that does not parse is refused before it is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -13,19 +14,35 @@ from ssmd.keys.stores import MAX_BYTES
 _AS_IT_IS = "A secret is text: a password, a token, PEM."
 
 
-def checked(values: Mapping[str, SecretValue]) -> dict[str, SecretValue]:
+ProblemOf: TypeAlias = Callable[[str, str, SecretValue], str]
+"""What a value of a key's field is in place of what is needed, without the value; "" when it is right."""
+
+
+def no_problem(_key: str, _field: str, _value: SecretValue) -> str:
+    """Nobody knows what the values are for."""
+    return ""
+
+
+def checked(
+    values: Mapping[str, SecretValue], key: str = "", problem_of: ProblemOf = no_problem
+) -> dict[str, SecretValue]:
     """The values by field, line ends as they were meant. ConfigError names every field that cannot be kept, and why."""
     good: dict[str, SecretValue] = {}
     problems: list[str] = []
     for field, value in values.items():
         text = normalized(value.reveal())
-        problem = _problem(text)
+        good[field] = SecretValue(text)
+        problem = _problem(text) or unfit(problem_of(key, field, good[field]))
         if problem:
             problems.append(f"the value of {field!r} {problem}")
-        good[field] = SecretValue(text)
     if problems:
         raise ConfigError("; ".join(problems), f"Nothing was changed. {_AS_IT_IS}")
     return good
+
+
+def unfit(problem: str) -> str:
+    """The end of a sentence about a value that its user refuses."""
+    return f"is {problem}" if problem else ""
 
 
 def _problem(text: str) -> str:

@@ -25,6 +25,7 @@ from ssmd.middleware.transport.nats import NatsTransport
 from tests.databases import Database as Server
 from tests.s3 import ACCESS_KEY, SECRET_KEY, S3Server, seaweedfs
 from tests.servers import NatsServer, free_port
+from tests.unit.keys.certificates import signing_pem
 from tests.valkey import PASSWORD, ValkeyServer, valkey_server
 
 pytestmark = pytest.mark.integration
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.integration
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "env"
 KEYS = {
     "SSMD_KEY_KALSHI_API_KEY": "key-id",
-    "SSMD_KEY_KALSHI_API_SECRET": "planted-api-secret",
+    "SSMD_KEY_KALSHI_API_SECRET": signing_pem(),
     "SSMD_KEY_NATS_USERNAME": "ssmd",
     "SSMD_KEY_NATS_PASSWORD": "planted-nats-password",
     "SSMD_KEY_STORAGE_ACCESS_KEY": ACCESS_KEY,
@@ -391,7 +392,8 @@ def test_a_password_in_the_file_reaches_no_table(site: Site, capsys: Output) -> 
     said = capsys.readouterr()
     assert "postgres:***@127.0.0.1" in said.out
     stored = str(site.run("SELECT config_yaml FROM environment_versions")) + str(site.run("SELECT * FROM keys"))
-    for secret in ("planted-in-url", *(value for value in KEYS.values() if value.startswith("planted"))):
+    pem = KEYS["SSMD_KEY_KALSHI_API_SECRET"].splitlines()[1]
+    for secret in ("planted-in-url", pem, *(value for value in KEYS.values() if value.startswith("planted"))):
         assert secret not in said.out + said.err + stored
 
 

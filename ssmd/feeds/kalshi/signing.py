@@ -42,6 +42,17 @@ def sign_headers(key_id: str, private_key_pem: str, method: str, path: str, now_
     }
 
 
+def secret_problem(field: str, text: str) -> str:
+    """What this value of a field of the key is in place of what is needed, without it; "" when it can be used."""
+    if field != "api_secret":
+        return ""
+    try:
+        _load_key(text)
+    except ConfigError as error:
+        return error.message.partition(": ")[2]
+    return ""
+
+
 @lru_cache(maxsize=4)
 def _load_key(pem: str) -> RSAPrivateKey | Ed25519PrivateKey:
     # Keys kept in one-line variables come with the two characters `\n` in place of line ends.
@@ -52,9 +63,9 @@ def _load_key(pem: str) -> RSAPrivateKey | Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(text.encode(), password=None)
     except TypeError as error:
-        raise ConfigError(f"{what}: the PEM private key is protected by a password", _PEM_HINT) from error
+        raise ConfigError(f"{what}: a PEM private key that is protected by a password", _PEM_HINT) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{what}: not a PEM private key (RSA or Ed25519)", _PEM_HINT) from error
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
-        raise ConfigError(f"{what}: a {type(key).__name__} is neither an RSA nor an Ed25519 key", _PEM_HINT)
+        raise ConfigError(f"{what}: a {type(key).__name__}, neither an RSA nor an Ed25519 key", _PEM_HINT)
     return key

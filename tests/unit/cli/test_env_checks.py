@@ -16,9 +16,11 @@ from ssmd.keys.state import KeyState, Status
 from ssmd.local.home import Home, StackRecord
 from ssmd.local.processes import identify
 from tests.certificates import write_pair
+from tests.unit.keys.certificates import signing_pem
 
 MEMORY = str(Path(__file__).parents[3] / "environments" / "test.yaml")
 LOCAL = str(Path(__file__).parents[3] / "environments" / "local.yaml")
+PEM = signing_pem()
 Output = pytest.CaptureFixture[str]
 
 
@@ -31,7 +33,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSMD_KEY_KALSHI_API_KEY", "key-id")
-    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", "planted-secret")
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", PEM)
 
 
 @pytest.mark.usefixtures("_key")
@@ -46,6 +48,16 @@ def test_an_environment_in_memory_is_checked_without_any_server(capsys: Output) 
     assert "  ✓ Transport 'memory' is compatible with feed 'kalshi'\n" in said.out
     assert said.out.endswith("\nChecking key status...\n  ✓ Key 'kalshi' is set\n")
     assert said.err == f"\nReady to deploy. Run: ssmd env apply {MEMORY}\n"
+    assert PEM.splitlines()[1] not in said.out + said.err
+
+
+def test_a_secret_that_cannot_sign_for_the_feed_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_KEY", "key-id")
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", "planted-secret")
+    assert main(["env", "validate", MEMORY]) == 3
+
+    said = capsys.readouterr()
+    assert "✗ Key 'kalshi' cannot be used: the value of 'api_secret' is not a PEM private key" in said.out
     assert "planted" not in said.out + said.err
 
 
@@ -103,7 +115,7 @@ def test_the_running_stacks_demo_key_counts_for_its_environment_only(
         assert main(["key", "verify", "test", "--env", MEMORY]) == 3
     home.write_record(record)
     monkeypatch.setenv("SSMD_KEY_KALSHI_API_KEY", "key-id")
-    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", "mine")
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", PEM)
     capsys.readouterr()
     assert main(["env", "validate", MEMORY]) == 0
     assert "✓ Key 'kalshi' is set" in capsys.readouterr().out

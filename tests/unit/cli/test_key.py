@@ -127,9 +127,10 @@ def test_values_come_from_variables_by_the_end_of_their_names(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KALSHI_API_KEY", "id")
-    monkeypatch.setenv("KALSHI_API_SECRET", SECRET)
+    pem = signing_pem()
+    monkeypatch.setenv("KALSHI_API_SECRET", pem)
     assert run("set", "kalshi-prod", "kalshi", "--from-env", "KALSHI_API_KEY,KALSHI_API_SECRET")[0] == 0
-    assert (kept(home, "kalshi", "api_key"), kept(home, "kalshi", "api_secret")) == ("id", SECRET)
+    assert (kept(home, "kalshi", "api_key"), kept(home, "kalshi", "api_secret")) == ("id", pem)
     monkeypatch.setenv("OTHER", "x")
     assert run("rotate", "kalshi-prod", "kalshi", "--from-env", "api_key=OTHER")[0] == 0
     assert kept(home, "kalshi", "api_key") == "x"
@@ -213,6 +214,29 @@ def test_one_bad_field_keeps_the_old_values_of_all(run: Run, home: Path) -> None
         assert code == 2
         assert "the value of 'api_secret'" in err
         assert (kept(home, "kalshi", "api_key"), kept(home, "kalshi", "api_secret")) == (SECRET, old)
+
+
+def test_a_secret_that_cannot_sign_for_the_feed_is_refused_and_one_that_is_there_is_not_set(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(run, home)
+    old = kept(home, "kalshi", "api_secret")
+    code, out, err = run("set", "kalshi-prod", "kalshi", "--api-key", "new", "--api-secret", SECRET)
+    assert (code, out) == (2, "")
+    why = "the value of 'api_secret' is not a PEM private key (RSA or Ed25519)"
+    assert why in err
+    assert "Nothing was changed." in err
+    assert (kept(home, "kalshi", "api_key"), kept(home, "kalshi", "api_secret")) == (SECRET, old)
+    assert run("set", "kalshi-prod", "nats", "--password", SECRET)[0] == 0  # no feed has an opinion on that
+
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", SECRET)
+    code, out, _ = run("verify", "kalshi-prod")
+    assert code == 3
+    assert out.startswith(f"✗ kalshi: cannot be used ({why})\n")
+    assert json.loads(run("show", "kalshi-prod", "kalshi", "--json")[1])["problem"] == why
+    one_line = signing_pem().replace("\n", "\\n")
+    monkeypatch.setenv("SSMD_KEY_KALSHI_API_SECRET", one_line)
+    assert run("verify", "kalshi-prod")[0] == 0
 
 
 def test_a_rotation_may_change_one_field_only(run: Run, home: Path) -> None:
@@ -313,7 +337,7 @@ main(["key", *sys.argv[3:]])
 def test_a_change_that_was_killed_is_in_the_audit_log_and_stands_as_it_is(
     run: Run, home: Path, when: str, fields: list[str]
 ) -> None:
-    given = ["--api-key", SECRET, "--api-secret", SECRET]
+    given = ["--api-key", SECRET, "--api-secret", signing_pem()]
     command = [sys.executable, "-c", KILLED, when, "replace", "set", "kalshi-prod", "kalshi", *given]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
     rows = json.loads(run("audit", "kalshi-prod", "--json")[1])

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ssmd.errors import ConfigError
-from ssmd.feeds.kalshi.signing import sign_headers
+from ssmd.feeds.kalshi.signing import secret_problem, sign_headers
 
 KEY_ID = "00000000-0000-4000-8000-000000000001"
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -60,6 +60,8 @@ def test_a_pem_kept_on_one_line_works_too() -> None:
 def test_a_private_key_that_cannot_be_used_is_named_and_not_shown(secret: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         sign_headers(KEY_ID, secret, "GET", "/x", 5)
+    assert says in secret_problem("api_secret", secret)
+    assert "hunter2" not in secret_problem("api_secret", secret)
     text = str(caught.value)
     assert "key `kalshi`, field api_secret" in text
     assert says in text
@@ -67,6 +69,12 @@ def test_a_private_key_that_cannot_be_used_is_named_and_not_shown(secret: str, s
     assert "export SSMD_KEY_KALSHI" in text
     assert "hunter2" not in text
     assert all(line not in text for line in secret.splitlines() if len(line) > 20)
+
+
+def test_a_private_key_that_can_be_used_has_no_problem_and_other_fields_are_not_looked_at() -> None:
+    assert secret_problem("api_secret", pem(RSA_KEY)) == ""
+    assert secret_problem("api_secret", pem(ED_KEY).replace("\n", "\\n")) == ""
+    assert secret_problem("api_key", "hunter2") == ""
 
 
 @pytest.mark.parametrize("key_id", ["", "two words", "a\r\nX-Injected: 1", "ключ"])
