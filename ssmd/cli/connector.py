@@ -82,8 +82,22 @@ def check(database: "Database", feed: str, tickers: tuple[str, ...]) -> None:
             problems.append(f"{len(missing) - _MAX_LISTED:,} more symbols not found")
         counted = f"{len(known):,} known. Run: ssmd market list" if known else "none known. Run: ssmd market sync"
         there = f"\n\nMarkets of {feed}: {counted}"
+    problems += _unlisted(database, feed, tickers)
     if problems:
         raise validation_failed(problems, there)
+
+
+def _unlisted(database: "Database", feed: str, tickers: tuple[str, ...]) -> list[str]:
+    """What is wrong with markets that are known, and that the exchange no longer has."""
+    from ssmd.registry.tickers import unlisted_tickers
+
+    found = unlisted_tickers(database, feed, tickers)
+    problems = [
+        f"Symbol {quoted(ticker)} is no longer listed by the exchange (run: ssmd market show {ticker})"
+        for ticker in found[:_MAX_LISTED]
+    ]
+    more = len(found) - _MAX_LISTED
+    return [*problems, f"{more:,} more symbols are no longer listed"] if more > 0 else problems
 
 
 def _only(chosen: Chosen, feed: str, tickers: tuple[str, ...]) -> Chosen:

@@ -8,6 +8,8 @@ from ssmd.cli.output import show_json, talk
 from ssmd.errors import EXIT_DONE, ConfigError
 
 app = App(name="db", help="The metadata database.")
+_WAIT_S = 4
+"""For a server that does not answer: whoever runs this sees it, and may run it again."""
 
 
 @app.command
@@ -19,7 +21,7 @@ def migrate(*, env: EnvFile = None, json: Json = False) -> int:
     url = chosen.environment.spec.database_url
     if url is None:
         raise ConfigError(f"{chosen.file} names no database", "Add spec.database.url.")
-    prepare_database(KeySecrets(resolver_of(chosen)).text(url))
+    prepare_database(KeySecrets(resolver_of(chosen)).text(url), wait_s=_WAIT_S)
     if json:
         show_json({"environment": chosen.environment.name, "migrated": True})
     else:

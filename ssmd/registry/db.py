@@ -26,6 +26,7 @@ DRIVER = "postgresql+psycopg2"
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_MS = 30_000
 _CREATE_ATTEMPTS = 5
+_WRONG_LOGIN = ("authentication failed", "no password supplied", 'role "')
 _CREATED_MEANWHILE = ("pg_database_datname_index", "is being accessed by other users", "(42P04)")
 """What dbmate reports when somebody else creates the same database in the same moment."""
 _REFUSED = ("authentication failed", "no password supplied", "pg_hba.conf", 'role "')
@@ -175,10 +176,12 @@ def dbmate_program() -> Path:
 def migrate(url: str, wait_s: int = 30) -> None:
     """Create the database if it is missing and apply what is new in sql/; safe to repeat and to run twice at once.
 
-    Waits at most `wait_s` for the server. Raises RegistryUnavailable, ConfigError or FatalError (a migration failed;
-    each one is a transaction, so the ones before it stay applied and it left nothing behind).
+    Waits at most `wait_s` for a server that does not answer; a wrong user or password is told at once. Raises
+    RegistryUnavailable, ConfigError or FatalError (a migration failed; each one is a transaction, so the ones
+    before it stay applied and it left nothing behind).
     """
     parts = parse(url)
+    _try_login(parts)
     command = [
         str(dbmate_program()), "--env", "SSMD_DBMATE_URL", "--env-file", os.devnull, "--migrations-dir",
         str(resource("sql")), "--migrations-table", MIGRATIONS_TABLE, "--no-dump-schema", "--migration-lock",
@@ -200,6 +203,19 @@ def migrate(url: str, wait_s: int = 30) -> None:
         if attempt + 1 == _CREATE_ATTEMPTS or not any(text in done.stderr for text in _CREATED_MEANWHILE):
             raise _migration_error(parts, done.stderr + done.stdout)
         time.sleep(0.1 * (attempt + 1))
+
+
+def _try_login(parts: sa.URL) -> None:
+    """ConfigError when the server refuses user or password, for which dbmate would wait as for a server that is away.
+
+    Anything else is dbmate's to find out: the server may be starting, the database may be missing.
+    """
+    engine = sa.create_engine(parts, poolclass=sa.NullPool, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
+    try:
+        engine.connect().close()
+    except exc.DBAPIError as error:
+        if any(sign in str(error.orig) for sign in _WRONG_LOGIN):
+            raise _migration_error(parts, f"Error: {_first_line(error, parts)}") from error
 
 
 def _dbmate_url(parts: sa.URL) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +19,7 @@ from ssmd.resources import resource
 from ssmd.simulator.options import SimulatorOptions
 from ssmd.simulator.server import running
 from tests.databases import Database
+from tests.servers import free_port
 
 pytestmark = pytest.mark.integration
 TRADE = (resource("schemas") / "trade.capnp").read_text()
@@ -231,6 +233,38 @@ def test_unknown_symbols_are_all_named_with_near_misses(
         "\n"
         "Markets of kalshi: 2 known. Run: ssmd market list\n"
     )
+
+
+def test_a_symbol_that_the_exchange_no_longer_lists_is_refused(
+    url: str, postgres: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = "INSERT INTO markets (feed_id, ticker, known_to) VALUES (1, 'KXBTC-1', now()), (1, 'KXETH-1', NULL)"
+    postgres.run(gone, url.rpartition("/")[2])
+    code, _, err = ask(capsys, "connector", "start", "--feed", "kalshi", "--symbols", "KXETH-1,KXBTC-1")
+    assert code == 2
+    assert (
+        err
+        == (
+            "Error: Validation failed\n"
+            "  - Symbol 'KXBTC-1' is no longer listed by the exchange (run: ssmd market show KXBTC-1)\n"
+            "\n"
+            "Available feeds:\n  kalshi (active) - "
+        )
+        + err.rpartition(" - ")[2]
+    )
+
+
+def test_migrating_without_a_server_gives_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"postgresql+psycopg2://postgres@127.0.0.1:{free_port()}/ssmd"
+    (tmp_path / "here.yaml").write_text(ENVIRONMENT.replace("URL", address))
+    monkeypatch.setenv("SSMD_HOME", str(tmp_path / "home"))
+    began = time.monotonic()
+    code, out, err = ask(capsys, "db", "migrate", "--env", str(tmp_path / "here.yaml"))
+    assert (code, out) == (7, "")
+    assert "does not answer" in err
+    assert time.monotonic() - began < 15
 
 
 def test_a_feed_that_cannot_be_captured_says_why(
