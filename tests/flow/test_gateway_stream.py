@@ -64,7 +64,7 @@ async def test_fifty_clients_with_different_subscriptions_each_see_their_own_num
 async def test_a_client_that_never_reads_does_not_disturb_the_others_and_costs_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flow, "STALL_S", 0.5)
+    monkeypatch.setattr(flow, "STALL_S", 3.0)
     monkeypatch.setattr(stream, "CLOSE_S", 0.2)
     before = disconnections("slow_consumer")
     limit = 256 * 1024
