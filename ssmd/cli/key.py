@@ -61,7 +61,7 @@ def init(
             continue
         talk(f"{state.name}{about}")
         given = KeyInput(desk.name, state.name, desk.definitions[state.name], desk.option)
-        key_prompt.ask(given, state.name, desk.definitions[state.name])
+        key_prompt.ask(given, state.name, desk.definitions[state.name], desk.problem_of)
         kept = desk.keep(state.name, given.values, given.ways, Sealing(cert, scope, None))
         _tell_kept(desk, kept)
     return _verified(desk, as_json=json)
@@ -241,7 +241,7 @@ def _keep(
         from ssmd.cli import key_prompt
 
         key_prompt.need_terminal(desk.name, key, desk.option)
-        key_prompt.ask(given, key, definition)
+        key_prompt.ask(given, key, definition, desk.problem_of)
     kept = desk.keep(key, given.values, given.ways, sealing)
     if as_json and kept.manifest != STDOUT:
         show_json(_row(kept.state) | {"environment": desk.name, "changed": sorted(given.values)})

@@ -57,7 +57,7 @@ class KeyDesk:
         self.stores = standard_stores(os.environ, chosen.home, self.name)
         self.local = LocalStore(chosen.home, self.name)
         self._chosen = chosen
-        self._problem_of = feed_problems(chosen.environment)
+        self.problem_of = feed_problems(chosen.environment)
         self._pending = PendingAudit(chosen.home, self.name)
         self.unasked: SsmdError | None = None
         """Why the database could not be asked; None: it was, or there is none, or nobody has tried yet."""
@@ -112,7 +112,7 @@ class KeyDesk:
 
     def keep(self, key: str, given: Mapping[str, SecretValue], ways: Sequence[str], sealing: Sealing) -> Kept:
         """Check and keep the values, and write the audit row; the old ones stay when anything is wrong."""
-        values = checked(given, key, self._problem_of)
+        values = checked(given, key, self.problem_of)
         self._pending.reserve()
         was_set = self.state(key).status != "not_set"
         details: dict[str, str | list[str]] = {"fields": sorted(values), "given_by": list(ways)}
@@ -247,7 +247,7 @@ class KeyDesk:
             if isinstance(reference := event.details.get("sealed_secret_ref"), str):
                 sealed[name] = reference
         now = datetime.now(UTC)
-        return key_states(self._chosen.environment, self.stores, rotated, now, sealed, self._problem_of)
+        return key_states(self._chosen.environment, self.stores, rotated, now, sealed, self.problem_of)
 
     def _with_ledger(self, ask: Callable[[KeyLedger], _Answer], otherwise: _Answer) -> _Answer:
         """Ask the ledger, after all that waits was written; `otherwise` when there is none or it is away."""

@@ -13,7 +13,7 @@ from ssmd.config.environment import KeyDefinition
 from ssmd.errors import ConfigError
 from ssmd.keys.secret import SecretValue
 from ssmd.keys.state import needed_fields
-from ssmd.keys.values import checked
+from ssmd.keys.values import ProblemOf, checked
 
 _TRIES = 3
 _MAX_LINES = 500
@@ -37,12 +37,12 @@ def need_terminal_for_delete(environment: str, key: str, option: str = "") -> No
         )
 
 
-def ask(given: KeyInput, key: str, definition: KeyDefinition) -> None:
-    """Ask for every field; Enter skips the ones that are not needed."""
+def ask(given: KeyInput, key: str, definition: KeyDefinition, problem_of: ProblemOf) -> None:
+    """Ask for every field, again while its value has a problem; Enter skips the ones that are not needed."""
     needed = needed_fields(definition)
     with _unseen() as terminal:
         for field in definition.fields:
-            value = _ask_field(terminal, f"{key}.{field}", needed=field in needed)
+            value = _ask_field(terminal, key, field, problem_of, needed=field in needed)
             if value is not None:
                 given.add(field, value, "prompt")
 
@@ -61,8 +61,9 @@ def typed(question: str) -> str:
     return sys.stdin.readline().strip()
 
 
-def _ask_field(terminal: TextIO, name: str, *, needed: bool) -> SecretValue | None:
-    """One value; asked again when it is empty or unreadable. None: skipped."""
+def _ask_field(terminal: TextIO, key: str, field: str, problem_of: ProblemOf, *, needed: bool) -> SecretValue | None:
+    """One value; asked again when it is empty or cannot be used. None: skipped."""
+    name = f"{key}.{field}"
     for _ in range(_TRIES):
         sys.stderr.write(f"{name}{'' if needed else ' (optional, Enter skips it)'}: ")
         sys.stderr.flush()
@@ -74,7 +75,7 @@ def _ask_field(terminal: TextIO, name: str, *, needed: bool) -> SecretValue | No
             talk(f"{name} is needed")
             continue
         try:
-            return checked({name: _meant(text, name)})[name]
+            return checked({field: _meant(text, name)}, key, problem_of)[field]
         except ConfigError as error:
             talk(error.message)
     raise ConfigError(f"no usable value for {name}", "Nothing was changed for this key.")

@@ -111,6 +111,9 @@ def test_a_pasted_pem_is_one_value_and_a_broken_one_is_asked_again(folder: Path)
     terminal.type("-----BEGIN PRIVATE KEY-----\nnot base 64\n-----END PRIVATE KEY-----\n")
     terminal.until("looks like PEM")
     terminal.until("api_secret: ")
+    terminal.type("no-such-file.pem\n")
+    terminal.until("the value of 'api_secret' is not a PEM private key")
+    terminal.until("api_secret: ")
     terminal.type(pem)
     assert terminal.end() == 0
     assert kept(folder, "kalshi", "api_secret") == pem
