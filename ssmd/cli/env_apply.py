@@ -11,10 +11,11 @@ import msgspec
 
 from ssmd.cli.commits import commit_of
 from ssmd.cli.env_checks import look, read
-from ssmd.cli.env_report import Check, KeyNotSet, exit_code, show_checks
+from ssmd.cli.env_report import Check, KeyNotSet, exit_code, problem_checks, show_checks
 from ssmd.cli.opening import Opener, database_of
 from ssmd.cli.options import Chosen, actor
 from ssmd.cli.output import BAD, GOOD, WAITING, show_json, talk
+from ssmd.config.loading import InvalidEnvironment
 from ssmd.config.middleware import MemoryJournal
 from ssmd.config.paths import ssmd_home
 from ssmd.errors import (
@@ -35,7 +36,12 @@ _JOURNAL_TIMEOUT_S = 5.0
 
 def apply_file(file: Path, *, yes: bool, trigger: Trigger, json: bool) -> int:
     """See `ssmd.cli.env.apply`."""
-    chosen = Chosen(read(file), file, ssmd_home(os.environ))
+    try:
+        chosen = Chosen(read(file), file, ssmd_home(os.environ))
+    except InvalidEnvironment as invalid:
+        if json:
+            show_checks(problem_checks(invalid), as_json=True)
+        raise
     if chosen.environment.spec.database_url is None:
         raise ConfigError(
             f"the environment {chosen.environment.name!r} cannot be deployed: it names no database to record it in",
@@ -45,6 +51,8 @@ def apply_file(file: Path, *, yes: bool, trigger: Trigger, json: bool) -> int:
     show_checks(checks, as_json=False, to_stderr=json)
     error = verdict(chosen, checks, states)
     if error is not None:
+        if json:
+            show_checks(checks, as_json=True)
         talk("")
         raise error
     if not yes:

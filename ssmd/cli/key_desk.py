@@ -224,7 +224,8 @@ class KeyDesk:
         path = Path(sealing.output) if sealing.output else self.manifest_file(key)
         aside = path.with_name(path.name + ".new")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not sealing.output:  # a folder that a person named is there, or misspelt
+                path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(text)
             os.replace(aside, path)
         except (OSError, ValueError) as error:

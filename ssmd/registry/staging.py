@@ -25,6 +25,8 @@ from ssmd.registry.values import moment, printable, storable, written
 
 PAGE = 1_000
 MAX_LEFT_OUT = 100
+MAX_SEEN = 100_000
+"""So many that were left out are told apart; more of them are counted each time they are listed."""
 _TICKER = 'varchar(128) COLLATE "C"'
 
 _MARKET_COLUMNS = {
@@ -66,9 +68,14 @@ class LeftOut(msgspec.Struct):
 
     count: int = 0
     tickers: list[str] = []
+    seen: set[int] = set()
 
     def add(self, ticker: str) -> None:
-        """Count one, and remember it if it is among the first."""
+        """Count one, however often it is listed, and remember it if it is among the first."""
+        if (known := hash(ticker)) in self.seen:
+            return
+        if len(self.seen) < MAX_SEEN:
+            self.seen.add(known)
         self.count += 1
         if len(self.tickers) < MAX_LEFT_OUT:
             self.tickers.append(printable(ticker, 80))

@@ -212,7 +212,8 @@ def _left_out(malformed: int, result: SyncResult) -> list[str]:
     if result.left_out:
         tickers = ", ".join(sorted(set(result.left_out_tickers))[:SHOWN])
         more = ", ..." if result.left_out > SHOWN else ""
-        found.append(f"objects were left out, their tickers cannot be stored: {tickers}{more}")
+        objects = "1 object was" if result.left_out == 1 else f"{result.left_out:,} objects were"
+        found.append(f"{objects} left out, their tickers cannot be stored: {tickers}{more}")
     if result.without_times:
         tickers = ", ".join(sorted(set(result.without_times_tickers))[:SHOWN])
         more = ", ..." if result.without_times > SHOWN else ""

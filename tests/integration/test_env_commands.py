@@ -246,6 +246,22 @@ def test_every_printed_key_command_runs_as_printed_for_a_file_that_no_name_leads
     assert main(["env", "apply", file, "--yes"]) == 0
 
 
+def test_a_refused_deployment_is_a_report_for_programs_too(site: Site, capsys: Output) -> None:
+    file = site.write({"spec.feed": "kalshj"})
+    for code in (2, 3):
+        assert main(["env", "validate", file, "--json"]) == code
+        report = json.loads(capsys.readouterr().out)
+        assert main(["env", "apply", file, "--yes", "--json"]) == code
+        said = capsys.readouterr()
+        assert json.loads(said.out) == report
+        assert any(check["mark"] == "✗" for check in report)
+        assert "Error: " in said.err
+        site.write({"spec.feed": "kalshi", "spec.keys.absent": {"type": "webhook", "fields": ["token"]}})
+    site.file.write_text("spec: [")
+    assert main(["env", "apply", file, "--yes", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)[0]["severity"] == "config"
+
+
 def test_nobody_or_a_no_does_not_deploy_and_a_yes_does(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:

@@ -144,7 +144,7 @@ async def test_exit_codes_tell_refusals_from_outages_and_findings(
     exchange.add_market("X" * 129, "KX0-0", ago(seconds=0))
     said = await terminal.run("sync")
     assert terminal.code == 6
-    assert "○ left         objects were left out, their tickers cannot be stored: XXX" in said
+    assert "○ left         1 object was left out, their tickers cannot be stored: XXX" in said
     await terminal.run("sync", "--rest", "nonsense")
     assert terminal.code == 2
     monkeypatch.setattr("ssmd.feeds.kalshi.rest.Backoff", partial(Backoff, attempts=1))

@@ -309,7 +309,17 @@ def test_a_key_for_kubernetes_becomes_a_manifest_that_opens(run: Run, home: Path
     assert (code, "expired on" in err) == (2, True)
 
 
+def test_a_manifest_makes_no_folder_that_was_misspelt(run: Run, home: Path) -> None:
+    (home / "cert.pem").write_bytes(certificate())
+    sealed = ["--store", "kubernetes", "--cert", "cert.pem", "--output", str(home / "nonexistent" / "x.yaml")]
+    code, out, err = run("set", "kalshi-prod", "storage", "--access-key", "a", "--secret-key", "b", *sealed)
+    assert (code, out) == (2, "")
+    assert "No such file or directory" in err
+    assert not (home / "nonexistent").exists()
+
+
 def test_the_store_can_be_chosen(run: Run, home: Path) -> None:
+    (home / "out").mkdir()
     (home / "cert.pem").write_bytes(certificate())
     sealed = ["--store", "kubernetes", "--cert", "cert.pem", "--output", "out/s.yaml"]
     assert run("set", "kalshi-prod", "storage", "--access-key", "a", "--secret-key", SECRET, *sealed)[0] == 0
