@@ -29,6 +29,10 @@ LOG_EVERY_S = 10.0
 
 HEADER_LIMIT = 65_536
 
+LOST = 1006
+"""The code of a connection that is gone (RFC 6455 §7.4.1): never sent."""
+INTERNAL_ERROR = 1011
+
 ADVICE = "read faster, subscribe to fewer symbols or use mode conflated"
 """What a close reason tells a slow client to do; a reason has at most 123 bytes."""
 
@@ -63,11 +67,16 @@ class Outlet(Protocol):
         """Bytes that the kernel has not taken yet."""
         ...
 
+    def is_closing(self) -> bool:
+        """Is it closed, or about to be? Then `write` may raise."""
+        ...
+
 
 class Client:
     """A connected reader.
 
     `ready`: its connection takes bytes and nothing waits: whoever has a tick for it calls `write`, else `push`.
+    `write` raises what the connection raises (uvloop's do when they were reset): then call `fail`.
     `due` holds the pieces of the board that it has to be sent whole, oldest first, when nothing else waits.
     """
 
@@ -196,13 +205,15 @@ class Client:
             GATEWAY_SENT.labels(kind).inc(count)
         self._count(tick.last - tick.first + 1, len(tick.blob))
         self._written_at = now
-        self.write(tick.blob)
+        self._put(tick.blob)
 
     def send(self, frame: bytes) -> None:
         """Send an unnumbered frame in its turn; who asks on and on without reading the answers is sent away."""
         if self.ready:
-            self.write(frame)
             self._count(1, len(frame))
+            self._put(frame)
+            return
+        if self.leaving:
             return
         self._queue.append(frame)
         self._answers += len(frame)
@@ -217,7 +228,7 @@ class Client:
     def write_whole(self, frame: bytes) -> None:
         """Write a piece that was due."""
         self._count(1, len(frame))
-        self.write(frame)
+        self._put(frame)
 
     def drain(self, now: float) -> None:
         """The connection takes bytes again: write what waits until it does not. `settle` follows."""
@@ -248,6 +259,16 @@ class Client:
         self.due.clear()
         self._ticks = self._messages = self._bytes = self._answers = 0
         self._kick(code, reason)
+
+    def fail(self, error: Exception) -> None:
+        """Writing to it raised `error`: it alone is taken out. That a connection is gone is no news, all else is."""
+        if self.leaving:
+            return
+        if self.outlet.is_closing():
+            self.kick(LOST, "the connection is gone")
+            return
+        log.error("client failed", client=self.id, address=self.address, exc_info=error)
+        self.kick(INTERNAL_ERROR, "internal error: connect again")
 
     def follow(self, meter: Meter) -> None:
         """From now on a client that is `ready` is sent what `meter` counts."""
@@ -280,6 +301,12 @@ class Client:
         slow = self.state is not State.HEALTHY
         return ClientReading(self.id, self.utilization, self.lag_s(now) * 1e3, slow)
 
+    def _put(self, data: bytes) -> None:
+        try:
+            self.write(data)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not stop what others are sent
+            self.fail(error)
+
     def _sent(self) -> tuple[int, int]:
         (messages, size), began = self._own, self._meter_began
         return messages + self._meter.messages - began[0], size + self._meter.bytes - began[1]
@@ -309,7 +336,7 @@ class Client:
             self._count(self._take(item), len(item.blob))
             for kind, count in item.kinds.items():
                 GATEWAY_SENT.labels(kind).inc(count)
-            self.write(item.blob)
+            self._put(item.blob)
             return
         if type(item) is Hole:
             item = text_frame(wire.skipped(item.first, item.last, None if item.books is None else list(item.books)))
@@ -317,7 +344,7 @@ class Client:
             assert isinstance(item, bytes)
             self._answers -= len(item)
         self._count(1, len(item))
-        self.write(item)
+        self._put(item)
 
     def _drop_oldest(self, now: float) -> None:
         """Make a hole of the oldest tick; what stands before it keeps its place."""

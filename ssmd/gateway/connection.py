@@ -8,7 +8,7 @@ from functools import partial
 from aiohttp import WSCloseCode, web
 from aiohttp.http import WebSocketWriter
 
-from ssmd.gateway.client import Client
+from ssmd.gateway.client import INTERNAL_ERROR, LOST, Client
 from ssmd.gateway.fanout import Fanout
 from ssmd.gateway.flow import Flow
 from ssmd.gateway.waiting import Bounds
@@ -92,8 +92,11 @@ class Connection:
 
     def _close(self, code: int, reason: str) -> None:
         self._fanout.leave(self.client)  # no data after the close frame
+        if code == LOST:  # the reader hears it too, and knows whether the client had said goodbye
+            self.transport.abort()
+            return
         if self.reason == "client_closed":
-            self.reason = "slow_consumer"
+            self.reason = "internal_error" if code == INTERNAL_ERROR else "slow_consumer"
         # Then up to CLOSE_S for the client's own close; nothing waits for unread data to be read.
         message = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
         self._closing = asyncio.create_task(self.socket.close(code=code, message=message, drain=False))

@@ -82,7 +82,11 @@ class Fanout:
         """The end of a tick: one write to each client that has something new."""
         ready, self._ready = self._ready, []
         for group in ready:
-            self._flush(group)
+            try:
+                self._flush(group)
+            except Exception as error:  # noqa: BLE001  # a defect of one group must not silence the others
+                for client in list(group.clients.values()):
+                    client.fail(error)  # it may lack this tick; when it comes back it is told
 
     def join(self, client: Client) -> None:
         """A new client, without a subscription yet."""
@@ -104,6 +108,8 @@ class Fanout:
             if replay is not None:
                 client.replaying = False
                 replay.give_up(client, partial(self._books, client.subscription), self._monotonic())
+            if self.clients.get(client.number) is not client:
+                return 0  # its connection was lost just now
             self._exit(client)
             self._enter(client, subscription)
         return self._groups.open(subscription).seq
@@ -160,7 +166,7 @@ class Fanout:
         """Send every client that keeps up an unnumbered message."""
         self.flush()
         frame = text_frame(message)
-        for client in self.clients.values():
+        for client in list(self.clients.values()):
             if client.ready:
                 client.send(frame)
 
@@ -184,43 +190,55 @@ class Fanout:
         now = self._monotonic()
         for group in self._window.expire(now):
             self._groups.close(group)
-        for group in self._groups.all():
+        for group in list(self._groups.all()):
             if now - group.written < HEARTBEAT_S:
                 continue
             group.written = now
             frame = text_frame(heartbeat())
-            for client in group.clients.values():
+            for client in list(group.clients.values()):
                 if client.ready:
                     client.send(frame)
 
     def _flush(self, group: Group) -> None:
-        blob = b"".join(group.frames)
+        tick = self._take(group)
+        blob = tick.blob
         behind: list[Client] = []
+        failed: list[tuple[Client, Exception]] = []  # ended afterwards: they leave the group that is walked through
         for client in group.clients.values():
-            if client.ready:
-                client.write(blob)
-            else:
-                behind.append(client)
-        now = group.written = self._monotonic()
-        kinds = Counter(group.kinds)
-        delivered = len(group.clients) - len(behind)
-        for kind, count in kinds.items():
+            try:
+                if client.ready:
+                    client.write(blob)
+                else:
+                    behind.append(client)
+            except Exception as error:  # noqa: BLE001  # costs nothing until it happens
+                failed.append((client, error))
+        delivered = len(group.clients) - len(behind) - len(failed)
+        for kind, count in tick.kinds.items():
             GATEWAY_SENT.labels(kind).inc(count * delivered)
-        group.meter.add(len(group.kinds), len(blob), now)
-        keep = self._window.open and group.subscription
-        if behind or keep:
-            tick = Tick(blob, group.first, group.seq, tuple(group.pieces), kinds, now)
-            if keep:
-                self._window.keep(group, tick)
-            for client in behind:
+        for client in behind:
+            try:
                 if group.conflated:
                     client.conflate(tick)
                 else:
                     client.push(tick)  # may end the connection, and with it the client's place in the group
+            except Exception as error:  # noqa: BLE001
+                failed.append((client, error))
+        for client, reason in failed:
+            client.fail(reason)
+
+    def _take(self, group: Group) -> Tick:
+        """The group's tick, numbered and kept: from here on the next one is made, whatever becomes of this one."""
+        now = group.written = self._monotonic()
+        kinds = Counter(group.kinds)
+        tick = Tick(b"".join(group.frames), group.first, group.seq, tuple(group.pieces), kinds, now)
         group.first = group.seq + 1
         group.frames.clear()
         group.kinds.clear()
         group.pieces.clear()
+        group.meter.add(tick.last - tick.first + 1, len(tick.blob), now)
+        if self._window.open and group.subscription:
+            self._window.keep(group, tick)
+        return tick
 
     def _send_due(self, client: Client) -> None:
         """The pieces that it is due, whole, until its connection takes no more; they contain all that was sent."""

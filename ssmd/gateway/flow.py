@@ -13,7 +13,7 @@ from fcntl import ioctl
 from termios import TIOCOUTQ
 from typing import cast
 
-from ssmd.gateway.client import ADVICE, STALL_S, Client
+from ssmd.gateway.client import ADVICE, LOST, STALL_S, Client
 
 HIGH_WATER = 1 << 18
 NOT_SENT_BYTES = 1 << 17
@@ -60,6 +60,7 @@ class Flow(asyncio.Protocol):
         """The connection has ended."""
         self._cancel()
         self.lost.set()
+        self._client.kick(LOST, "the connection is gone")  # no more writes: uvloop's transport raises from now on
         self._inner.connection_lost(exc)
 
     def _wait(self) -> None:

@@ -80,21 +80,23 @@ class Replay:
         """Write kept ticks as long as the connection takes them; True when there are no more.
 
         What was let go meanwhile, because the client reads too slowly, is a hole: its numbers are told, and `lost`
-        names what has to be sent whole.
+        names what has to be sent whole. What is not flushed yet comes with the group's next tick.
         """
         group = self.group
-        while not client.paused and self.seq < group.seq:
-            if self._at < group.evicted:
+        flushed = group.first - 1
+        while self.seq < flushed and not (client.paused or client.leaving):
+            place = self._at - group.evicted
+            if not 0 <= place < len(group.kept):
                 self._at = group.evicted
-                last = group.kept[0].first - 1 if group.kept else group.seq
+                last = group.kept[0].first - 1 if place < 0 and group.kept else flushed
                 client.miss(self.seq + 1, last, lost(), now)
                 self.seq = last
                 continue
-            tick = group.kept[self._at - group.evicted]
+            tick = group.kept[place]
             client.write_again(tick if tick.first > self.seq else cut(tick, self.seq), now)
             self.seq = tick.last
             self._at += 1
-        return self.seq >= group.seq
+        return self.seq >= flushed
 
     def give_up(self, client: Client, lost: Callable[[], Iterable[Piece]], now: float) -> None:
         """The client wants something else: the rest is a hole."""

@@ -42,8 +42,13 @@ class Socket:
         self.writes = 0
         self.peak = 0
         self.kicked: tuple[int, str] | None = None
+        self.closed = False
+        self.error: Exception | None = None
+        """What `write` raises, as uvloop's transports do when the connection was reset."""
 
     def write(self, data: bytes, /) -> None:
+        if self.error is not None:
+            raise self.error
         self.writes += 1
         self.buffer += data
         self.peak = max(self.peak, len(self.buffer))
@@ -52,6 +57,9 @@ class Socket:
 
     def get_write_buffer_size(self) -> int:
         return len(self.buffer)
+
+    def is_closing(self) -> bool:
+        return self.closed
 
     def kick(self, code: int, reason: str) -> None:
         self.kicked = code, reason

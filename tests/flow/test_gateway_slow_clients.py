@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -412,3 +413,52 @@ def _contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     client_side.check_hostname = False
     client_side.verify_mode = ssl.CERT_NONE
     return server_side, client_side
+
+
+def test_clients_that_reset_their_connections_silence_nobody(runner: Any) -> None:
+    async def main() -> None:
+        async with running() as stage, connected(stage, "*") as good, connected(stage, "A") as named:
+            market = Market(stage)
+            for round_ in range(40):
+                async with raw_reader(stage) as (reader, client):
+                    for _ in range(round_ % 4):
+                        await market.tick("A")
+                    reader.bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                for _ in range(3):  # before the gateway has noticed, while it does, and after
+                    await market.tick("A", "B")
+                assert client.ready or client.leaving
+            await until(lambda: stage.gateway.health()["clients"] == 2)
+            await market.tick("A", "B")
+            while not market.seen_by(good):
+                await good.next()
+            while set(named.books["A"][0].values()) != {market.sizes["A"]} if "A" in named.books else True:
+                await named.next()
+            assert good.skipped == named.skipped == 0
+            assert not any(group.frames for group in stage.gateway.hub.fanout._groups.all())
+
+    runner(main())
+
+
+def test_a_lost_connection_is_written_to_no_more_even_before_its_handler_ends(runner: Any) -> None:
+    """uvloop's transports raise when they are written to then."""
+
+    async def main() -> None:
+        async with running() as stage, raw_reader(stage) as (_, client), connected(stage, "*") as good:
+            transport = cast(asyncio.Transport, client.outlet)
+            transport.abort()
+            written: list[bytes] = []
+            write, lost = client.write, transport.get_protocol().connection_lost
+
+            def note(data: bytes) -> None:
+                written.append(data)
+                write(data)
+
+            client.write = note
+            lost(None)
+            stage.publish(book("A", 1, bids=((1_000, 10**6),)))
+            while "A" not in good.books:
+                await good.next()
+            assert client.leaving
+            assert written == []
+
+    runner(main())

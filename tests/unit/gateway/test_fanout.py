@@ -7,6 +7,7 @@ import pytest
 
 from ssmd.gateway.client import Client, frame_header, text_frame
 from ssmd.gateway.fanout import Fanout
+from ssmd.gateway.groups import Group
 from ssmd.gateway.subscription import Piece, Subscription
 from ssmd.telemetry import METRICS
 from tests.fakes.reader import Reader, cut_frames, seat
@@ -136,3 +137,76 @@ def test_messages_sent_are_counted_by_type_and_subscriptions_by_kind(stage: Stag
     for client in clients:
         stage.fanout.leave(client)
     assert metric("ssmd_gateway_subscriptions_active", kind="named") == named
+
+
+def reset(reader: Reader, error: Exception | None = None) -> None:
+    """From now on writing raises, as it does on uvloop when the connection was reset; or something unforeseen."""
+    reader.socket.closed = error is None
+    reader.socket.error = error or RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("a defect")], ids=["reset", "unforeseen"])
+def test_a_connection_that_raises_when_written_to_ends_alone(stage: Stage, error: Exception | None) -> None:
+    before, _ = stage.reader("*")
+    broken, client = stage.reader("*")
+    after, _ = stage.reader("*")
+    named, _ = stage.reader("A")
+    reset(broken, error)
+    for _ in range(3):
+        stage.send("A")
+        stage.fanout.flush()
+    assert [m["seq"] for m in before.read()] == [m["seq"] for m in after.read()] == [1, 2, 3]
+    assert [m["seq"] for m in named.read()] == [1, 2, 3], "the groups that come after it are written to as well"
+    assert client.leaving
+    assert broken.socket.kicked is not None
+    assert broken.socket.kicked[0] == (1006 if error is None else 1011)
+    assert not any(group.frames for group in stage.fanout._groups.all()), "nothing is left behind"
+
+
+@pytest.mark.parametrize("way", ["answer", "announce", "watch", "owe", "resumed"])
+def test_whatever_is_written_to_a_lost_connection_ends_it_and_raises_nothing(stage: Stage, way: str) -> None:
+    good, _ = stage.reader("*")
+    broken, client = stage.reader("*")
+    stage.books["A"] = text_frame(b'{"type":"answer"}')
+    if way == "resumed":
+        client.pause()
+        stage.send("A")
+        stage.fanout.flush()
+    reset(broken)
+    if way == "answer":
+        stage.fanout.answer(client, b"{}")
+    elif way == "announce":
+        stage.fanout.announce(b'{"type":"system"}')
+    elif way == "watch":
+        stage.clock.now += 60
+        stage.watch()
+    elif way == "owe":
+        stage.fanout.owe(client, [("orderbook", "A")])
+    else:
+        client.paused = False
+        stage.fanout.resumed(client)
+    assert client.leaving
+    stage.fanout.leave(client)
+    stage.send("A")
+    stage.fanout.flush()
+    assert good.read()[-1]["type"] == "trade"
+
+
+def test_a_defect_in_one_group_does_not_silence_the_others_or_the_next_tick(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, ended = stage.reader("A")
+    good, _ = stage.reader("*")
+    flush = stage.fanout._flush
+
+    def fail(group: Group) -> None:
+        flush(group)
+        if not group.subscription.every:
+            raise ValueError("a defect")
+
+    monkeypatch.setattr(stage.fanout, "_flush", fail)
+    for _ in range(2):
+        stage.send("A")
+        stage.fanout.flush()
+    assert [m["seq"] for m in good.read()] == [1, 2]
+    assert ended.leaving, "it may lack something: it must come back"

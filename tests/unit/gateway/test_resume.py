@@ -125,3 +125,32 @@ def test_an_interval_that_ended_early_begins_anew() -> None:
     stage.timers.pop()()
     assert [message["type"] for message in reader.read()] == ["ticker"]
     assert stage.timers == []
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_replay_whose_place_is_not_kept_any_more_is_a_hole_that_is_told(kept: int) -> None:
+    stage = Stage()
+    stage.client(1, A)
+    for _ in range(5):
+        stage.tick()
+    reader = Reader()
+    reader.seq = 2
+    client = Client(2, reader.socket, reader.socket.kick)
+    stage.fanout.join(client)
+    client.pause()
+    stage.fanout.resume(client, A, 2)
+    replay = stage.fanout._replays[2]
+    stage.window.size = 1 + kept * (TICK_OVERHEAD + 50)
+    stage.tick()
+    stage.fanout.add(stage.fanout.interested("trade", "A"), "trade", "A", b'"type":"trade"}')  # not flushed
+    client.paused = False
+    assert replay.go_on(client, lambda: [("orderbook", "A")], stage.now)
+    assert [m["type"] for m in reader.read()] == ["gap", *["trade"] * kept]
+    assert (reader.seq, reader.skipped) == (6, 4 - kept)
+    assert client.due == {("orderbook", "A"): None}
+    stage.fanout.replay(client)
+    client.due.clear()
+    client.settle()
+    stage.fanout.flush()
+    reader.read()
+    assert reader.seq == 7, "what was not flushed comes once"

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from ssmd.gateway.actions import Actions
 from ssmd.gateway.catalogue import Catalogue
-from ssmd.gateway.client import Client
+from ssmd.gateway.client import LOST, Client
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.limiting import Allowance
 from ssmd.gateway.resume import Window
@@ -238,7 +238,16 @@ class StreamMachine(RuleBasedStateMachine):
     def connect(self, n: int) -> None:
         socket = Socket()
         socket.high = 3_000
-        client = Client(next(self.numbers), socket, socket.kick, Bounds(60, 6_000))
+        number = next(self.numbers)
+
+        def kick(code: int, reason: str) -> None:
+            socket.kick(code, reason)
+            if code == LOST:  # as the connection does
+                self.hub.fanout.leave(client)
+                if self.clients.get(n) is client:
+                    del self.clients[n]
+
+        client = Client(number, socket, kick, Bounds(60, 6_000))
         socket.client, socket.resumed = client, self.hub.fanout.resumed
         self.clients[n] = client
         self.hub.fanout.join(client)
@@ -297,6 +306,14 @@ class StreamMachine(RuleBasedStateMachine):
             self.followers[n].read(most)
             self.hub.fanout.leave(self.clients.pop(n))
 
+    @rule(n=st.integers(0, 2), most=st.integers(0, 4_000))
+    def reset(self, n: int, most: int) -> None:
+        """The connection is gone and nobody has noticed yet: the next write raises."""
+        if n in self.clients:
+            self.followers[n].read(most)
+            socket = self.followers[n].socket
+            socket.closed, socket.error = True, RuntimeError("unable to perform operation on a closed transport")
+
     @precondition(lambda self: len(self.clients) < 3)
     @rule(n=st.integers(0, 2), lost=st.booleans())
     def resume(self, n: int, lost: bool) -> None:
@@ -354,7 +371,7 @@ class StreamMachine(RuleBasedStateMachine):
 
     def read_all(self) -> None:
         for _ in range(300):
-            for n in self.clients:
+            for n in list(self.clients):
                 self.followers[n].read()
         for n, client in self.clients.items():
             assert client.leaving or client.ready, n
@@ -363,7 +380,7 @@ class StreamMachine(RuleBasedStateMachine):
         for n in [n for n, client in self.clients.items() if client.leaving]:
             del self.clients[n]
         self.read_all()
-        for n in self.clients:  # whoever came back lacks the books that were on their way
+        for n in list(self.clients):  # whoever came back lacks the books that were on their way
             missing = [t for t in self.model if t not in self.followers[n].books]
             if missing and wanted(self.followers[n].latest.pairs, "orderbook", missing[0]):
                 self.ask(n, action="snapshot", symbols=missing)
