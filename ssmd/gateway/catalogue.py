@@ -15,6 +15,7 @@ from ssmd.registry.interface import (
     InventoryRow,
     Market,
     MarketFilter,
+    MarketWords,
     ObjectRecord,
     Registry,
     RegistryUnavailable,
@@ -45,6 +46,7 @@ class Catalogue:
         self._busy = 0
         self._turns = asyncio.Semaphore(CONCURRENT)
         self._gaps: tuple[int, date, list[Gap]] | None = None
+        self._words: tuple[int, MarketWords] | None = None
 
     async def ping(self) -> bool:
         """Does the database answer?"""
@@ -78,6 +80,13 @@ class Catalogue:
             return await self._ask(lambda: self._registry.market(self.feed, ticker))
 
         return await self._hot.read(f"market {self.feed} {ticker}", Market | None, ask)
+
+    async def market_words(self) -> MarketWords:
+        """The statuses and categories of the feed's markets, at most ten seconds old."""
+        now = self._clock()
+        if self._words is None or now - self._words[0] > GAPS_FRESH_NS:
+            self._words = now, await self._ask(lambda: self._registry.market_words(self.feed))
+        return self._words[1]
 
     async def gaps(self, day: date) -> list[Gap]:
         """The recorded gaps of a UTC day, at most ten seconds old."""

@@ -133,6 +133,7 @@ class MarketFilter(msgspec.Struct, frozen=True):
 
     `words` must all occur, and of `any_of` at least one, anywhere in title, ticker, event or series, in any case.
     `close_after` is inclusive, `close_before` exclusive; both are aware. `listed` None: also what has vanished.
+    `strikes`: with the members of the raw objects that say the strike (`STRIKE_FIELDS`), else with none.
     """
 
     status: str | None = None
@@ -145,6 +146,17 @@ class MarketFilter(msgspec.Struct, frozen=True):
     close_after: datetime | None = None
     close_before: datetime | None = None
     listed: bool | None = True
+    strikes: bool = False
+
+
+class MarketWords(msgspec.Struct, frozen=True):
+    """The exchange's own words that its markets have, each once and sorted; those for nothing are left out."""
+
+    statuses: tuple[str, ...]
+    categories: tuple[str, ...]
+
+
+STRIKE_FIELDS = ("strike_type", "floor_strike", "cap_strike")
 
 
 class FeedVersion(msgspec.Struct, frozen=True):
@@ -229,6 +241,10 @@ class Registry(Protocol):
 
     def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
         """The markets that `wanted` asks for, sorted by ticker, from the first after `after`; `raw` is left empty."""
+        ...
+
+    def market_words(self, feed: str) -> MarketWords:
+        """The statuses and categories that markets of the feed have."""
         ...
 
     def record_heard(self, feed: str, tickers: Sequence[str], at: datetime) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ssmd.registry.interface import Market, MarketFilter
+from ssmd.registry.interface import STRIKE_FIELDS, Market, MarketFilter, MarketWords
 from ssmd.registry.rows import market_of
 from ssmd.registry.tables import markets
 from ssmd.registry.values import storable
@@ -24,14 +24,34 @@ def find_markets(
     after: str = "",
     *also: sa.ColumnElement[bool],
 ) -> list[Market]:
-    """The markets that `wanted` (and `also`) asks for, without their raw objects, by ticker; `limit` None: all."""
+    """The markets that `wanted` (and `also`) asks for, by ticker, without their raw objects; `limit` None: all."""
     m = markets.c
-    columns = [sa.literal({}, JSONB).label(c.name) if c is m.raw_metadata else c for c in m]
+    raw = (
+        sa.func.jsonb_build_object(*[part for name in STRIKE_FIELDS for part in (name, m.raw_metadata[name])])
+        if wanted.strikes
+        else sa.literal({}, JSONB)
+    )
+    columns = [sa.type_coerce(raw, JSONB).label(c.name) if c is m.raw_metadata else c for c in m]
     query = sa.select(*columns).where(m.feed_id == feed_id, *_conditions(wanted), *also)
     if after:
         query = query.where(m.ticker > storable(after))
     rows = connection.execute(query.order_by(m.ticker).limit(None if limit is None else max(0, limit)))
     return [market_of(row) for row in rows]
+
+
+def market_words(connection: sa.Connection, feed_id: int) -> MarketWords:
+    """Which statuses and categories there are; by steps over the indexes, so that many markets cost no more."""
+    m = markets.c
+    return MarketWords(_words_in(connection, feed_id, m.status), _words_in(connection, feed_id, m.category))
+
+
+def _words_in(connection: sa.Connection, feed_id: int, column: sa.ColumnElement[str]) -> tuple[str, ...]:
+    of_feed = markets.c.feed_id == feed_id
+    first = sa.select(sa.func.min(column).label("word")).where(of_feed).cte("words", recursive=True)
+    following = sa.select(sa.func.min(column)).where(of_feed, column > first.c.word).scalar_subquery()
+    steps = first.union_all(sa.select(following).where(first.c.word.is_not(None)))
+    rows = connection.execute(sa.select(steps.c.word).where(steps.c.word.is_not(None), steps.c.word != ""))
+    return tuple(sorted(row.word for row in rows))
 
 
 def _conditions(wanted: MarketFilter) -> list[sa.ColumnElement[bool]]:

@@ -12,7 +12,16 @@ import structlog
 from ssmd.errors import ConfigError
 from ssmd.market.events import Gap
 from ssmd.registry.bootstrap import KNOWN_FEEDS, KnownFeed, unknown_feed, version_on
-from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, MarketFilter, ObjectRecord
+from ssmd.registry.interface import (
+    STRIKE_FIELDS,
+    FeedVersion,
+    InventoryRow,
+    Issue,
+    Market,
+    MarketFilter,
+    MarketWords,
+    ObjectRecord,
+)
 from ssmd.registry.market_filter import matches
 from ssmd.registry.market_values import (
     ACTIVE,
@@ -245,7 +254,16 @@ class MemoryRegistry:
         with self._lock:
             known = self._feed(feed).markets
             found = sorted(t for t, its in known.items() if t > after and matches(its.market, wanted))
-            return [msgspec.structs.replace(known[ticker].market, raw={}) for ticker in found[: max(0, limit)]]
+            listed = [known[ticker].market for ticker in found[: max(0, limit)]]
+            names = STRIKE_FIELDS if wanted.strikes else ()
+            return [msgspec.structs.replace(m, raw={name: m.raw.get(name) for name in names}) for m in listed]
+
+    def market_words(self, feed: str) -> MarketWords:
+        """See `Registry.market_words`."""
+        with self._lock:
+            known = [its.market for its in self._feed(feed).markets.values()]
+        statuses, categories = ({getattr(m, name) for m in known} - {""} for name in ("status", "category"))
+        return MarketWords(tuple(sorted(statuses)), tuple(sorted(categories)))
 
     def unlist_markets(self, feed: str, tickers: Sequence[str]) -> int:
         """The exchange no longer knows these; how many were listed. One that is upserted again is listed again."""

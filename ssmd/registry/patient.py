@@ -17,6 +17,7 @@ from ssmd.registry.interface import (
     Issue,
     Market,
     MarketFilter,
+    MarketWords,
     ObjectRecord,
     Registry,
     RegistryUnavailable,
@@ -124,6 +125,10 @@ class PatientRegistry:
     def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
         """See `Registry.find_markets`."""
         return self._ask("find_markets", lambda: self._registry.find_markets(feed, wanted, limit, after))
+
+    def market_words(self, feed: str) -> MarketWords:
+        """See `Registry.market_words`."""
+        return self._ask("market_words", lambda: self._registry.market_words(feed))
 
     def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
         """See `Registry.never_heard`."""

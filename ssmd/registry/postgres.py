@@ -15,8 +15,8 @@ from ssmd.market.events import Gap
 from ssmd.registry import db
 from ssmd.registry.bootstrap import bootstrap, version_on
 from ssmd.registry.database import Database, find_feed
-from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, MarketFilter, ObjectRecord
-from ssmd.registry.market_filter import find_markets
+from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, MarketFilter, MarketWords, ObjectRecord
+from ssmd.registry.market_filter import find_markets, market_words
 from ssmd.registry.market_listing import markets_page, never_heard_page, one_market, record_coverage
 from ssmd.registry.rows import (
     gap_of,
@@ -244,6 +244,11 @@ class PostgresRegistry:
         """See `Registry.find_markets`."""
         with self._transaction(f"look for markets of feed {feed!r}") as connection:
             return find_markets(connection, find_feed(connection, feed), wanted, limit, after)
+
+    def market_words(self, feed: str) -> MarketWords:
+        """See `Registry.market_words`."""
+        with self._transaction(f"list statuses and categories of feed {feed!r}") as connection:
+            return market_words(connection, find_feed(connection, feed))
 
     def unlist_markets(self, feed: str, tickers: Sequence[str]) -> int:
         """The exchange no longer knows these; how many were listed. One that is upserted again is listed again."""

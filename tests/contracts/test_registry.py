@@ -11,7 +11,7 @@ import pytest
 from ssmd.clock import NS_PER_DAY, NS_PER_S, day_start_ns
 from ssmd.errors import ConfigError, DataError
 from ssmd.market.events import Gap
-from ssmd.registry.interface import Issue, Market, MarketFilter, ObjectRecord, Registry
+from ssmd.registry.interface import Issue, Market, MarketFilter, MarketWords, ObjectRecord, Registry
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.registry.postgres import PostgresRegistry
 from tests.databases import Database
@@ -616,3 +616,26 @@ def test_writers_of_the_same_instant_do_not_overlook_each_other(registry: Regist
 
 def test_it_answers_a_ping(registry: Registry) -> None:
     registry.ping()
+
+
+def test_the_strikes_of_markets_are_given_to_who_asks_for_them(registry: Registry) -> None:
+    market = Market(
+        "KXGOLD-1", "KXGOLD", "Gold?", "active", None, None, "", {"floor_strike": 4180.5, "rules": "long"},
+        series_ticker="KXGOLD", category="Commodities",
+    )  # fmt: skip
+    registry.upsert_markets("kalshi", [market])
+    found = registry.find_markets("kalshi", MarketFilter(words=("kxgold-1",), strikes=True))
+    assert [its.raw for its in found] == [{"strike_type": None, "floor_strike": 4180.5, "cap_strike": None}]
+
+
+def test_the_words_that_markets_have_are_each_told_once(registry: Registry) -> None:
+    assert registry.market_words("kalshi") == MarketWords((), ())
+    named = [("A", "closed", "Crypto"), ("B", "active", "Test"), ("C", "active", "Crypto"), ("D", "active", "")]
+    registry.upsert_markets(
+        "kalshi",
+        [
+            Market(t, t, t, status, None, None, "", {}, series_ticker=t, category=category)
+            for t, status, category in named
+        ],
+    )
+    assert registry.market_words("kalshi") == MarketWords(("active", "closed"), ("Crypto", "Test"))

@@ -79,7 +79,7 @@ _AT = r"at exactly|exactly|equal to|equals|priced at|trading at|at|of|is"
 
 _TAIL = (
     r"(?P<tail>\+| (?:or|and) "
-    r"(?:more|higher|above|greater|better|over|up|upwards|less|lower|below|fewer|under|cheaper|down)\b)?"
+    r"(?:more|higher|above|greater|better|over|up|upwards|less|lower|below|fewer|under|cheaper|down)\b(?! [$£€]?\d))?"
 )
 
 _BETWEEN = re.compile(

@@ -8,29 +8,32 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from ssmd.clock import NS_PER_S, now_ns
-from ssmd.gateway.board import Board
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.documents import MarketRow
 from ssmd.gateway.hub import Hub
-from ssmd.gateway.market_view import SPOKEN, MarketView
+from ssmd.gateway.market_view import MarketView
 from ssmd.gateway.problems import ApiProblem
 from ssmd.gateway.questions.amounts import Range
 from ssmd.gateway.questions.asked import Asked
 from ssmd.gateway.questions.dates import Span
+from ssmd.gateway.questions.filing import with_category, with_other_categories
 from ssmd.gateway.questions.grammar import Reading, read
-from ssmd.gateway.questions.matching import Candidate, Live, belongs, candidate
+from ssmd.gateway.questions.live import fits, live_of, live_order, numbers_of
+from ssmd.gateway.questions.matching import Candidate, belongs, candidate, has_strike, strike_of
 from ssmd.gateway.questions.phrasing import EXAMPLES, interpretation, shown, suggestions
 from ssmd.gateway.questions.ranking import Weighed, in_order, weigh
 from ssmd.gateway.questions.selecting import filters_for, horizons
+from ssmd.gateway.questions.status import STATUSES
 from ssmd.gateway.questions.text import MAX_CHARS
+from ssmd.gateway.questions.titles import as_title
 from ssmd.gateway.routes import Ask, Route, whole, words
-from ssmd.market.events import SCALE
 from ssmd.nearest import nearest
 from ssmd.registry.interface import Market, MarketFilter
 
 CANDIDATES = 2_000
 FROM_BOARD = 200
 LIMIT_DEFAULT, LIMIT_MAX = 20, 100
+TITLE_CHARS = 300
 ENOUGH = 0.6  # of the words of a question that names nothing else, a title must have this part
 _ON_THE_LOOP = 50  # candidates that cost the event loop less than 5 ms
 _AT_A_TIME = 100
@@ -59,15 +62,6 @@ class _Found(NamedTuple):
 
     candidates: list[Candidate]
     complete: bool
-
-
-class _Numbers(NamedTuple):
-    """What was heard live, in dollars and contracts; None: nothing was."""
-
-    price: float | None
-    volume: float | None
-    spread: float | None
-    open_interest: float | None
 
 
 class Questions:
@@ -110,6 +104,11 @@ class Questions:
         storable = text.encode("utf-8", "replace").decode()  # no lone surrogates: words are repeated in the answer
         reading = await asyncio.to_thread(read, storable, now)
         limit = min(limit, reading.asked.limit or limit)
+        if titled := await self._by_title(reading, as_title(storable), now, limit):
+            return titled
+        if reading.no_status:
+            return _no_status(reading.no_status)
+        reading = await self._filed(reading, storable)
         if reading.foreign or not (reading.named or reading.everyday or reading.market_words or reading.unknown):
             return _unknown(reading)
         asked = reading.asked
@@ -123,8 +122,29 @@ class Questions:
             chosen, asked, ignored = await asyncio.to_thread(_by_words, reading, weighed)
         if not _is_understood(reading, ignored):
             return _unknown(reading)
+        if asked.strike != Range():
+            chosen, asked = _by_strike(chosen, asked)
         ranked = await self._in_order(chosen, asked, now)
         return self._said(reading, asked, ranked, found.complete, ignored, limit)
+
+    async def _by_title(self, reading: Reading, title: str, now: datetime, limit: int) -> Answer | None:
+        """The markets of which the whole question is the title; None when there are none."""
+        if not title or reading.asked.tickers or reading.asked.series:
+            return None
+        asked = Asked(title=title)
+        found = await self._find(asked, now, limit)
+        if not found.candidates:
+            return None
+        ranked = await self._in_order(await self._weigh(found.candidates, ()), asked, now)
+        asked = msgspec.structs.replace(asked, title=ranked[0].found.market.title[:TITLE_CHARS])
+        return self._said(Reading(asked), asked, ranked, found.complete, (), limit)
+
+    async def _filed(self, reading: Reading, text: str) -> Reading:
+        """With the category of the registry that the question names, where the grammar has no word for it."""
+        if reading.foreign or not (reading.unknown or reading.asked.scope.categories):
+            return reading
+        known = (await self._catalogue.market_words()).categories
+        return with_other_categories(with_category(reading, text, known), known)
 
     async def _by_ticker(self, reading: Reading, now: datetime, limit: int) -> Answer:
         """Markets (or all of an event) that are named; near misses when there are none."""
@@ -160,7 +180,7 @@ class Questions:
                     return _Found(found, complete=False)
             return _Found(found, complete=True)
         found_all = await self._from_registry(asked)
-        if found_all.candidates or not asked.words or asked.scope or asked.series:
+        if found_all.candidates or not asked.words or asked.scope or asked.series or asked.filed:
             return found_all
         return await self._from_registry(asked, beginnings=True)  # no title has one of the words: mistyped?
 
@@ -182,8 +202,8 @@ class Questions:
     async def _from_board(self, asked: Asked) -> _Found:
         """For questions that only prices can answer: what was heard live, looked up in the metadata."""
         board = self._hub.board
-        fitting = [t for t in {*board.quotes, *board.books} if _fits(_numbers(board, t, asked.side), asked)]
-        fitting.sort(key=lambda ticker: _live_order(_numbers(board, ticker, asked.side), asked.sort))
+        fitting = [t for t in {*board.quotes, *board.books} if fits(numbers_of(board, t, asked.side), asked)]
+        fitting.sort(key=lambda ticker: live_order(numbers_of(board, ticker, asked.side), asked.sort))
         looked_up = [await self._catalogue.market(ticker) for ticker in fitting[:FROM_BOARD]]
         found = [market for market in looked_up if market is not None]
         return _Found(await self._belonging(found, asked), len(fitting) <= FROM_BOARD)
@@ -193,7 +213,7 @@ class Questions:
         live = []
         for market in markets:
             if market.listed:
-                live.append((market, _live(board, market, asked.side)))
+                live.append((market, live_of(board, market, asked.side)))
             if len(live) % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
 
@@ -210,7 +230,7 @@ class Questions:
 
     async def _in_order(self, chosen: list[Weighed], asked: Asked, now: datetime) -> list[Weighed]:
         def order() -> list[Weighed]:
-            return in_order(_by_strike(chosen, asked) if asked.strike != Range() else chosen, asked, now)
+            return in_order(chosen, asked, now)
 
         return order() if len(chosen) <= _ON_THE_LOOP else await asyncio.to_thread(order)
 
@@ -240,6 +260,14 @@ def _unknown(reading: Reading) -> Answer:
     )  # fmt: skip
 
 
+def _no_status(word: str) -> Answer:
+    said = [f"{ours}: {', '.join(sorted(theirs))}" for ours, theirs in STATUSES.items()]
+    return Answer(
+        "list_markets", False, f"No market can have the status '{shown(word)}'", {}, [], 0, True, [],
+        ["The statuses are (ours: the exchange's words):", *said],
+    )  # fmt: skip
+
+
 def _by_words(reading: Reading, weighed: list[Weighed]) -> tuple[list[Weighed], Asked, tuple[str, ...]]:
     """(the markets that have the words, the filters, the words that none has).
 
@@ -249,7 +277,7 @@ def _by_words(reading: Reading, weighed: list[Weighed]) -> tuple[list[Weighed], 
     if not asked.words:
         return weighed, asked, ()
     most = max((len(w.has) for w in weighed), default=0)
-    named = bool(asked.scope or asked.unwanted or asked.series)
+    named = bool(asked.scope or asked.unwanted or asked.series or asked.filed)
     if not named and most < ENOUGH * len(asked.words):
         return [], asked, asked.words
     if most == 0:
@@ -276,56 +304,10 @@ def _is_understood(reading: Reading, ignored: tuple[str, ...]) -> bool:
     return any(not word.isdigit() for word in asked.words)
 
 
-def _by_strike(chosen: list[Weighed], asked: Asked) -> list[Weighed]:
-    """Those with the strike asked for; where there is none such, all, of which the nearest come first."""
-    exact = [w for w in chosen if belongs(w.found, asked)]
-    return exact or chosen
-
-
-def _live(board: Board, market: Market, side: str) -> Live:
-    heard = board.statuses.get(market.ticker)
-    status, result = market.status, market.result
-    if heard is not None:
-        status = heard.status.name.lower() if heard.status in SPOKEN else status
-        result = heard.result or result
-    return Live(status, result, *_numbers(board, market.ticker, side))
-
-
-def _numbers(board: Board, ticker: str, side: str) -> _Numbers:
-    """Of one market; the price is that of the last trade, else the middle of the best bid and ask."""
-    quote, book = board.quotes.get(ticker), board.books.get(ticker)
-    bid = ask = last = None
-    if book is not None and book.waiting is None:
-        best_bid, best_ask = book.best_bid(), book.best_ask()
-        bid, ask = best_bid and best_bid[0], best_ask and best_ask[0]
-    elif quote is not None:
-        bid, ask = quote.bid if quote.bid_size else None, quote.ask if quote.ask_size else None
-    if trades := board.trades(ticker, 1):
-        last = trades[0].price
-    elif quote is not None and quote.last:
-        last = quote.last
-    elif bid is not None and ask is not None:
-        last = (bid + ask) // 2
-    price = None if last is None else (SCALE - last if side == "no" else last) / SCALE
-    spread = (ask - bid) / SCALE if bid is not None and ask is not None else None
-    if quote is None:
-        return _Numbers(price, None, spread, None)
-    return _Numbers(price, quote.volume / SCALE, spread, quote.open_interest / SCALE)
-
-
-def _fits(numbers: _Numbers, asked: Asked) -> bool:
-    ranges = (asked.price, asked.volume, asked.spread, asked.open_interest)
-    wished = {"volume": 1, "spread": 2, "widest_spread": 2}.get(asked.sort, 0) if asked.sort else None
-    for place, (value, wanted) in enumerate(zip(numbers, ranges, strict=True)):
-        if (wanted != Range() or place == wished) and value is None:
-            return False
-        if wanted != Range() and value is not None and not wanted.holds(value):
-            return False
-    return True
-
-
-def _live_order(numbers: _Numbers, sort: str) -> float:
-    price, volume, spread = numbers.price or 0.0, numbers.volume or 0.0, numbers.spread or 0.0
-    return {
-        "least_likely": price, "volume": -volume, "spread": spread, "widest_spread": -spread
-    }.get(sort, -price)  # fmt: skip
+def _by_strike(chosen: list[Weighed], asked: Asked) -> tuple[list[Weighed], Asked]:
+    """Those with the strike asked for; where none has the very number, all with strikes, the nearest first."""
+    exact = [w for w in chosen if has_strike(w.found, asked.strike)]
+    if exact or asked.strike.least is None or asked.strike.least != asked.strike.most:
+        return exact, asked
+    known = [w for w in chosen if strike_of(w.found, asked.strike) is not None]
+    return known, msgspec.structs.replace(asked, nearest=bool(known))

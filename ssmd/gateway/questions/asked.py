@@ -53,10 +53,14 @@ class Asked(msgspec.Struct, frozen=True):
     spread: Range = Range()
     open_interest: Range = Range()
     strike: Range = Range()
+    nearest: bool = False  # no market has the strike: those with the nearest ones
     words: tuple[str, ...] = ()
     sort: str = ""
     count: bool = False
     limit: int | None = None
+    title: str = ""
+    filed: str = ""  # a category by the exchange's own name
+    elsewhere: tuple[str, ...] = ()  # categories in which underlyings of the one asked for may be filed too
 
     def filters(self) -> dict[str, Any]:
         """As in an answer: only what was asked for."""
@@ -65,6 +69,8 @@ class Asked(msgspec.Struct, frozen=True):
             **_some("series", list(self.series)),
             **self.scope.filters(),
         }
+        found |= {"title": self.title} if self.title else {}
+        found |= {"category": self.filed} if self.filed else {}
         found |= {name: value for name, value in (("status", self.status), ("result", self.result)) if value}
         for name, span in (("close", self.close), ("open", self.opened), ("settled", self.settled)):
             found |= _span(name, span)
@@ -73,7 +79,7 @@ class Asked(msgspec.Struct, frozen=True):
         if self.side:
             found["side"] = self.side
         if self.strike != Range():
-            found |= _strike(self.strike)
+            found |= _strike(self.strike, self.nearest)
         if self.words:
             found["words"] = list(self.words)
         exclude = self.unwanted.filters() | ({"status": self.not_status} if self.not_status else {})
@@ -115,9 +121,10 @@ def _range(name: str, numbers: Range) -> dict[str, Any]:
     return {key: _plain(number) for key, number in zip(keys, numbers, strict=True) if number is not None}
 
 
-def _strike(numbers: Range) -> dict[str, Any]:
-    given = [number for number in numbers if number is not None]
-    return {"strike": _plain(given[0])} if len(set(given)) == 1 else _range("strike", numbers)
+def _strike(numbers: Range, nearest: bool) -> dict[str, Any]:
+    if numbers.least is None or numbers.least != numbers.most:
+        return _range("strike", numbers)
+    return {"strike_nearest" if nearest else "strike": _plain(numbers.least)}
 
 
 def categories_of(named: list[Category], topics: tuple[Topic, ...], teams: tuple[Team, ...]) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ _DIRECTION = re.compile(
     r"(?:the |on |at )*$"
 )
 _PREPOSITION = re.compile(r"\b(?:on|in|at|for|during|of|over|as of|come|dated)\s+(?:the )?$")
+_VERB = re.compile(r"\b(?:clos|expir|end|settl|resolv|open|start|list|trad|finish|matur)\w*\s+$")
+_ONWARDS = re.compile(r"\s*,? (?:onwards?|forwards?|on(?! \w))\b")
 _JOINED = re.compile(r"^\s*(?:and|to|until|till|through|thru|-)\s*(?:the )?$")
 
 
@@ -117,6 +119,8 @@ def _take(text: Text, start: int, end: int) -> str:
     before = text.left[:start]
     if match := _DIRECTION.search(before):
         way, start = match["way"], match.start()
+        if way == "from" and not _VERB.search(text.whole[:start]) and not _ONWARDS.match(text.left, end):
+            way = ""  # `markets from 10 August` are that day's
     elif match := _PREPOSITION.search(before):
         start = match.start()
     text.use(start, end)

@@ -12,7 +12,7 @@ from ssmd.gateway.questions.dates import Dated, Span, find_dates
 from ssmd.gateway.questions.entities import PHRASE_WORDS, Entity, find_entities
 from ssmd.gateway.questions.periods import MONTHS, WEEKDAYS
 from ssmd.gateway.questions.places import PLACES, Place, Team
-from ssmd.gateway.questions.status import Life, find_count, find_life, find_sort, is_past
+from ssmd.gateway.questions.status import Life, find_count, find_life, find_no_status, find_sort, is_past
 from ssmd.gateway.questions.text import Text, find_tickers, fold, spell, words_of
 from ssmd.gateway.questions.topic import Topic
 from ssmd.gateway.questions.vocabulary import TOPICS, Category
@@ -114,6 +114,7 @@ _TARGETS = frozenset(
 )  # fmt: skip
 
 _TOP = re.compile(r"\b(?:top|first|best|leading)\s+(?P<count>\d{1,3})\b(?!\s*(?:%|cents?|percent))")
+_MINUTES = re.compile(r"\b(?P<count>\d{1,3}) ?(?:minutes?|mins?)\b")  # what is left over: `15 minute markets`
 _SIDE_NO = re.compile(
     r"\bno (?=(?:side|price|prices|contract|contracts|bid|ask|shares)\b)|\b(?:buy|buying|price of) no\b"
 )
@@ -126,7 +127,8 @@ class Reading(msgspec.Struct, frozen=True):
 
     `unknown`: words that no part of the grammar knows; they may stand in titles. `understood`: words that it knows.
     `named`: it names something (an underlying, a category, a ticker, ...) in words that mean nothing else.
-    `market_words`: it speaks of markets, prices, their state. `foreign`: it is in another language.
+    `market_words`: it speaks of markets, prices, their state. `foreign`: it is in another language. `no_status`: its
+    word for a status that there is not.
     """
 
     asked: Asked
@@ -138,6 +140,7 @@ class Reading(msgspec.Struct, frozen=True):
     foreign: bool = False
     corrected: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+    no_status: str = ""
 
 
 def read(question: str, now: datetime) -> Reading:
@@ -152,6 +155,7 @@ def read(question: str, now: datetime) -> Reading:
     sort = find_sort(text)
     counted = find_count(text)
     life = find_life(text, dated=bool(dates))
+    no_status = find_no_status(text)
     wanted = _scope(named.wanted)
     amounts = find_amounts(text, _about(wanted))
     side = _side(text)
@@ -167,7 +171,7 @@ def read(question: str, now: datetime) -> Reading:
         asked, unknown, text.used + len(tickers) + len(series),
         named=bool(tickers or series or ((named.wanted or named.unwanted) and not named.everyday)),
         everyday=named.everyday, market_words=spoken, foreign=_foreign(question, folded),
-        corrected=corrected, notes=tuple(dated.note for dated in dates if dated.note),
+        corrected=corrected, notes=tuple(dated.note for dated in dates if dated.note), no_status=no_status,
     )  # fmt: skip
 
 
@@ -236,8 +240,9 @@ def _with_dates(asked: Asked, dates: list[Dated], life: Life) -> Asked:
 def _numbers(amounts: list[Amount]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for amount in amounts:
-        if amount.measure == "strike" and any(a is not amount and a.measure == "strike" for a in amounts):
-            amount = amounts[[a.measure for a in amounts].index("strike")]
+        exactly = amount.range.least is not None and amount.range.least == amount.range.most
+        if amount.measure == "strike" and exactly and "strike" in found:
+            continue  # a number beside a comparison
         found[amount.measure] = found.get(amount.measure, Range()).joined(amount.range)
     return found
 
@@ -261,6 +266,9 @@ def _rest(text: Text) -> tuple[tuple[str, ...], bool]:
     """(words that nobody knows, does the question speak of markets)."""
     unknown: list[str] = []
     market_words = any(word in MARKET_WORDS for word in words_of(text.whole))
+    for match in list(text.find(_MINUTES)):
+        text.use(match.start(), match.end())
+        unknown.append(f"{match['count']}m")
     for word in words_of(text.left):
         bare = word.strip("'.&")
         if not bare or bare in FUNCTION_WORDS or bare in MARKET_WORDS:

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 
 from ssmd.gateway.questions.amounts import Range
@@ -11,11 +12,13 @@ from ssmd.gateway.questions.dates import Span
 from ssmd.gateway.questions.places import Place, Team
 from ssmd.gateway.questions.status import STATUSES
 from ssmd.gateway.questions.text import title_words
+from ssmd.gateway.questions.titles import is_title
 from ssmd.gateway.questions.topic import Topic
-from ssmd.gateway.questions.vocabulary import CATEGORIES
+from ssmd.gateway.questions.vocabulary import CATEGORIES, TOPICS
 from ssmd.registry.interface import Market
 
 _FILED = {category.name: frozenset(name.lower() for name in category.filed_under) for category in CATEGORIES}
+_ALL_FILED = frozenset[str]().union(*_FILED.values())
 _ELECTION_WORDS = frozenset(
     [
         "election",
@@ -43,8 +46,15 @@ _ELECTION_WORDS = frozenset(
 )
 _DAY_IN_TICKER = re.compile(r"-(\d\d)(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)(\d\d)")
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_STRIKE = re.compile(r"-[TB](-?\d+(?:\.\d+)?)$")
+_STRIKE = re.compile(r"-(?:[TB](-?\d+(?:\.\d+)?)|(\d+\.\d+))$")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_NO_STRIKE = re.compile(
+    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d{1,2}(?:,? 20\d\d)?\b|\b20\d\d\b"
+    r"|\b\d+[ -]?(?:min|minute|hour|day|week|month|year)s?\b|\bs&p 500\b|\b\d{1,2}(?::\d\d)? ?[ap]m\b",
+    re.IGNORECASE,
+)
+_LEAGUE_CHARS = 3
+_ALMOST = 0.99 - 1e-6
 _EDGE = timedelta(microseconds=1)
 
 
@@ -82,6 +92,8 @@ def belongs(found: Candidate, asked: Asked, *, strikes: bool = True) -> bool:
     market, live = found.market, found.live
     return (
         _named(market, asked)
+        and (not asked.title or is_title(found.words, asked.title))
+        and (not asked.filed or market.category == asked.filed)
         and in_scope(found, asked.scope)
         and not _unwanted(found, asked.unwanted)
         and (not asked.status or live.status in STATUSES[asked.status])
@@ -94,7 +106,7 @@ def belongs(found: Candidate, asked: Asked, *, strikes: bool = True) -> bool:
         and _is_in(asked.volume, live.volume)
         and _is_in(asked.spread, live.spread)
         and _is_in(asked.open_interest, live.open_interest)
-        and (not strikes or _is_in(asked.strike, strike_of(found, asked.strike)))
+        and (not strikes or asked.strike == Range() or has_strike(found, asked.strike))
     )
 
 
@@ -132,8 +144,11 @@ def _unwanted(found: Candidate, scope: Scope) -> bool:
 def _filed(found: Candidate, name: str, scope: Scope) -> bool:
     """Is it in a category? A market whose category is not known yet is, when an underlying says so."""
     filed = found.market.category.lower()
-    if not filed:
-        return bool(scope.topics or scope.teams)
+    if filed not in _ALL_FILED:
+        # a category of which the vocabulary knows nothing contradicts no underlying
+        return bool(scope.topics or scope.teams) or any(
+            is_about(found, topic) for topic in TOPICS if topic.category == name
+        )
     also = {other.lower() for topic in scope.topics if topic.category == name for other in topic.filed_under}
     if filed not in _FILED[name] | also:
         return False
@@ -148,9 +163,25 @@ def series_of(market: Market) -> str:
 
 
 def is_about(found: Candidate, topic: Topic) -> bool:
-    """By series or by title."""
-    series = series_of(found.market).removeprefix("KX")
-    return series.startswith(topic.series) or _says(found.words, topic.titles)
+    """By series or by title. Leagues stand anywhere in a series: KXMVENFLSINGLEGAME is about the NFL."""
+    tokens = _codes(series_of(found.market), "" if found.market.series_ticker else found.market.ticker)
+    if any(token.startswith(topic.series) for token in tokens) or _says(found.words, topic.titles):
+        return True
+    if topic.category != "sports":
+        return False
+    return any(len(code) >= _LEAGUE_CHARS and code in token for code in topic.series for token in tokens)
+
+
+@lru_cache(maxsize=16_384)
+def _codes(series: str, ticker: str) -> tuple[str, ...]:
+    """What may begin with an underlying's code: KXBTC15M says BTC15M, and TEST-BTC15M says TEST and BTC15M.
+
+    `ticker`: where the series is not known; its second part counts too, unless it is a date.
+    """
+    tokens = series.replace("_", "-").split("-")
+    following = ticker.upper().split("-")[1:2]
+    tokens += [token for token in following if token[:2].isalpha()]
+    return tuple(token.removeprefix("KX") for token in tokens)
 
 
 def _is_in_place(found: Candidate, place: Place) -> bool:
@@ -229,11 +260,30 @@ def _is_in(numbers: Range, value: float | None) -> bool:
 
 
 def strike_of(found: Candidate, wanted: Range) -> float | None:
-    """The number that a market compares with: of its ticker, else the one of its title that is nearest to `wanted`."""
+    """The number that a market compares with, of several the nearest to `wanted`; None when it is not known.
+
+    By the exchange's own words, else by its ticker, else by its title.
+    """
     target = next((number for number in wanted if number is not None), None)
     if target is None:
         return None
-    numbers = [float(match.replace(",", "")) for match in _NUMBER.findall(found.market.title[:1_000])]
-    if match := _STRIKE.search(found.market.ticker):
-        numbers.append(float(match[1]))
-    return min(numbers, key=lambda number: abs(number - target), default=None)
+    return min(_strikes(found.market), key=lambda number: abs(number - target), default=None)
+
+
+def _strikes(market: Market) -> list[float]:
+    told = [market.raw.get(name) for name in ("floor_strike", "cap_strike")]
+    numbers = [float(number) for number in told if isinstance(number, int | float)]
+    if not numbers and (match := _STRIKE.search(market.ticker)):
+        numbers = [float(match[1] or match[2])]
+    if not numbers:
+        plain = _NO_STRIKE.sub(" ", market.title[:1_000])
+        numbers = [float(match.replace(",", "")) for match in _NUMBER.findall(plain)]
+    # `above 69499.99` is the exchange's way to say `69500 or above`
+    return [*numbers, *(float(ceil(number)) for number in numbers if number >= 10 and number % 1 >= _ALMOST)]
+
+
+def has_strike(found: Candidate, wanted: Range) -> bool:
+    """Is its strike one that is asked for? `above 100` and `below 100` include the strike 100 itself."""
+    above, below, least, most = wanted
+    inclusive = Range(least=above if least is None else least, most=below if most is None else most)
+    return _is_in(inclusive, strike_of(found, wanted))

@@ -34,6 +34,8 @@ def interpretation(reading: Reading, asked: Asked, ignored: tuple[str, ...]) -> 
     parts = [verb, *([asked.status] if asked.status else []), "markets"]
     if asked.tickers or asked.series:
         parts = [verb, " and ".join(asked.tickers) or f"markets of series {' and '.join(asked.series)}"]
+    parts += [f"titled '{shown(asked.title, 200)}'"] if asked.title else []
+    parts += [f"of category {shown(asked.filed)}"] if asked.filed else []
     parts += _subject(asked)
     if asked.result:
         parts.append(f"that resolved {asked.result}")
@@ -45,7 +47,7 @@ def interpretation(reading: Reading, asked: Asked, ignored: tuple[str, ...]) -> 
     ):  # fmt: skip
         parts += _bounds(name, numbers)
     if asked.strike != Range():
-        parts += _bounds("strike", asked.strike)
+        parts += _strikes(asked)
     if unwanted := _names(asked.unwanted):
         parts.append(f"without {unwanted}")
     if asked.not_status:
@@ -99,14 +101,24 @@ def _bounds(name: str, numbers: Range) -> list[str]:
     return [f"with {name} {' and '.join(told)}"] if told else []
 
 
-def shown(word: str) -> str:
+def _strikes(asked: Asked) -> list[str]:
+    """`above 100` is said as it is meant: the strike 100 is the market of it."""
+    above, below, least, most = asked.strike
+    if least is not None and least == most:
+        return [f"with the strikes nearest to {least:g}" if asked.nearest else f"with strike {least:.12g}"]
+    told = [f"{number:.12g} or above" for number in (above, least) if number is not None]
+    told += [f"{number:.12g} or below" for number in (below, most) if number is not None]
+    return [f"with a strike of {' and '.join(told)}"]
+
+
+def shown(word: str, most: int = _SHOWN_CHARS) -> str:
     """A word of the question as it may be repeated."""
-    return word if len(word) <= _SHOWN_CHARS else f"{word[:_SHOWN_CHARS]}…"
+    return word if len(word) <= most else f"{word[:most]}…"
 
 
 def suggestions(asked: Asked, tickers: list[str], total: int) -> list[str]:
     """What can be asked next."""
-    name = _names(asked.scope)
+    name = _names(asked.scope) or shown(asked.filed)
     subject = f"{name} markets" if name else "markets"
     found: list[str] = []
     if total == 0:
@@ -114,6 +126,8 @@ def suggestions(asked: Asked, tickers: list[str], total: int) -> list[str]:
             found.append(
                 f"Without a price: '{subject}' (prices are known only of what was heard since the gateway started)"
             )
+        if asked.status == "closed":
+            found.append(f"What has closed is soon settled: 'settled {subject}'")
         if asked.status or asked.close != Span() or asked.words or asked.strike != Range():
             found.append(f"More: 'all {subject}'")
         return [*found, "All markets: GET /v1/markets"]

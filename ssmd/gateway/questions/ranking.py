@@ -1,6 +1,7 @@
 """Which of the markets that belong come first: words by BM25, slips of the keyboard forgiven, then what trades."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -8,12 +9,13 @@ from typing import Any, NamedTuple
 
 from ssmd.gateway.questions.amounts import Range
 from ssmd.gateway.questions.asked import Asked
-from ssmd.gateway.questions.matching import Candidate, strike_of, time_of
+from ssmd.gateway.questions.matching import Candidate, series_of, strike_of, time_of
 from ssmd.gateway.questions.status import STATUSES
 from ssmd.nearest import likeness
 
 K1, B = 1.2, 0.75
 _ALIKE = 82.0
+_IN_SERIES_CHARS = 4
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
@@ -42,8 +44,18 @@ def weigh(candidates: Sequence[Candidate], words: Sequence[str]) -> list[Weighed
                 has.add(word)
                 rarity = math.log(1 + (len(texts) - frequency[term] + 0.5) / (frequency[term] + 0.5))
                 score += worth * rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * len(text) / average))
+            elif _in_series(word, found):
+                has.add(word)
+                score += 1.0
         weighed.append(Weighed(found, score, frozenset(has)))
     return weighed
+
+
+def _in_series(word: str, found: Candidate) -> bool:
+    """Series are words written together: KXMVENFLSINGLEGAME, KXBTC15M."""
+    if re.fullmatch(r"\d+m", word):
+        return f"{word.upper()}" in series_of(found.market) or f" {word[:-1]} min" in " ".join(found.words)
+    return len(word) >= _IN_SERIES_CHARS and word.upper() in series_of(found.market)
 
 
 def _terms(found: Candidate) -> list[str]:

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from ssmd.gateway.questions.text import Text
+from ssmd.gateway.questions.words import FUNCTION_WORDS, MARKET_WORDS
 
 STATUSES: dict[str, frozenset[str]] = {
     "active": frozenset({"active", "open"}),
@@ -42,6 +43,11 @@ _CLOSED = re.compile(
     r"\b(?:closed|shut|ended|expired|finished|no longer (?:open|trading|active|tradable|available)|stopped trading"
     r"|done trading|lapsed|matured)\b"
 )
+_NOUN = (
+    r"(?:markets?|contracts?|events?|bets?|questions?|predictions?|wagers?|tickers?|listings?|"
+    r"instruments?|strikes?|props?)"
+)
+_DESCRIBES = re.compile(rf"\s+(?:\S+\s+){{0,4}}?{_NOUN}\b")
 _DID_CLOSE = re.compile(r"\bdid\s+(?:\w+\s+){0,4}(?:close|end|expire|finish)\b|(?<=did )(?:close|end|expire|finish)\b")
 _CLOSES = re.compile(
     r"\b(?:clos(?:e|es|ing)|expir(?:e|es|ing|y|ies|ation|ations)|end(?:s|ing)?|finish(?:es|ing)?|matur(?:e|es|ing|ity)"
@@ -116,15 +122,20 @@ _SORTS = tuple(
         )),
     )
 )  # fmt: skip
-_NOUN = (
-    r"(?:markets?|contracts?|events?|bets?|questions?|predictions?|wagers?|tickers?|listings?|"
-    r"instruments?|strikes?|props?)"
-)
 _COUNT = re.compile(
     rf"\b(?:(?:how many|(?:total |the |overall )*(?:number|count|amount|quantity)(?: of)?|"
     rf"count(?: of| the| all| up)*|tally)(?=\s+(?:\S+\s+){{0,6}}?{_NOUN}\b)"
     r"|how many(?!\s+(?:\S+\s+){0,6}?(?:will|would|points|goals|runs|yards|touchdowns|degrees|"
     r"inches|times)\b)|count(?= (?:settled|open|active|closed)))"
+)
+
+
+_OTHER_STATUS = r"(?P<{0}>cancell?ed|void(?:ed)?|annulled|refunded|withdrawn|delisted|deleted|archived|rejected)"
+_NO_STATUS = re.compile(
+    rf"(?:^|(?<=all )|(?<=any )|(?<=the )|(?<=which )|(?<=me )|(?<=many ))(?:are )?{_OTHER_STATUS.format('first')}"
+    rf"(?:\s+\S+){{0,3}}?\s+{_NOUN}\b"
+    rf"|\b{_NOUN} (?:that |which )?(?:are |were |is |was |got |have been |been ){_OTHER_STATUS.format('last')}\b"
+    r"|\bstatus(?: is| of| =|:)? (?P<named>[a-z_]{3,32})\b"
 )
 
 
@@ -146,6 +157,13 @@ def find_sort(text: Text) -> str:
             text.use(match.start(), match.end())
             return name
     return ""
+
+
+def find_no_status(text: Text) -> str:
+    """The word for a status that no market can have; "" for none. Asked when all statuses are used up."""
+    match = _NO_STATUS.search(text.left)
+    word = (match["first"] or match["last"] or match["named"]) if match else ""
+    return "" if word in FUNCTION_WORDS or word in MARKET_WORDS else word
 
 
 def find_count(text: Text) -> bool:
@@ -182,9 +200,9 @@ def find_life(text: Text, *, dated: bool) -> Life:
         if match := _take(text, pattern):
             if text.negated(match.start(), closely=True) and "no longer" not in match[0]:
                 return _with_verb(text, Life(not_status=status))
-            if status == "closed" and dated:
+            if status == "closed" and dated and not _DESCRIBES.match(text.whole, match.end()):
                 return _with_active(text, Life(dates="close", past=True))
-            return Life(status, dates=verb if dated and verb else None, past=True)
+            return Life(status, dates=verb if dated and verb and status != "closed" else None, past=True)
     if (match := _take(text, _DID_CLOSE)) and dated:
         return Life(dates="close", past=True)
     if dated and (match := _take(text, _OPENED)):

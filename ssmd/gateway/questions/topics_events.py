@@ -342,7 +342,7 @@ EVENT_TOPICS = (
         "ESPORTS",
         "sports",
         "esport, e sport, counter strike, csgo, cs2, league of legends, valorant, dota",
-        "CSGO, CS2, LOL, VALORANT, DOTA",
+        "ESPORTS, CSGO, CS2, LOL, VALORANT, DOTA",
         "csgo, cs2, league of legends, valorant, dota",
     ),
     topic(

@@ -33,11 +33,17 @@ def expected(filters: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("questions.yaml", 150), ("questions_second.yaml", 60), ("questions_third.yaml", 30)]
+    ("name", "least"),
+    [
+        ("questions", 150),
+        ("questions_second", 60),
+        ("questions_third", 30),
+        ("questions_fourth", 25),
+    ],
 )
 async def test_questions_are_understood_as_they_are_meant(name: str, least: int) -> None:
     asking = Asking()
-    rows = yaml.safe_load((DATA / name).read_text())
+    rows = yaml.safe_load((DATA / f"{name}.yaml").read_text())
     wrong = []
     for row in rows:
         answer = await asking.ask(row["q"])
