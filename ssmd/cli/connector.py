@@ -58,7 +58,7 @@ def check(database: "Database", feed: str, tickers: tuple[str, ...]) -> None:
     from ssmd.registry.feeds import FeedCatalogue
     from ssmd.registry.tickers import known_tickers, unknown_tickers
 
-    feeds = FeedCatalogue(database).list()
+    feeds = FeedCatalogue(database).list(doing="look up the feed and the symbols to capture")
     found = next((listed for listed in feeds if listed.name == feed), None)
     if found is None:
         raise feed_not_found(feed, feeds)

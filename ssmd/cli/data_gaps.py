@@ -106,7 +106,7 @@ async def _ask(chosen: Chosen, feed: str, first: date, last: date) -> _Asked:
         opener = Opener(chosen, stack)
         try:
             registry = opener.registry()
-            await asyncio.to_thread(require_feed, chosen, registry, feed)
+            await asyncio.to_thread(require_feed, chosen, registry, feed, "list the gaps of feed")
             rows = await asyncio.to_thread(gap_rows, registry, feed, first, last)
         except TransientError as error:
             away.append(f"{error}\n  The database's rows are not shown, and nothing is compared.")

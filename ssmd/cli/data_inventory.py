@@ -72,7 +72,7 @@ def inventory(
     name, last = chosen.feed(feed), to or today
     _check(status, from_, last)
     with registry_of(chosen) as registry:
-        require_feed(chosen, registry, name)
+        require_feed(chosen, registry, name, "list the inventory of feed")
         rows = all_rows(registry, name)
         earliest = min((row.day for row in rows), default=last)
         first = from_ or (min(earliest, last) if status else _back(last))

@@ -26,7 +26,7 @@ def quality(*, env: EnvFile = None, feed: Feed = None, date: date | None = None,
     chosen, today = choose(env), day_of(now_ns())
     name, day = chosen.feed(feed), date or today
     with registry_of(chosen) as registry:
-        require_feed(chosen, registry, name)
+        require_feed(chosen, registry, name, "tell the quality of feed")
         rows = all_rows(registry, name)
         facts = facts_of(registry, name, day, today, rows)
     if not facts.rows and not facts.gaps and not facts.issues:

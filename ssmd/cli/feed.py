@@ -103,7 +103,7 @@ def create(
     today = datetime.now(UTC).date()
     with database_of(choose(env)) as database:
         catalogue = FeedCatalogue(database)
-        known = catalogue.find(name, today)
+        known = catalogue.find(name, today, doing=f"create feed {name[:80]!r}")
         if known is None:
             if replace:
                 catalogue.show(name, today)  # says that there is none, and which one may be meant

@@ -29,15 +29,18 @@ def validation_failed(problems: Sequence[str], afterwards: str = "") -> ConfigEr
     return ConfigError(f"Error: Validation failed{lines}{afterwards}")
 
 
-def require_feed(chosen: Chosen, registry: Registry, feed: str) -> None:
-    """ConfigError, with the nearest name and all that there are, when the registry does not know the feed."""
+def require_feed(chosen: Chosen, registry: Registry, feed: str, doing: str) -> None:
+    """ConfigError, with the nearest name and all that there are, when the registry does not know the feed.
+
+    `doing`, and the feed's name, complete "cannot …" in errors.
+    """
     if chosen.environment.spec.database_url is None:
         registry.inventory(feed, date.min, date.min)
         return
     from ssmd.registry.feeds import FeedCatalogue
 
     with database_of(chosen) as database:
-        known = {listed.name: listed for listed in FeedCatalogue(database).list()}
+        known = {listed.name: listed for listed in FeedCatalogue(database).list(doing=f"{doing} {quoted(feed)}")}
     if feed in known:
         return
     raise feed_not_found(feed, list(known.values()))
@@ -92,7 +95,7 @@ async def require_day(chosen: Chosen, registry: Registry | None, storage: Storag
     if registry is None:
         require_name(feed)
         return
-    await asyncio.to_thread(require_feed, chosen, registry, feed)
+    await asyncio.to_thread(require_feed, chosen, registry, feed, f"look for the data of {day} of feed")
     rows = await asyncio.to_thread(registry.inventory, feed, date.min, date.max)
     if any(row.day == day for row in rows):
         return

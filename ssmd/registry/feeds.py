@@ -130,11 +130,13 @@ class FeedCatalogue:
             _write(connection, feed_id, known, wanted)
 
     def list(
-        self, status: str | None = None, on: date | None = None, known_at: datetime | None = None
-    ) -> list[ListedFeed]:
+        self, status: str | None = None, on: date | None = None, known_at: datetime | None = None,
+        *, doing: str = "list the feeds",
+    ) -> list[ListedFeed]:  # fmt: skip
         """The feeds, by name, with the version that holds on a day (today); only those of a status when it is given.
 
-        `known_at`: those that were known at a time, with the version that was then taken for true.
+        `known_at`: those that were known at a time, with the version that was then taken for true. `doing` completes
+        "cannot …" in errors: what the feeds are asked for.
         """
         on = on or day_of(now_ns())
         query = sa.select(feeds).order_by(feeds.c.name)
@@ -142,7 +144,7 @@ class FeedCatalogue:
             query = query.where(_first_known_of_feed() <= known_at)
         if status is not None:
             query = query.where(feeds.c.status == check_choice("status", status, STATUSES))
-        with self._database.transaction("list the feeds") as connection:
+        with self._database.transaction(doing) as connection:
             rows = connection.execute(query).all()
             held = _known(known_at).where(_holds(on)).order_by(feed_versions.c.effective_from)
             versions = connection.execute(held).all()
@@ -154,10 +156,10 @@ class FeedCatalogue:
         hint = "Add a later version: --version V or --effective-from DAY. Correct one: --replace."
         raise RefusedError(f"feed {name!r} exists already", hint)
 
-    def find(self, name: str, valid_on: date, known_at: datetime | None = None) -> FeedView | None:
-        """As `show`; None when there is no such feed."""
-        with self._database.transaction(f"show feed {name[:80]!r}") as connection:
-            return _view(connection, name, valid_on, known_at)
+    def find(self, name: str, valid_on: date, *, doing: str) -> FeedView | None:
+        """As `show`; None when there is no such feed. `doing` completes "cannot …" in errors."""
+        with self._database.transaction(doing) as connection:
+            return _view(connection, name, valid_on, None)
 
     def show(self, name: str, valid_on: date, known_at: datetime | None = None) -> FeedView:
         """One feed as it was on a day, as it was known at a time (None: now).

@@ -267,6 +267,30 @@ def test_migrating_without_a_server_gives_up_soon(
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.parametrize(
+    ("command", "tried"),
+    [
+        ("feed create pp --endpoint wss://x.example/ws", "create feed 'pp'"),
+        ("feed list", "list the feeds"),
+        ("feed show kalshi", "show feed 'kalshi'"),
+        ("data gaps", "list the gaps of feed 'kalshi'"),
+        ("data quality", "tell the quality of feed 'kalshi'"),
+        ("data inventory", "list the inventory of feed 'kalshi'"),
+        ("data compact --date 2026-11-20", "look for the data of 2026-11-20 of feed 'kalshi'"),
+        ("connector start --feed kalshi --symbols A", "look up the feed and the symbols to capture"),
+    ],
+)
+def test_an_error_of_a_database_that_is_away_says_what_was_tried(
+    command: str, tried: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"postgresql+psycopg2://postgres@127.0.0.1:{free_port()}/ssmd"
+    (tmp_path / "here.yaml").write_text(ENVIRONMENT.replace("URL", address))
+    monkeypatch.setenv("SSMD_HOME", str(tmp_path / "home"))
+    code, _, err = ask(capsys, *command.split(), "--env", str(tmp_path / "here.yaml"))
+    assert code == 7
+    assert f"cannot {tried}: PostgreSQL at 127.0.0.1" in err
+
+
 def test_a_feed_that_cannot_be_captured_says_why(
     url: str, postgres: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:

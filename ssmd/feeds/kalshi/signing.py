@@ -13,10 +13,12 @@ from ssmd.errors import ConfigError
 
 WS_PATH = "/trade-api/ws/v2"
 _PEM_HINT = (
-    "Give the PEM private key that belongs to the key id. Run: ssmd key set ENVIRONMENT kalshi --from-file"
-    " api_secret=<path of the PEM file> (or: export SSMD_KEY_KALSHI_API_SECRET_FILE=<path>)"
+    "Give the PEM private key that belongs to the key id as the field api_secret of the key of this feed:"
+    " ssmd key set --help shows how (or: export SSMD_KEY_KALSHI_API_SECRET_FILE=<path>)"
 )
-_KEY_ID_HINT = "Run: ssmd key set ENVIRONMENT kalshi (or: export SSMD_KEY_KALSHI_API_KEY=<key id>)"
+_KEY_ID_HINT = (
+    "Give it as the field api_key: ssmd key set --help shows how (or: export SSMD_KEY_KALSHI_API_KEY=<key id>)"
+)
 
 
 def sign_headers(key_id: str, private_key_pem: str, method: str, path: str, now_ms: int) -> dict[str, str]:

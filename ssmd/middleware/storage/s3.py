@@ -174,7 +174,7 @@ class S3Storage:
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise StorageUnavailable(
                 f"{doing} failed: {where} refuses the credentials",
-                "Run: ssmd key set ENVIRONMENT storage (or set SSMD_KEY_STORAGE_…)",
+                "Correct the key that spec.middleware.storage.credentials names. See: ssmd key set --help",
             ) from error
         except (BaseError, OSError) as error:
             if "NoSuchBucket" in str(error):  # a listing
