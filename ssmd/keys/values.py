@@ -3,10 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-
 from ssmd.errors import ConfigError
 from ssmd.keys.secret import SecretValue, normalized
 from ssmd.keys.stores import MAX_BYTES
@@ -63,6 +59,11 @@ def _problem(text: str) -> str:
 
 
 def _pem_problem(raw: bytes, first: str) -> str:
+    # Imported here: most commands never see a key.
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
     try:
         if "PRIVATE KEY" in first:
             serialization.load_pem_private_key(raw, password=None)

@@ -119,6 +119,18 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
     assert "ssmd 0." in done.stdout
 
 
+def test_a_question_to_the_registry_loads_nothing_that_other_commands_need() -> None:
+    code = """
+import sys
+import ssmd.cli.feed, ssmd.cli.opening, ssmd.registry.feeds
+loaded = [name for name in ("cryptography", "aiohttp", "nats", "obstore", "capnp", "rapidfuzz") if name in sys.modules]
+sys.exit(f"loaded: {loaded}" if loaded else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_command_is_there_and_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for name, _place, sentence in COMMANDS:
         assert sentence.endswith(".")
