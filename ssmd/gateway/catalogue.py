@@ -25,6 +25,8 @@ from ssmd.registry.patient import PatientRegistry
 ANSWER_S = 3.0
 LOOKUP_S = 0.5
 CONCURRENT = 4  # threads that a silent database may hold
+REST_S = 10.0
+"""So long nobody waits for a database that was silent, unless it answers a look that is taken meanwhile."""
 GAPS_FRESH_NS = 10_000_000_000
 
 T = TypeVar("T")
@@ -46,12 +48,14 @@ class Catalogue:
         self._busy = 0
         self._turns = asyncio.Semaphore(CONCURRENT)
         self._gaps: tuple[int, date, list[Gap]] | None = None
+        self._look: asyncio.Task[None] | None = None
+        self._rests_until = 0.0
         self._words: tuple[int, MarketWords] | None = None
 
     async def ping(self) -> bool:
         """Does the database answer?"""
         with contextlib.suppress(RegistryUnavailable):  # noted in `available` and `error`
-            await self._ask(self._registry.ping)
+            await self._ask(self._registry.ping, rested=True)
         return self.available
 
     async def find_markets(self, wanted: MarketFilter, limit: int, after: str) -> list[Market]:
@@ -132,13 +136,16 @@ class Catalogue:
         """Any other question to the database, within the same limits."""
         return await self._ask(call)
 
-    async def _ask(self, call: Callable[[], T], timeout_s: float | None = None) -> T:
+    async def _ask(self, call: Callable[[], T], timeout_s: float | None = None, *, rested: bool = False) -> T:
         """Run `call` in a thread, after at most `CONCURRENT` others. A thread that is given up goes on.
 
-        While the database is away, nobody waits for a turn.
+        While the database is away, nobody waits for a turn; while it is silent, only who is `rested` asks at all.
         """
         limit_s = ANSWER_S if timeout_s is None else timeout_s
-        deadline = asyncio.get_running_loop().time() + limit_s
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._rests_until and not rested:
+            raise self._failed(self.error or "the database did not answer a moment ago")
+        deadline = loop.time() + limit_s
         if self._turns.locked() and not self.available:
             raise self._failed(f"{self._busy} earlier questions to the database are not answered yet")
         try:
@@ -149,16 +156,36 @@ class Catalogue:
         self._busy += 1
         thread = asyncio.create_task(asyncio.to_thread(call))
         thread.add_done_callback(self._returned)
-        done, _ = await asyncio.wait({thread}, timeout=deadline - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait({thread}, timeout=deadline - loop.time())
         if not done:
+            self._rest()
             raise self._failed(f"the database did not answer within {limit_s} s")
         try:
             result = thread.result()
         except RegistryUnavailable as error:
             raise self._failed(error.message) from error
+        self._answered()
+        return result
+
+    def _answered(self) -> None:
+        self._rests_until = 0.0
         if not self.available:
             self.available, self.changed_ns, self.error = True, self._clock(), ""
-        return result
+
+    def _rest(self) -> None:
+        """Spare the next ones the waiting, until the database answers a look: one slow question holds nobody up."""
+        self._rests_until = asyncio.get_running_loop().time() + REST_S
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._look_again())
+
+    async def _look_again(self) -> None:
+        try:
+            await asyncio.to_thread(self._registry.ping)
+        except RegistryUnavailable as error:
+            self.error = error.message
+            self._rests_until = 0.0  # it fails at once, which costs nobody time
+            return
+        self._answered()
 
     def _returned(self, thread: "asyncio.Task[Any]") -> None:
         self._busy -= 1
