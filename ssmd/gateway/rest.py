@@ -16,10 +16,12 @@ from ssmd.gateway.hot import stale_headers
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.lookup import Lookup
 from ssmd.gateway.market_view import MarketView, links
-from ssmd.gateway.problems import ApiProblem
+from ssmd.gateway.problems import ApiProblem, near
+from ssmd.gateway.questions.status import STATUSES
 from ssmd.gateway.routes import TICKER, Ask, Parameter, Reply, Route, choice, moment, whole, words
 from ssmd.market.events import Gap, Level
 from ssmd.registry.interface import Market, MarketFilter, RegistryUnavailable
+from ssmd.registry.values import printable
 
 MARKETS_DEFAULT, MARKETS_MAX = 100, 1_000
 DEPTH_DEFAULT, DEPTH_MAX = 20, 1_000
@@ -27,6 +29,7 @@ WORD_MAX_CHARS = 128
 WORDS_MAX = 8
 ROWS_AT_ONCE = 50
 
+STATUS_WORDS = frozenset[str]().union(*STATUSES.values())
 LISTED = {"true": True, "false": False, "any": None}
 
 
@@ -63,6 +66,7 @@ class RestEndpoint:
         """A page of markets by ticker; while the database is away, what it last said, or the tickers heard live."""
         limit: int = ask["limit"]
         wanted = _filter(ask)
+        await self._known_status(wanted.status)
         after = decode_cursor(ask["cursor"], wanted, str) if ask["cursor"] else ""
         try:
             known = await self._catalogue.known_markets(wanted, limit + 1, after)
@@ -124,6 +128,16 @@ class RestEndpoint:
             stale=book.stale or not self._hub.connected,
             links=links(ticker),
         )
+
+    async def _known_status(self, status: str | None) -> None:
+        """ApiProblem 400 for a status that no market can have; one that none has now is a page without rows."""
+        if status is None or status in STATUS_WORDS:
+            return
+        known = sorted({*STATUS_WORDS, *(await self._catalogue.market_words()).statuses})
+        if status not in known:
+            detail = f"no market can have the status {printable(status)!r}"
+            step = f"One of: {', '.join(known)}"
+            raise ApiProblem(400, "bad_parameter", detail, step, parameter="status", near=near(status, known))
 
     def _view(self, ticker: str, market: Market | None) -> MarketView:
         return MarketView(ticker, market, self._hub, self._clock())

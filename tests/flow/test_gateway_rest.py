@@ -161,6 +161,13 @@ async def test_markets_are_filtered_by_status(stage: Stage) -> None:
     assert [row["ticker"] for row in page["markets"]] == ["B-2"]
 
 
+async def test_a_status_that_no_market_can_have_is_a_problem_and_one_that_none_has_now_is_not(stage: Stage) -> None:
+    problem = await get(stage, "/v1/markets?status=finalised", 400)
+    assert (problem["code"], problem["parameter"], problem["near"][0]) == ("bad_parameter", "status", "finalized")
+    assert "closed" in problem["next"]
+    assert (await get(stage, "/v1/markets?status=disputed"))["markets"] == []
+
+
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=1001", "limit=x", "limit=-1", "limit=%D9%A3", "cursor=%21", "cursor=" + "A" * 999, "cursor=gICA",
