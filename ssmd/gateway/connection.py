@@ -8,7 +8,7 @@ from functools import partial
 from aiohttp import WSCloseCode, web
 from aiohttp.http import WebSocketWriter
 
-from ssmd.gateway.client import INTERNAL_ERROR, LOST, Client
+from ssmd.gateway.client import ADVICE, INTERNAL_ERROR, LOST, Client
 from ssmd.gateway.fanout import Fanout
 from ssmd.gateway.flow import Flow
 from ssmd.gateway.waiting import Bounds
@@ -17,7 +17,9 @@ from ssmd.wire.requests import MAX_REQUEST_BYTES
 LINGER_S = 1.0
 DRAIN_S = 0.05
 CLOSE_S = 5.0
-"""Seconds in which a client may read what was written before the close frame, and answer it."""
+"""Seconds in which a client must read something of what was written before the close frame, or answer it."""
+CLOSE_MOST_S = 15.0
+"""Seconds after which it is cut though it reads on."""
 REASON_BYTES = 123
 """What a close frame has room for."""
 
@@ -33,6 +35,15 @@ class Socket(web.WebSocketResponse):
 
     on_close: Callable[[], None] = staticmethod(lambda: None)
     """Called before aiohttp closes by itself: no data may follow the close frame."""
+    on_silence: Callable[[], bool] = staticmethod(lambda: False)
+    """Called when a ping was not answered in time; True when that is no reason to cut the connection."""
+
+    def _pong_not_received(self) -> None:
+        """aiohttp's: cuts without a word. But a ping waits behind the data that a slow reader has not read yet."""
+        if self.on_silence():
+            self._reset_heartbeat()
+        else:
+            super()._pong_not_received()
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         """Close with a code and a reason, by default the one that belongs to the code."""
@@ -73,22 +84,47 @@ class Connection:
             number, transport, self._close, bounds, address=address, key_name=key_name, connected_ns=clock()
         )
         self.reason = "client_closed"
-        self.closed_at: float | None = None
+        self._closed_at: float | None = None
+        self._read_at = 0.0
+        self._unread = 0
         self._fanout = fanout
         self._closing: asyncio.Task[bool] | None = None
         if isinstance(socket, Socket):
             socket.on_close = partial(fanout.leave, self.client)
+            socket.on_silence = self._excuse
         self._flow = Flow(transport, self.client, fanout.resumed)
 
+    def overdue(self, now: float) -> bool:
+        """It was closed: has its client read nothing more for too long, or been at it for too long?"""
+        unread = self._flow.unread_bytes()
+        if self._closed_at is None:
+            self._closed_at = self._read_at = now
+        elif unread < self._unread:
+            self._read_at = now
+        self._unread = unread
+        return now - self._read_at > CLOSE_S + 1 or now - self._closed_at > CLOSE_MOST_S
+
     async def closed(self) -> None:
-        """Wait for a close that the gateway began, and until its reason is read; then give up what was not read."""
+        """Wait for a close that the gateway began, and until its reason is read; then give up what was not read.
+
+        Whoever is `overdue` is cut meanwhile.
+        """
         if self._closing is not None:
             await asyncio.wait({self._closing})
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
+                async with asyncio.timeout(CLOSE_MOST_S if self._flow.unread_bytes() else CLOSE_S):
                     await self._flow.lost.wait()
         if self.transport.get_write_buffer_size():
             self.transport.abort()
+
+    def _excuse(self) -> bool:
+        """No pong: while much waits that is no surprise; who reads too little of less is told why it has to go."""
+        if self.client.paused:
+            return True  # whether it reads at all is looked at, too
+        if self.client.leaving or not self._flow.unread_bytes():
+            return False
+        self.client.kick(1008, f"slow reader: no answer to a ping; {ADVICE}")
+        return True
 
     def _close(self, code: int, reason: str) -> None:
         self._fanout.leave(self.client)  # no data after the close frame
@@ -97,6 +133,6 @@ class Connection:
             return
         if self.reason == "client_closed":
             self.reason = "internal_error" if code == INTERNAL_ERROR else "slow_consumer"
-        # Then up to CLOSE_S for the client's own close; nothing waits for unread data to be read.
+        # Then some time for the client's own close; `overdue` says how much.
         message = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
         self._closing = asyncio.create_task(self.socket.close(code=code, message=message, drain=False))

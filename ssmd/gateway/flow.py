@@ -64,7 +64,7 @@ class Flow(asyncio.Protocol):
         self._inner.connection_lost(exc)
 
     def _wait(self) -> None:
-        self._unread = self._unread_bytes()
+        self._unread = self.unread_bytes()
         self._timer = asyncio.get_running_loop().call_later(STALL_S, self._look)
 
     def _look(self) -> None:
@@ -72,16 +72,16 @@ class Flow(asyncio.Protocol):
         self._timer = None
         if self._client.leaving or not self._client.paused:
             return
-        if self._unread_bytes() >= self._unread:
+        if self.unread_bytes() >= self._unread:
             self._client.kick(1008, f"slow reader: nothing read for {STALL_S:.0f} s; {ADVICE}")
         else:
             self._wait()
 
-    def _unread_bytes(self) -> int:
+    def unread_bytes(self) -> int:
         """What the client's side has not taken: the transport's bytes and, where the system tells, the kernel's."""
         in_kernel = array("i", [0])
         connection = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError, ValueError):  # closed: nothing to tell
             ioctl(connection.fileno(), TIOCOUTQ, in_kernel)
         return self._transport.get_write_buffer_size() + in_kernel[0]
 

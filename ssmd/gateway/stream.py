@@ -18,7 +18,7 @@ from ssmd.gateway.actions import Actions
 from ssmd.gateway.caller import CALLER
 from ssmd.gateway.catalogue import Catalogue
 from ssmd.gateway.client import Client
-from ssmd.gateway.connection import CLOSE_S, Connection, Socket
+from ssmd.gateway.connection import CLOSE_MOST_S, Connection, Socket
 from ssmd.gateway.doors import Doors, Seat
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.problems import problem
@@ -88,7 +88,7 @@ class StreamEndpoint:
             full = f"{self._max_clients} clients are connected already"
             detail = "the gateway is stopping" if self.stopping else full
             return problem(503, "No more clients", detail, headers={"Retry-After": "5"})
-        socket = Socket(compress=False, heartbeat=PING_S, timeout=CLOSE_S, max_msg_size=MAX_REQUEST_BYTES)
+        socket = Socket(compress=False, heartbeat=PING_S, timeout=CLOSE_MOST_S, max_msg_size=MAX_REQUEST_BYTES)
         if not socket.can_prepare(request):
             hint = "connect with a WebSocket client, for example: websocat 'ws://HOST:PORT/v1/stream?symbols=*'"
             return problem(426, "WebSocket expected", hint, headers={"Upgrade": "websocket"})
@@ -136,9 +136,7 @@ class StreamEndpoint:
             if not (connection.socket.closed or connection.client.leaving):
                 continue
             self._hub.fanout.leave(connection.client)
-            if connection.closed_at is None:
-                connection.closed_at = now
-            elif now - connection.closed_at > CLOSE_S + 1:
+            if connection.overdue(now):
                 connection.transport.abort()
 
     async def stop(self, within_s: float) -> None:

@@ -146,7 +146,7 @@ def test_a_client_that_never_reads_costs_bounded_memory_and_others_nothing(
     monkeypatch.setattr(clients, "DROPS_PER_EPISODE", 1 << 30)
     monkeypatch.setattr(flow, "STALL_S", 2.0)
     monkeypatch.setattr(connection, "CLOSE_S", 0.2)
-    monkeypatch.setattr(stream, "CLOSE_S", 0.2)
+    monkeypatch.setattr(stream, "CLOSE_MOST_S", 0.2)
 
     async def main() -> None:
         before = metric("ssmd_gateway_disconnections_total", reason="slow_consumer")
@@ -278,7 +278,7 @@ async def test_who_reads_a_little_now_and_then_is_not_taken_for_stalled(monkeypa
 async def test_a_half_closed_client_is_forgotten_even_when_it_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "STALL_S", 0.3)
     monkeypatch.setattr(connection, "CLOSE_S", 0.2)
-    monkeypatch.setattr(stream, "CLOSE_S", 0.2)
+    monkeypatch.setattr(stream, "CLOSE_MOST_S", 0.2)
     async with running() as stage, raw_reader(stage) as (idle, _), raw_reader(stage) as (full, client):
         market = Market(stage)
         while not client.paused:
@@ -460,5 +460,63 @@ def test_a_lost_connection_is_written_to_no_more_even_before_its_handler_ends(ru
                 await good.next()
             assert client.leaving
             assert written == []
+
+    runner(main())
+
+
+def test_a_slow_client_that_reads_on_sees_why_it_was_sent_away(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CLOSE_S", 0.2)  # it takes longer than this in all, but it reads on
+
+    async def main() -> None:
+        async with (
+            running(drop_policy="disconnect", buffer_bytes=64 * 1024) as stage,
+            raw_reader(stage) as (reader, client),
+        ):
+            market = Market(stage)
+            while not client.leaving:
+                await market.tick(*"ABC")
+            began = time.monotonic()
+            while reader.closed is None:
+                await asyncio.sleep(0.05)
+                assert await reader.take(4_096), "cut before the reason was read"
+            assert time.monotonic() - began > 1.5
+            assert reader.closed[0] == 1008
+            assert "its buffer is full" in reader.closed[1]
+
+    runner(main())
+
+
+def test_a_pong_that_waits_behind_unread_data_is_no_reason_to_cut(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "DROPS_PER_EPISODE", 1 << 30)
+    monkeypatch.setattr(stream, "PING_S", 0.2)
+
+    async def main() -> None:
+        async with running() as stage, raw_reader(stage) as (_reader, client):
+            market = Market(stage)
+            while not client.paused:
+                await market.tick(*"ABC")
+            await asyncio.sleep(0.8)
+            assert not cast(asyncio.Transport, client.outlet).is_closing()
+            assert not client.leaving, "whether it reads at all is looked at elsewhere"
+
+    runner(main())
+
+
+async def test_a_ping_without_an_answer_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PING_S", 0.2)
+    async with running() as stage, raw_reader(stage):
+        await until(lambda: stage.gateway.health()["clients"] == 0, 5)
+
+
+def test_a_closed_socket_has_nothing_unread(runner: Any) -> None:
+    """Housekeeping asks again and again until the connection is gone."""
+
+    async def main() -> None:
+        async with running() as stage, raw_reader(stage) as (_, client):
+            (link,) = stage.gateway._stream._connections.values()
+            cast(asyncio.Transport, client.outlet).abort()
+            for _ in range(5):
+                assert not link.overdue(asyncio.get_running_loop().time())
+                await asyncio.sleep(0)
 
     runner(main())

@@ -65,7 +65,7 @@ async def test_a_client_that_never_reads_does_not_disturb_the_others_and_costs_b
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(flow, "STALL_S", 3.0)
-    monkeypatch.setattr(stream, "CLOSE_S", 0.2)
+    monkeypatch.setattr(stream, "CLOSE_MOST_S", 0.2)
     before = disconnections("slow_consumer")
     limit = 256 * 1024
     async with running(buffer_bytes=limit) as stage, connected(stage, "*") as good:
