@@ -244,6 +244,11 @@ def read_parameters(route: Route, request: web.Request) -> dict[str, Any]:
     return values
 
 
+_UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_MISSING_FIELD = re.compile(r"missing required field `(\w+)`")
+_WRONG_FIELD = re.compile(r"at `\$\.(\w+)")
+
+
 def _query(request: web.Request) -> list[tuple[str, str]]:
     return parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, max_num_fields=256)
 
@@ -257,10 +262,30 @@ async def _body(route: Route, request: web.Request) -> Any:
         return None
     if request.content_type != "application/json":
         raise ApiProblem(415, "not_json", "the body must be application/json", "Set Content-Type: application/json.")
+    expected = ", ".join(route.body.__struct_fields__)
     try:
-        return msgspec.json.decode(await request.read(), type=route.body)
+        fields = msgspec.json.decode(await request.read())
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ApiProblem(400, "bad_body", f"the body is not what is expected: {str(error)[:200]}") from error
+        step = f"Send one JSON object with {expected}."
+        raise ApiProblem(400, "bad_body", "the body is not JSON", step) from error
+    if isinstance(fields, dict):  # to JSON Schema 3.0 is an integer
+        fields = {name: int(x) if isinstance(x, float) and x.is_integer() else x for name, x in fields.items()}
+    try:
+        return msgspec.convert(fields, route.body)
+    except msgspec.ValidationError as error:
+        step = f"Its fields: {expected}. GET /openapi.json describes them."
+        raise ApiProblem(400, "bad_body", _what_is_wrong(str(error)), step) from error
+
+
+def _what_is_wrong(error: str) -> str:
+    """Which field of a body cannot be taken, and why; `error` is the decoder's."""
+    if found := _UNKNOWN_FIELD.search(error):
+        return f"the body has no field {found[1][:64]!a}"
+    if found := _MISSING_FIELD.search(error):
+        return f"the body lacks the field {found[1]}"
+    if found := _WRONG_FIELD.search(error):
+        return f"{found[1]} cannot have this value"
+    return "the body is not a JSON object"
 
 
 def _reply(route: Route, request: web.Request, document: object) -> web.Response:

@@ -4,6 +4,7 @@ What cannot be followed is a RequestError with a code for programs, a message th
 next. `HINTS` has every code.
 """
 
+import re
 from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 import msgspec
@@ -64,6 +65,8 @@ class Request(msgspec.Struct, frozen=True):
     natural_language: str = ""
 
 
+_BYTE = re.compile(r"byte (\d+)")
+
 FIELDS = Request.__struct_fields__
 
 
@@ -84,7 +87,7 @@ def parse_request(data: bytes | str) -> Request:
     try:
         fields = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RequestError("bad_json", f"this is not JSON: {error}") from error
+        raise RequestError("bad_json", f"this is not JSON{_place(error)}") from error
     if not isinstance(fields, dict):
         raise RequestError("bad_request", "a request is a JSON object")
     return _Fields(fields).request()
@@ -98,6 +101,10 @@ class _Fields:
         self._id: RequestId = None
 
     def request(self) -> Request:
+        for name in ("interval_ms", "from_seq"):  # to JSON Schema 3.0 is an integer
+            value = self._fields.get(name)
+            if isinstance(value, float) and value.is_integer():
+                self._fields[name] = int(value)
         self._id = self._request_id()
         action = self._fields.get("action")
         if not isinstance(action, str) or action not in ACTIONS:
@@ -133,17 +140,20 @@ class _Fields:
         value = self._fields.get("symbols")
         if action == "snapshot" and value is None:
             return ()
-        if not isinstance(value, list) or not value or not all(isinstance(symbol, str) for symbol in value):
+        if not isinstance(value, list) or not value:
             self._refuse("bad_symbols", f"{action} needs symbols: a list of tickers, or of *")
         if len(value) > MAX_SYMBOLS:
             self._refuse("too_many_symbols", f"at most {MAX_SYMBOLS} symbols, not {len(value)}")
         if action == "snapshot" and ALL_SYMBOLS in value:
             self._refuse("bad_symbol", "snapshot needs single tickers, not *")
-        for symbol in value:
+        for place, symbol in enumerate(value, 1):
+            if not isinstance(symbol, str):
+                self._refuse("bad_symbols", f"symbol {place} of {len(value)} is {_short(symbol)}, not a text")
             try:
                 encode_ticker(symbol)
             except DataError as error:
-                raise RequestError("bad_symbol", error.message, self._id) from error
+                message = f"symbol {place} of {len(value)}: {error.message}"
+                raise RequestError("bad_symbol", message, self._id) from error
         return tuple(dict.fromkeys(value))
 
     def _channels(self) -> tuple[str, ...]:
@@ -182,6 +192,12 @@ class _Fields:
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_QUESTION_CHARS:
             self._refuse("bad_question", "query needs natural_language: a question")
         return value
+
+
+def _place(error: Exception) -> str:
+    """Where the parser stopped, when it says so."""
+    found = _BYTE.search(str(error))
+    return f": look at byte {int(found[1]) + 1}" if found else ""
 
 
 def _is_whole(value: object) -> bool:

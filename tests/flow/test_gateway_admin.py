@@ -87,6 +87,26 @@ async def test_a_client_that_is_moved_to_another_mode_is_told(stage: Stage) -> N
         await ask(stage, "POST", path, {"mode": "latest", "interval_ms": 500}, status=400)
         await ask(stage, "POST", path, {"mode": "sometimes"}, status=400)
         await ask(stage, "POST", path, {"mode": "latest", "surprise": 1}, status=400)
+        assert (await ask(stage, "POST", path, {"mode": "conflated", "interval_ms": 250.0}))["interval_ms"] == 250
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"mode": "latest", "surprise": 1}, "the body has no field 'surprise'"),
+        ({"interval_ms": 100}, "the body lacks the field mode"),
+        ({"mode": "conflated", "interval_ms": 100.5}, "interval_ms cannot have this value"),
+        ({"mode": "sometimes"}, "mode cannot have this value"),
+        ([], "the body is not a JSON object"),
+    ],
+)
+async def test_what_is_wrong_with_a_body_is_said_in_words_of_our_own(stage: Stage, body: Any, said: str) -> None:
+    async with connected(stage, TICKER) as client:
+        await client.until_type("subscribed")
+        (listed,) = (await ask(stage, "GET", "/v1/admin/clients"))["clients"]
+        problem = await ask(stage, "POST", f"/v1/admin/clients/{listed['id']}/mode", body, status=400)
+        assert (problem["code"], problem["detail"]) == ("bad_body", said)
+        assert "mode, interval_ms" in problem["next"]
 
 
 async def test_the_commands_of_the_design_work(

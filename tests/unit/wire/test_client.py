@@ -240,6 +240,32 @@ def test_the_error_of_a_bad_request_remembers_its_id() -> None:
     assert caught.value.id == "mine"
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"action": subscribe}', "this is not JSON: look at byte 12"),
+        (b'{"action":"ping"', "this is not JSON"),
+        (b'{"action":"\xff"}', "this is not JSON"),
+        (b"[" * 60_000, "this is not JSON"),
+        (subscribe(symbols=["A", "", None]), "symbol 2 of 3"),
+        (subscribe(symbols=["A", None]), "symbol 2 of 2 is null, not a text"),
+        (subscribe(symbols=["A", ["B"]]), "symbol 2 of 2 is a list, not a text"),
+    ],
+)
+def test_an_error_says_where_in_words_of_its_own(data: bytes, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request(data)
+    assert said in caught.value.message
+    assert "malformed" not in caught.value.message
+
+
+def test_a_whole_number_may_have_a_point() -> None:
+    """It is an integer to JSON Schema, by which clients check."""
+    request = parse_request(subscribe(mode="conflated", interval_ms=250.0, from_seq=7.0))
+    assert (request.interval_ms, request.from_seq) == (250, 7)
+    assert type(request.interval_ms) is type(request.from_seq) is int
+
+
 @given(st.binary(max_size=200))
 def test_random_bytes_are_no_request(data: bytes) -> None:
     with pytest.raises(RequestError):
