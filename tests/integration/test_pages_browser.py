@@ -107,6 +107,10 @@ async def chromium() -> AsyncIterator[Browser]:
             await browser.close()
 
 
+CUT = """() => [...document.querySelectorAll("#archive .scroll")]
+    .filter(box => box.scrollWidth > box.clientWidth).map(box => `${box.scrollWidth} of ${box.clientWidth}`)"""
+
+
 @contextlib.asynccontextmanager
 async def opened(
     browser: Browser, stage: Stage, path: str = "/status", scheme: Scheme = "light", width: int = 1280, **context: Any
@@ -164,6 +168,7 @@ async def test_pages_are_readable_light_and_dark_on_phones_and_desks(stage: Stag
                         assert await page.evaluate(CONTRAST) == [], (path, scheme)
                         wide = await page.evaluate("document.documentElement.scrollWidth")
                         assert wide <= width, (path, width)
+                        assert await page.evaluate(CUT) == [], (path, width)
                         picture = tmp_path / f"{path.strip('/') or 'index'}-{scheme}-{width}.png"
                         await page.screenshot(path=picture, full_page=True)
                         pictures.append(picture.read_bytes())
