@@ -146,7 +146,8 @@ class Actions:
             pieces += known
             if not known:
                 missing.append(symbol)
-        bookless = symbols if "orderbook" in channels else ()
+        named = request.symbols or client.subscription.symbols
+        bookless = [symbol for symbol in named if symbol != ALL_SYMBOLS] if "orderbook" in channels else ()
         without = [symbol for symbol in bookless if not hub.has(("orderbook", symbol))]
         if without:
             names = ", ".join(without[:NAMED]) + (" …" if len(without) > NAMED else "")
@@ -154,9 +155,12 @@ class Actions:
         hub.fanout.owe(client, [*pieces, ("answer", wire.snapshot_end(symbols, missing, request.id))])
 
     def _subscribed_symbols(self, client: Client, request: Request) -> list[str]:
+        """What a snapshot without symbols is of; with `*`, all that is known now."""
         symbols = client.subscription.symbols
         if not symbols:
             raise RequestError("bad_symbols", "nothing is subscribed, so snapshot needs symbols", request.id)
+        if ALL_SYMBOLS in symbols and self._hub.board.size <= MAX_SYMBOLS:
+            symbols = sorted(self._hub.board.tickers() | set(symbols) - {ALL_SYMBOLS})
         if ALL_SYMBOLS in symbols or len(symbols) > MAX_SYMBOLS:
             message = f"a snapshot of all that is subscribed is more than {MAX_SYMBOLS} symbols"
             raise RequestError("too_many_symbols", message, request.id, f"Name up to {MAX_SYMBOLS} symbols.")

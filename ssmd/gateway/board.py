@@ -145,6 +145,15 @@ class Board:
         """Was anything heard of `ticker`?"""
         return ticker in self.updated_ns or ticker in self.books
 
+    @property
+    def size(self) -> int:
+        """Not more tickers than are known, found at once."""
+        return max(len(self.updated_ns), len(self.books))
+
+    def tickers(self) -> set[str]:
+        """All that is known."""
+        return self.updated_ns.keys() | self.books.keys()
+
     def trades(self, ticker: str, limit: int) -> list[Trade]:
         """The last trades of `ticker`, newest first."""
         ring = self._trades.get(ticker)

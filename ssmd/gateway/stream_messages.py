@@ -27,10 +27,14 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """One JSON object."""
 
 
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One JSON object. Fields that are not listed are ignored, unless they look like one of these mistyped."""
+
+
 # --- what clients send ------------------------------------------------------------------------------------------------
 
 
-class Subscribe(Message, frozen=True):
+class Subscribe(Ask, frozen=True):
     """Add symbols (tickers, or `*` for all). Their whole books come first, then every change; no hole between.
 
     `mode` is the connection's: all messages, what is latest every `interval_ms`, or only answers to snapshot.
@@ -46,7 +50,7 @@ class Subscribe(Message, frozen=True):
     id: Id | UnsetType = UNSET
 
 
-class Unsubscribe(Message, frozen=True):
+class Unsubscribe(Ask, frozen=True):
     """Take symbols away, or some of their channels."""
 
     action: Literal["unsubscribe"]
@@ -55,8 +59,11 @@ class Unsubscribe(Message, frozen=True):
     id: Id | UnsetType = UNSET
 
 
-class Snapshot(Message, frozen=True):
-    """The book, last trade, quote and status of symbols now; without `symbols`: of all that are subscribed."""
+class Snapshot(Ask, frozen=True):
+    """The book, last trade, quote and status of symbols now; without `symbols`: of all that are subscribed.
+
+    After `*` that is all that is known, where that is not more than one message may name.
+    """
 
     action: Literal["snapshot"]
     symbols: Symbols | UnsetType = UNSET
@@ -64,7 +71,7 @@ class Snapshot(Message, frozen=True):
     id: Id | UnsetType = UNSET
 
 
-class Query(Message, frozen=True):
+class Query(Ask, frozen=True):
     """A question in words about markets."""
 
     action: Literal["query"]
@@ -72,14 +79,14 @@ class Query(Message, frozen=True):
     id: Id | UnsetType = UNSET
 
 
-class Ping(Message, frozen=True):
+class Ping(Ask, frozen=True):
     """Is the gateway there?"""
 
     action: Literal["ping"]
     id: Id | UnsetType = UNSET
 
 
-class Auth(Message, frozen=True):
+class Auth(Ask, frozen=True):
     """The API key, as the first message, where it did not come in the header Authorization."""
 
     action: Literal["auth"]

@@ -9,8 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from ssmd.gateway import actions
 from ssmd.market.events import Status
 from tests.flow.gateway_stage import Stage, WebSocketReader, connected, running, until
+from tests.flow.stream_schema import check_request
 from tests.unit.gateway.events import book, delta, gap, quote, status, trade
 
 LEVEL = ((440_000, 10**6),)
@@ -238,4 +240,32 @@ async def test_nonsense_is_answered_and_the_connection_lives_on() -> None:
             assert (answer["type"], bool(answer["code"]), bool(answer["next"])) == ("error", True, True), text[:50]
             assert "Traceback" not in answer["message"]
         await client.ask(action="ping")
+        assert (await client.next())["type"] == "pong"
+
+
+async def test_a_snapshot_without_symbols_after_all_is_of_everything_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as stage, connected(stage) as client:
+        await client.ask(action="subscribe", symbols=["*"], mode="latest")
+        await client.next()
+        stage.publish(book("A", 1, bids=LEVEL), book("B", 2, bids=LEVEL), trade("C", 1))
+        await client.ask(action="ping")
+        await client.next()
+        await client.ask(action="snapshot", id=1)
+        seen = [await client.next() for _ in range(4)]
+        assert [(m["type"], m.get("ticker")) for m in seen[:3]] == [
+            ("orderbook", "A"),
+            ("orderbook", "B"),
+            ("trade", "C"),
+        ]
+        assert seen[3] == {"type": "snapshot", "symbols": ["A", "B", "C"], "missing": [], "id": 1}
+        monkeypatch.setattr(actions, "MAX_SYMBOLS", 2)
+        await client.ask(action="snapshot", id=2)
+        assert (await client.next())["code"] == "too_many_symbols"
+
+
+async def test_a_field_that_is_not_described_is_ignored_as_described() -> None:
+    request = {"action": "ping", "remark": "mine"}
+    check_request(request)
+    async with running() as stage, connected(stage) as client:
+        await client.ask(**request)
         assert (await client.next())["type"] == "pong"
