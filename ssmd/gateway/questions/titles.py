@@ -16,7 +16,8 @@ _MINUTES = dict.fromkeys(("mins", "minute", "minutes"), "min")
 def as_title(question: str) -> str:
     """The question as a title may be written; "" for what is too short to be one, or too long."""
     words = title_words(question)
-    return " ".join(words) if _LEAST_WORDS <= len(words) <= _MOST_WORDS else ""
+    told = [word for word in words if word not in _ASIDE]
+    return " ".join(words) if len(words) <= _MOST_WORDS and min(len(words), len(told) + 1) >= _LEAST_WORDS else ""
 
 
 def beginnings(title: str) -> tuple[str, ...]:
