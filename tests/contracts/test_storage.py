@@ -221,7 +221,7 @@ async def test_a_key_reaches_the_s3_server_as_it_is_written(s3_server: S3Server)
 async def test_wrong_s3_credentials_name_the_command_to_run(s3_server: S3Server) -> None:
     storage = S3Storage(s3_server.endpoint, "us-east-1", ACCESS_KEY, "wrong", buckets=[BUCKET])
 
-    with pytest.raises(StorageUnavailable, match="SSMD_KEY_STORAGE"):
+    with pytest.raises(StorageUnavailable, match="ssmd key set"):
         await storage.ping()
 
 

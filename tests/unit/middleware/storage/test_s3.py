@@ -70,7 +70,7 @@ async def test_a_conflict_that_never_ends_is_unavailable() -> None:
 
 async def test_a_refusal_says_which_command_to_run() -> None:
     async with answering({"PUT": ["403 Forbidden"]}) as (endpoint, _):
-        with pytest.raises(StorageUnavailable, match="SSMD_KEY_STORAGE"):
+        with pytest.raises(StorageUnavailable, match="ssmd key set"):
             await S3Storage(endpoint, "r", "a", "b").put_once("bucket", "k", b"v")
 
 
