@@ -107,7 +107,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         host = "127.0.0.1" if self.gateway.host in ("0.0.0.0", "::") else self.gateway.host  # noqa: S104 compared only
         here = Address(host, self.gateway.port)
         s = "s" if self.environment.spec.gateway.tls else ""
-        return {"stream": f"ws{s}://{here}/v1/stream?symbols=*", "health": f"http{s}://{here}/v1/health"}
+        web, stream = f"http{s}://{here}", f"ws{s}://{here}/v1/stream?symbols=*"
+        return {"status": f"{web}/status", "stream": stream, "health": f"{web}/v1/health"}
 
 
 def make_plan(

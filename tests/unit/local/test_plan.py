@@ -197,6 +197,7 @@ def test_a_cache_on_loopback_is_started_and_one_elsewhere_or_with_tls_is_only_ch
 
 def test_people_get_an_address_that_they_can_open() -> None:
     assert plan(gateway={"host": "0.0.0.0", "port": 28080, "auth": "keys"}).urls == {
+        "status": "http://127.0.0.1:28080/status",
         "stream": "ws://127.0.0.1:28080/v1/stream?symbols=*",
         "health": "http://127.0.0.1:28080/v1/health",
     }
@@ -205,6 +206,7 @@ def test_people_get_an_address_that_they_can_open() -> None:
 def test_an_address_with_a_certificate_is_https() -> None:
     tls = {"cert_file": "a.pem", "key_file": "b.pem"}
     assert plan(gateway={"port": 28080, "tls": tls}).urls == {
+        "status": "https://127.0.0.1:28080/status",
         "stream": "wss://127.0.0.1:28080/v1/stream?symbols=*",
         "health": "https://127.0.0.1:28080/v1/health",
     }
