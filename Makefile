@@ -47,8 +47,7 @@ bench: $(VENV)/.dev  ## Measure the speed of every path against its limit, in on
 docs: $(VENV)/.dev  ## Write the generated reference pages again
 	@$(PY) -m ssmd.config.reference
 
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	--no-emit-index-url --no-emit-find-links
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 lock:  ## Resolve the locked requirements again (needs uv; ARGS=--upgrade for newer versions)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv"; exit 2; }

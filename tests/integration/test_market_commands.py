@@ -141,10 +141,10 @@ async def test_exit_codes_tell_refusals_from_outages_and_findings(
     assert "ssmd market sync --feed kalshi --full --accept" in terminal.err
     await terminal.run("sync", "--full", "--accept")
     assert terminal.code == 0
-    exchange.add_market("X" * 129, "KX0-0", ago(seconds=0))
+    exchange.add_market("LONG-" * 26, "KX0-0", ago(seconds=0))
     said = await terminal.run("sync")
     assert terminal.code == 6
-    assert "○ left         1 object was left out, their tickers cannot be stored: XXX" in said
+    assert "○ left         1 object was left out, their tickers cannot be stored: LONG-LONG-" in said
     await terminal.run("sync", "--rest", "nonsense")
     assert terminal.code == 2
     monkeypatch.setattr("ssmd.feeds.kalshi.rest.Backoff", partial(Backoff, attempts=1))

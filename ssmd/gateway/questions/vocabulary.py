@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ssmd.gateway.questions.topic import Topic, split
 from ssmd.gateway.questions.topics_events import EVENT_TOPICS
 from ssmd.gateway.questions.topics_markets import MARKET_TOPICS
+from ssmd.gateway.questions.topics_sports import SPORT_TOPICS
 
 
 class Category(NamedTuple):
@@ -107,4 +108,4 @@ CATEGORIES = (
     ),
 )
 
-TOPICS: tuple[Topic, ...] = (*MARKET_TOPICS, *EVENT_TOPICS)
+TOPICS: tuple[Topic, ...] = (*MARKET_TOPICS, *EVENT_TOPICS, *SPORT_TOPICS)
