@@ -10,7 +10,8 @@ import structlog
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tests.databases import Database
+    from ssmd.registry.database import Database
+    from tests.databases import Database as Server
     from tests.servers import NatsServer
 
 # A busy machine is no bug: examples have no time limit of their own (pytest's faulthandler_timeout is the limit).
@@ -51,7 +52,7 @@ def nats_broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[NatsServe
 
 
 @pytest.fixture(scope="session")
-def postgres() -> "Iterator[Database]":
+def postgres() -> "Iterator[Server]":
     """A real PostgreSQL for the whole run (of one worker); `postgres.fresh()` is a new database with ssmd's tables."""
     from tests.databases import database_server
 
@@ -60,6 +61,16 @@ def postgres() -> "Iterator[Database]":
 
 
 @pytest.fixture(scope="session")
-def postgres_url(postgres: "Database") -> str:
+def postgres_url(postgres: "Server") -> str:
     """The URL of one database with ssmd's tables and feeds, shared by the run."""
     return postgres.fresh()
+
+
+@pytest.fixture
+def database(postgres: "Server") -> "Iterator[Database]":
+    """A new database with ssmd's tables, as the registry opens it."""
+    from ssmd.registry.database import Database
+
+    opened = Database(postgres.fresh())
+    yield opened
+    opened.close()

@@ -24,8 +24,8 @@ from ssmd.errors import ConfigError
 from ssmd.middleware.storage.local import LocalStorage
 from tests.certificates import write_pair
 from tests.flow.gateway_stage import Stage, running, until
-from tests.flow.test_gateway_history import GENEROUS, TICKER, World, archive_an_hour
-from tests.flow.test_gateway_history import trade as history_trade
+from tests.trade_archive import GENEROUS, TICKER, World, archive_an_hour
+from tests.trade_archive import trade as history_trade
 from tests.unit.gateway.events import book
 
 ROOT = Path(__file__).parents[2]

@@ -19,32 +19,31 @@ from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
 from ssmd.archive.layout import TickerObject
-from ssmd.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, day_start_ns, now_ns
+from ssmd.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, now_ns
 from ssmd.gateway import archived_trades, trade_history
 from ssmd.gateway.caller import Caller
 from ssmd.gateway.problems import ApiProblem
 from ssmd.gateway.routes import Ask
-from ssmd.market.events import SCALE, Gap, Side, Trade
-from ssmd.middleware.storage.interface import Storage
+from ssmd.market.events import Gap
 from ssmd.middleware.storage.local import LocalStorage
-from ssmd.registry.interface import Market, ObjectRecord, RegistryUnavailable
-from ssmd.registry.memory import MemoryRegistry
+from ssmd.registry.interface import Market, RegistryUnavailable
 from ssmd.simulator.options import SimulatorOptions
 from tests.checker.reading import read_archive
 from tests.checker.trades import raw_trade
-from tests.fakes.faulty_storage import FaultyStorage
 from tests.flow.gateway_stage import FEED, Stage, running, until
 from tests.flow.stack import capture
-from tests.trade_archive import NORMALIZED, store_compacted, store_trades
-
-TICKER = "KXBTC15M-26NOV221600-00"
-OTHER = f"{TICKER}-OTHER"
-TODAY = date(2026, 11, 22)
-YESTERDAY = date(2026, 11, 21)
-NOON = day_start_ns(TODAY) + 12 * 3_600 * NS_PER_S
-
-
-GENEROUS = {"requests_per_minute": 1_000_000, "requests_per_hour": 60_000_000, "burst": 100_000}
+from tests.trade_archive import (
+    GENEROUS,
+    NOON,
+    NORMALIZED,
+    OTHER,
+    TICKER,
+    TODAY,
+    YESTERDAY,
+    World,
+    archive_an_hour,
+    trade,
+)
 
 
 async def ask(stage: Stage, path: str, status: int = 200, **query: Any) -> dict[str, Any]:
@@ -100,8 +99,8 @@ def sent_trades(folder: Path) -> dict[str, list[Sent]]:
 def candles_of(trades: Sequence[Sent], length_ms: int) -> list[dict[str, Any]]:
     """Computed anew, in Decimal."""
     buckets: dict[int, list[Sent]] = defaultdict(list)
-    for trade in trades:
-        buckets[trade.ts_ms - trade.ts_ms % length_ms].append(trade)
+    for each in trades:
+        buckets[each.ts_ms - each.ts_ms % length_ms].append(each)
     return [
         {
             "ts": ts,
@@ -152,36 +151,6 @@ async def compare(stage: Stage, ticker: str, expected: list[Sent], start: str) -
 # --- an archive made by hand ------------------------------------------------------------------------------------------
 
 
-def trade(at_ns: int, n: int, ticker: str = TICKER, price: int = 450_000, **changes: Any) -> Trade:
-    made = Trade(
-        at_ns, at_ns + 5 * NS_PER_MS, ticker, "c-1", 3, n, price, n * SCALE // 4, Side.BUY, f"{ticker[-12:]}/{n}"
-    )
-    return msgspec.structs.replace(made, **changes)
-
-
-class World:
-    """A gateway at 12:30, an archive, a registry, and their clock."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.inner = storage
-        self.storage = FaultyStorage(storage)
-        self.registry = MemoryRegistry()
-        self.registry.upsert_markets(
-            FEED, [Market(t, "E", f"{t}?", "active", None, None, "", {}) for t in (TICKER, OTHER)]
-        )
-        self.now = NOON + 1_800 * NS_PER_S
-
-    async def segment(self, day: date, trades: Sequence[Trade], first_seq: int) -> ObjectRecord:
-        record = await store_trades(self.inner, day, trades, first_seq)
-        self.registry.record_objects(FEED, [record])
-        return record
-
-    async def compacted(self, day: date, ticker: str, trades: Sequence[Trade]) -> ObjectRecord:
-        record = await store_compacted(self.inner, day, ticker, trades)
-        self.registry.record_objects(FEED, [record])
-        return record
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(LocalStorage(tmp_path))
@@ -192,20 +161,6 @@ async def stage(world: World) -> AsyncIterator[Stage]:
     async with running(world.registry, lambda: world.now, storage=world.storage, limits=GENEROUS) as stage:
         await until(lambda: stage.gateway.hub.connected)
         yield stage
-
-
-ARCHIVED = 60
-
-
-async def archive_an_hour(world: World) -> list[Trade]:
-    """A trade a minute from 11:00 until noon in six segments, among others' trades; and yesterday's, compacted."""
-    own = [trade(NOON - 3_600 * NS_PER_S + n * 60 * NS_PER_S, n + 1) for n in range(ARCHIVED)]
-    for first in range(0, ARCHIVED, 10):
-        mixed = [t for its in own[first : first + 10] for t in (its, msgspec.structs.replace(its, ticker=OTHER))]
-        await world.segment(TODAY, mixed, 1 + 2 * first)
-    older = [trade(NOON - NS_PER_DAY + n * NS_PER_S, 1000 + n) for n in range(5)]
-    await world.compacted(YESTERDAY, TICKER, older)
-    return older + own
 
 
 TRADES = f"/v1/markets/{TICKER}/trades"

@@ -1,7 +1,7 @@
 """The Python client at doors with keys in a real PostgreSQL: wrong, missing, revoked, and without the scope."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,20 +10,12 @@ from ssmd.client import stream as stream_module
 from ssmd.gateway import keyring as keyring_module
 from ssmd.registry.client_keys import ClientKeys
 from ssmd.registry.database import Database
-from tests.databases import Database as Server
 from tests.flow.gateway_stage import Stage, running, until
 from tests.unit.gateway.events import trade
 
 pytestmark = pytest.mark.integration
 
 WRONG = "ssmd_0123abcd_" + "x" * 43
-
-
-@pytest.fixture
-def database(postgres: Server) -> Iterator[Database]:
-    database = Database(postgres.fresh())
-    yield database
-    database.close()
 
 
 @pytest.fixture

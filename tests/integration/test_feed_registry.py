@@ -1,6 +1,5 @@
 """Feeds on a real PostgreSQL: as each was on a day, as it was known at a time; nothing is ever deleted."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -18,13 +17,6 @@ from tests.databases import Database as Server
 
 pytestmark = pytest.mark.integration
 DAY = date(2026, 11, 22)
-
-
-@pytest.fixture
-def database(postgres: Server) -> Iterator[Database]:
-    found = Database(postgres.fresh())
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -49,13 +49,6 @@ class Answer(NamedTuple):
     @property
     def code(self) -> str:
         return str(json.loads(self.text)["code"])
-
-
-@pytest.fixture
-def database(postgres: Server) -> Iterator[Database]:
-    database = Database(postgres.fresh())
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from ssmd.gateway.openapi import openapi
 from ssmd.registry.client_keys import ClientKeys
 from ssmd.registry.database import Database
 from ssmd.registry.memory import MemoryRegistry
-from tests.databases import Database as Server
 from tests.flow.gateway_stage import Stage, running
 from tests.flow.page_scene import OTHERS, TICKER, Chatter, a_day
 
@@ -45,13 +43,6 @@ async def requests_made(stage: Stage, folder: Path, *more: str) -> int:
     found = re.search(r"([\d,]+) generated", text)
     assert found, text[-3_000:]
     return int(found[1].replace(",", ""))
-
-
-@pytest.fixture
-def database(postgres: Server) -> Iterator[Database]:
-    database = Database(postgres.fresh())
-    yield database
-    database.close()
 
 
 def lively(stage: Stage) -> None:
