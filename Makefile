@@ -51,8 +51,8 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 
 lock:  ## Resolve the locked requirements again (needs uv; ARGS=--upgrade for newer versions)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv"; exit 2; }
-	$(COMPILE) $(ARGS) --extra local pyproject.toml -o requirements/local.txt
-	$(COMPILE) $(ARGS) --extra local --extra dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) $(ARGS) --extra local --extra airflow --extra quality pyproject.toml -o requirements/local.txt
+	$(COMPILE) $(ARGS) --extra local --extra airflow --extra quality --extra dev pyproject.toml -o requirements/dev.txt
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "editables", sep="\n")' \
 		| $(COMPILE) $(ARGS) -c requirements/dev.txt - -o requirements/build.txt
 

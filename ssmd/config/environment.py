@@ -11,6 +11,7 @@ from ssmd.config.middleware import Middleware
 from ssmd.config.values import (
     KEY_FIELD,
     KEY_NAME,
+    Credentials,
     DatabaseUrl,
     FilePath,
     Host,
@@ -74,6 +75,8 @@ class KubernetesRuntime(Section):
     type: Literal["kubernetes"]
     namespace: str = Field(default="ssmd", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     """Namespace of the pods and secrets."""
+    image: str = Field(default="ssmd:latest", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}$")
+    """Container image of the services and of the jobs."""
 
 
 class Schedule(Section):
@@ -229,6 +232,19 @@ class Gateway(Section):
         return self
 
 
+class Airflow(Section):
+    """The Airflow that runs the day by the files of `dags/`."""
+
+    url: HttpUrl = "http://127.0.0.1:18090"
+    """Its web page and API; on a loopback address `ssmd up` starts it."""
+    credentials: Credentials | None = None
+    """`$key:name` of a key with `username` and `password`; none: those that `ssmd up` has made."""
+    webhook: HttpUrl | None = None
+    """Where alerts are posted as JSON: a URL, or `$key:name` of a key of type `webhook`."""
+    parallelism: int = Field(default=4, ge=1, le=256)
+    """Tasks that a local Airflow runs at a time."""
+
+
 class Database(Section):
     """The metadata database."""
 
@@ -264,6 +280,8 @@ class Spec(Section):
     """`ssmd run archiver`."""
     gateway: Gateway = Gateway()
     """`ssmd run gateway`."""
+    airflow: Airflow | None = None
+    """Airflow; none: nothing is scheduled, and `ssmd ops` works with the local stack itself."""
 
     @model_validator(mode="before")
     @classmethod

@@ -45,12 +45,14 @@ class MemoryTransport(Section):
 
 
 class Buckets(Section):
-    """The two archives."""
+    """The two archives, and what reviewers read about them."""
 
     raw: Bucket = "ssmd-raw"
     """Frames as received."""
     normalized: Bucket = "ssmd-normalized"
     """Cap'n Proto and Parquet, made from raw."""
+    reports: Bucket = "ssmd-reports"
+    """Pages about the quality of each day."""
 
 
 class S3Storage(Section):

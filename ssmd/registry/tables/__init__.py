@@ -12,12 +12,14 @@ from ssmd.registry.tables.capture import (
 )
 from ssmd.registry.tables.columns import metadata
 from ssmd.registry.tables.operations import (
+    check_runs,
     client_keys,
     deployment_log,
     environment_versions,
     environments,
     key_audit_log,
     keys,
+    operation_alerts,
     schema_migrations,
     schema_versions,
 )
@@ -35,6 +37,7 @@ from ssmd.registry.tables.security_master import (
 
 __all__ = [
     "agent_feedback",
+    "check_runs",
     "client_keys",
     "data_gaps",
     "data_inventory",
@@ -58,6 +61,7 @@ __all__ = [
     "market_volatile",
     "markets",
     "metadata",
+    "operation_alerts",
     "schema_migrations",
     "schema_versions",
 ]

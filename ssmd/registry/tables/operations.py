@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, UUID
 
-from ssmd.registry.tables.columns import TIMESTAMP, json, metadata, row_id, time
+from ssmd.registry.tables.columns import TIMESTAMP, feed_id, json, metadata, row_id, time
 
 schema_versions = sa.Table(
     "schema_versions",
@@ -136,4 +136,46 @@ client_keys = sa.Table(
     sa.Column("revoked_at", TIMESTAMP),
     sa.Column("revoked_by", sa.String(128)),
     sa.Column("last_used_at", TIMESTAMP),
+)
+
+check_runs = sa.Table(
+    "check_runs",
+    metadata,
+    row_id(),
+    feed_id(),
+    sa.Column("check_name", sa.String(32), nullable=False),
+    sa.Column("day", sa.Date, nullable=False),
+    time("started_at"),
+    sa.Column("completed_at", TIMESTAMP),
+    sa.Column("state", sa.String(16), nullable=False, server_default="running"),
+    sa.Column("exit_code", sa.SmallInteger),
+    sa.Column("findings", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("summary", sa.Text, nullable=False, server_default=""),
+    sa.Column("detail", JSONB(none_as_null=True)),
+    sa.Column("trigger", sa.String(32), nullable=False, server_default="manual"),
+    sa.Column("triggered_by", sa.String(250), nullable=False, server_default=""),
+    sa.Index("idx_check_runs_day", "feed_id", "day", "check_name", "started_at"),
+    sa.Index("idx_check_runs_name", "feed_id", "check_name", "started_at"),
+)
+
+operation_alerts = sa.Table(
+    "operation_alerts",
+    metadata,
+    row_id(),
+    sa.Column("environment_id", sa.Integer, sa.ForeignKey("environments.id"), nullable=False),
+    sa.Column("operation", sa.String(64), nullable=False),
+    sa.Column("task", sa.String(250), nullable=False, server_default=""),
+    sa.Column("run", sa.String(250), nullable=False, server_default=""),
+    sa.Column("day", sa.Date),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("summary", sa.Text, nullable=False, server_default=""),
+    time("raised_at"),
+    sa.Column("resolved_at", TIMESTAMP),
+    sa.Index(
+        "idx_operation_alerts_open",
+        "environment_id",
+        "operation",
+        postgresql_where=sa.text("resolved_at IS NULL"),
+    ),
+    sa.Index("idx_operation_alerts_raised", "environment_id", "raised_at"),
 )

@@ -1,0 +1,114 @@
+"""Which checks ran for which day, and how they ended: one without a row did not run, one without an end was killed."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import sqlalchemy as sa
+
+from ssmd.registry.database import Database, find_feed
+from ssmd.registry.environments import Trigger
+from ssmd.registry.tables import check_runs, feeds
+from ssmd.registry.values import printable
+
+CheckState: TypeAlias = Literal["running", "passed", "findings", "failed", "not_run"]
+CheckName: TypeAlias = Literal["verify", "quality", "compact", "backfill", "secmaster_sync", "key_verify", "health"]
+
+_MAX_SUMMARY = 2_000
+
+
+class CheckRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a check. Times are UTC and aware; `completed_at` None: it runs, or was killed."""
+
+    id: int
+    feed: str
+    check: str
+    day: date
+    started_at: datetime
+    completed_at: datetime | None
+    state: CheckState
+    exit_code: int | None
+    findings: int
+    summary: str
+    detail: dict[str, Any] | None
+    trigger: str
+    triggered_by: str
+
+
+class CheckRuns:
+    """The runs of all feeds' checks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def start(self, feed: str, check: CheckName, day: date, *, trigger: Trigger = "manual", by: str = "") -> int:
+        """Say that a check of a day begins; its number, for `finish`."""
+        with self._database.transaction(f"note that {check} of {day} begins") as connection:
+            values = {
+                "feed_id": find_feed(connection, feed),
+                "check_name": check,
+                "day": day,
+                "trigger": trigger,
+                "triggered_by": printable(by, 250),
+            }
+            return int(connection.execute(check_runs.insert().values(values).returning(check_runs.c.id)).scalar_one())
+
+    def finish(
+        self,
+        run: int,
+        state: CheckState,
+        *,
+        exit_code: int,
+        findings: int = 0,
+        summary: str = "",
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        """Say how it ended."""
+        with self._database.transaction(f"note how check {run} ended") as connection:
+            connection.execute(
+                check_runs.update()
+                .where(check_runs.c.id == run)
+                .values(
+                    completed_at=sa.func.now(),
+                    state=state,
+                    exit_code=exit_code,
+                    findings=findings,
+                    summary=printable(summary, _MAX_SUMMARY),
+                    detail=detail,
+                )
+            )
+
+    def of_days(self, feed: str, first: date, last: date) -> list[CheckRun]:
+        """All runs for these days, both included, in the order of their start."""
+        with self._database.transaction(f"read the checks of {feed}") as connection:
+            chosen = (
+                sa.select(feeds.c.name.label("feed"), check_runs)
+                .join(feeds, feeds.c.id == check_runs.c.feed_id)
+                .where(check_runs.c.feed_id == find_feed(connection, feed), check_runs.c.day.between(first, last))
+                .order_by(check_runs.c.started_at, check_runs.c.id)
+            )
+            return [_run(row) for row in connection.execute(chosen)]
+
+    def latest(self, feed: str) -> list[CheckRun]:
+        """The last run of each check, whatever its day."""
+        with self._database.transaction(f"read the last checks of {feed}") as connection:
+            chosen = (
+                sa.select(feeds.c.name.label("feed"), check_runs)
+                .join(feeds, feeds.c.id == check_runs.c.feed_id)
+                .where(check_runs.c.feed_id == find_feed(connection, feed))
+                .distinct(check_runs.c.check_name)
+                .order_by(check_runs.c.check_name, check_runs.c.started_at.desc(), check_runs.c.id.desc())
+            )
+            return [_run(row) for row in connection.execute(chosen)]
+
+
+def missing(runs: Sequence[CheckRun], wanted: Sequence[str]) -> list[str]:
+    """The checks of `wanted` that none of `runs` has brought to an end (with or without findings)."""
+    done = {run.check for run in runs if run.state in ("passed", "findings")}
+    return [check for check in wanted if check not in done]
+
+
+def _run(row: sa.Row[Any]) -> CheckRun:
+    fields = {name: value for name, value in row._mapping.items() if name not in ("feed_id", "check_name")}
+    return CheckRun(**fields, check=row.check_name)
