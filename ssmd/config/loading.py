@@ -37,6 +37,7 @@ _PATTERNS = {
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "must be lower-case letters, digits and '-' (not at its ends), at most 63",
     r"^[A-Za-z0-9_-]{1,64}$": "must be letters, digits, '_' and '-', at least one and at most 64",
     r"^[a-zA-Z0-9-]{1,64}$": "must be letters, digits and '-', at least one and at most 64",
+    r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}$": "must be the name of an image, like registry.example/ssmd:1.0",
     r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$": "must be words of letters, digits, '_' and '-', with dots between them",
 }
 """What the patterns mean, for those whom a regular expression does not tell."""
