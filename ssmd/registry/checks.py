@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.environments import Trigger
 from ssmd.registry.tables import check_runs, feeds
-from ssmd.registry.values import printable
+from ssmd.registry.values import json_value, printable
 
 CheckState: TypeAlias = Literal["running", "passed", "findings", "failed", "not_run"]
 CheckName: TypeAlias = Literal["verify", "quality", "compact", "backfill", "secmaster_sync", "key_verify", "health"]
@@ -42,8 +42,17 @@ class CheckRuns:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def start(self, feed: str, check: CheckName, day: date, *, trigger: Trigger = "manual", by: str = "") -> int:
-        """Say that a check of a day begins; its number, for `finish`."""
+    def start(
+        self,
+        feed: str,
+        check: CheckName,
+        day: date,
+        *,
+        trigger: Trigger = "manual",
+        by: str = "",
+        started_at: datetime | None = None,
+    ) -> int:
+        """Say that a check of a day begins (now, or at a time before); its number, for `finish`. NotKnown: the feed."""
         with self._database.transaction(f"note that {check} of {day} begins") as connection:
             values = {
                 "feed_id": find_feed(connection, feed),
@@ -51,6 +60,7 @@ class CheckRuns:
                 "day": day,
                 "trigger": trigger,
                 "triggered_by": printable(by, 250),
+                "started_at": started_at or sa.func.now(),
             }
             return int(connection.execute(check_runs.insert().values(values).returning(check_runs.c.id)).scalar_one())
 
@@ -75,7 +85,7 @@ class CheckRuns:
                     exit_code=exit_code,
                     findings=findings,
                     summary=printable(summary, _MAX_SUMMARY),
-                    detail=detail,
+                    detail=None if detail is None else json_value(detail),
                 )
             )
 
