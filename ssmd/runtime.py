@@ -117,7 +117,7 @@ class _Run:
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 the runtime's last line: a bug is logged whole and told in one line
             return self._failed(error)
-        self._write("stopped", exit_code=code)
+        self._write("stopped", exit_code=code, health=self.service.health() if self.service else None)
         _log.info("stopped", exit_code=code)
         return code
 
@@ -189,9 +189,18 @@ class _Run:
         self._write("failed", exit_code=code, error=message, hint=hint)
         return code
 
-    def _write(self, state: str, exit_code: int | None = None, error: str = "", hint: str = "") -> None:
+    def _write(
+        self,
+        state: str,
+        exit_code: int | None = None,
+        error: str = "",
+        hint: str = "",
+        health: dict[str, Any] | None = None,
+    ) -> None:
         self.state = state
-        told = ServiceState(self.name, os.getpid(), state, self.host, self.port, iso(now_ns()), exit_code, error, hint)
+        told = ServiceState(
+            self.name, os.getpid(), state, self.host, self.port, iso(now_ns()), exit_code, error, hint, health
+        )
         try:
             write_state(self.home, told)
         except OSError as problem:

@@ -1,12 +1,16 @@
 """`SSMD_HOME/run/{service}.json`: where a running service can be asked, or why it is not running."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 
 class ServiceState(msgspec.Struct, frozen=True):
-    """Written by the service at each change. `since` is UTC, ISO 8601; `host` and `port` are the admin endpoint's."""
+    """Written by the service at each change. `since` is UTC, ISO 8601; `host` and `port` are the admin endpoint's.
+
+    `health` is what the service last said of itself: written when it has stopped, and nobody can ask it any more.
+    """
 
     service: str
     pid: int
@@ -17,6 +21,7 @@ class ServiceState(msgspec.Struct, frozen=True):
     exit_code: int | None = None
     error: str = ""
     hint: str = ""
+    health: dict[str, Any] | None = None
 
 
 def state_path(home: Path, service: str) -> Path:

@@ -167,7 +167,7 @@ class _Book:
                 return work(CheckRuns(database))
 
         try:
-            return _in_time(ask)
+            return in_time(ask)
         except NotKnown:
             self._unknown = True  # the command itself says so
         except SsmdError as error:
@@ -175,7 +175,7 @@ class _Book:
         return None
 
 
-def _in_time(function: Callable[[], T]) -> T:
+def in_time(function: Callable[[], T]) -> T:
     """The answer of a blocking call; Unavailable when its time is over, and nobody waits for it any more."""
     answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 

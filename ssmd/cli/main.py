@@ -41,6 +41,7 @@ COMMANDS = (
     ("schema", "ssmd.cli.schema:app", "Layouts of normalized data, compared before a new one is registered."),
     ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, quality, verification, compaction."),
     ("market", "ssmd.cli.market:app", "Markets the registry knows."),
+    ("ops", "ssmd.cli.ops:app", "The day of an environment: start and stop its services, see how it goes."),
     ("client", "ssmd.cli.client:app", "Clients of the gateway, and the API keys that let them in."),
     ("db", "ssmd.cli.db:app", "The metadata database."),
     ("completion", "ssmd.cli.completion:completion", "Print the completion script of a shell."),

@@ -23,7 +23,10 @@ from ssmd.local.valkey_server import CacheAccess, CacheServer, server_of
 from ssmd.registry import db
 
 SERVICES = ("connector", "archiver", "gateway")
-STOP_ORDER = (*SERVICES, "simulator", "valkey", "nats", "postgres")
+SPARE = "connector-b"
+"""The second place for a connector: the next day's runs in it beside the present one, started by `ssmd ops`."""
+
+STOP_ORDER = (SPARE, *SERVICES, "simulator", "valkey", "nats", "postgres")
 """Sources of data first: each stage empties into the next one, which must still be there."""
 
 KEY_PREFIX = "SSMD_KEY_"
@@ -204,7 +207,14 @@ def programs(
         if name == "connector" and plan.endpoints:
             command += ["--ws", plan.endpoints[0], "--rest", plan.endpoints[1]]
         found.append(Program(name=name, command=command, hidden=[] if name == "connector" else exchange))
+        if name == "connector":
+            found.append(Program(name=SPARE, command=[*command, "--name", "b"]))
     return found
+
+
+def service_of(program: str) -> str:
+    """The service that a program runs."""
+    return "connector" if program == SPARE else program
 
 
 def stop_order(names: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from ssmd.errors import (
     Unavailable,
 )
 from ssmd.local.home import Home
-from ssmd.local.plan import Address
+from ssmd.local.plan import Address, service_of
 from ssmd.local.ports import Listener
 from ssmd.local.supervisord import Control, ProgramState, tail
 from ssmd.service_state import read_state
@@ -73,11 +73,11 @@ def await_service(
 
 def works(name: str, health: dict[str, Any]) -> bool:
     """Does it do its job? A connector that receives and a gateway that serves do, whatever is missing beside."""
-    status = health.get("status")
+    status, service = health.get("status"), service_of(name)
     return (
         status == "ok"
-        or (name == "connector" and bool(health.get("connected")))
-        or (name == "gateway" and status == "degraded")
+        or (service == "connector" and bool(health.get("connected")))
+        or (service == "gateway" and status == "degraded")
     )
 
 
@@ -87,8 +87,10 @@ def summary(name: str, health: dict[str, Any]) -> str:
         "connector": (("frames", "frames"), ("tickers", "tickers"), ("gaps", "gaps")),
         "archiver": (("taken_seq", "messages taken"), ("acked_seq", "archived")),
         "gateway": (("clients", "clients"),),
-    }.get(name, ())
+    }.get(service_of(name), ())
     words = [f"{health[key]:,} {word}" for key, word in said if isinstance(health.get(key), int)]
+    if health.get("role") == "standby":
+        words.append("standby")
     problem = health.get("problem") or health.get("problems") or health.get("trouble")
     return ", ".join(words) + (f" · {problem}" if problem else "")
 

@@ -1,6 +1,7 @@
 """What runs now: every program of the stack, with its own word on how it is."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 
 from ssmd.errors import Unavailable
 from ssmd.local.home import Home
-from ssmd.local.plan import SERVICES
+from ssmd.local.plan import SERVICES, SPARE, service_of
 from ssmd.local.readiness import failure, service_health, summary, works
 from ssmd.local.supervisord import Control, ProgramState
 
@@ -44,14 +45,23 @@ def survey(home: Home) -> list[Component]:
         return [Component("supervisord", "UNKNOWN", "down", record.supervisord.pid, 0, error.message, {})]
     finally:
         control.close()
-    return [_component(states[name], home) for name in record.programs if name in states]
+    return [_component(states[name], home) for name in in_use(record.programs, states)]
+
+
+def in_use(programs: Sequence[str], states: Mapping[str, ProgramState]) -> list[str]:
+    """`programs` without the place for a second connector that is free now: an order stopped it, or none started it."""
+    slots = [name for name in ("connector", SPARE) if name in states]
+    free = {name for name in slots if states[name].state == "STOPPED"}
+    if free == set(slots):
+        free.discard("connector")  # no connector at all: said once
+    return [name for name in programs if name in states and name not in free]
 
 
 def _component(state: ProgramState, home: Home) -> Component:
     up_s = int(time.time()) - state.started if state.pid else 0
     if not state.pid:
         return Component(state.name, state.state, "down", 0, 0, failure(state, home).message, {})
-    if state.name not in SERVICES:
+    if service_of(state.name) not in SERVICES:
         status = "ok" if state.state == "RUNNING" else "starting"
         return Component(state.name, state.state, status, state.pid, up_s, "", {})
     health = service_health(home, state.name, state.pid)

@@ -6,7 +6,7 @@ from typing import NoReturn, Protocol
 
 from ssmd.errors import EXIT_CONFIG, FatalError, Unavailable
 from ssmd.local.home import Home
-from ssmd.local.plan import SERVICES
+from ssmd.local.plan import SERVICES, SPARE
 from ssmd.local.processes import ProcessId
 from ssmd.local.progress import Progress
 from ssmd.local.readiness import failure, service_health, summary
@@ -81,7 +81,7 @@ class Watch:
     def _status(self, states: dict[str, ProgramState]) -> str:
         hours, rest = divmod(int(time.monotonic() - self._began), 3600)
         words = [f"up {hours}:{rest // 60:02}:{rest % 60:02}"]
-        for name in SERVICES:
+        for name in (SPARE, *SERVICES) if (spare := states.get(SPARE)) and spare.pid else SERVICES:
             state = states.get(name)
             health = service_health(self._home, name, state.pid) if state and state.pid else None
             words.append(f"{name} {summary(name, health) or health.get('status', '?') if health else 'away'}")

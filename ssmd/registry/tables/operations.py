@@ -83,7 +83,9 @@ deployment_log = sa.Table(
     sa.Column("completed_at", TIMESTAMP),
     sa.Column("error_message", sa.Text),
     sa.Column("trigger", sa.String(32), nullable=False, server_default="manual"),
-    sa.Column("triggered_by", sa.String(128)),
+    sa.Column("triggered_by", sa.String(250)),
+    sa.Column("service", sa.String(32)),
+    sa.Column("day", sa.Date),
     sa.Index("idx_deployment_log_environment", "environment_id", "started_at"),
     sa.Index("idx_deployment_log_version", "environment_version_id", "started_at"),
 )

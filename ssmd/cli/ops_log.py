@@ -1,0 +1,77 @@
+"""Write starts and stops into the deployment log; a database that is away never keeps a service from starting."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from ssmd.cli.checking import in_time, triggered
+from ssmd.cli.opening import database_of
+from ssmd.cli.options import Chosen
+from ssmd.errors import SsmdError
+
+if TYPE_CHECKING:
+    from ssmd.registry.operations import Action, OperationLog
+
+T = TypeVar("T")
+
+
+class Line:
+    """The line of one operation; `problem` says why it is not whole in the log, "" when it is."""
+
+    def __init__(self, chosen: Chosen, action: "Action", service: str | None, day: date) -> None:
+        self.problem = ""
+        self._chosen = chosen
+        self._action: Action = action
+        self._service = service
+        self._day = day
+        self._began = datetime.now(UTC)
+        self._number: int | None = None
+
+    def begin(self) -> None:
+        """The operation begins."""
+        self._number = self._write(self._insert)
+
+    def end(self, error: str | None) -> None:
+        """It is done, or failed. A line that could not be begun is written now, as of its beginning."""
+        self.problem = ""
+        if self._number is None:
+            self._number = self._write(lambda log: self._insert(log, self._began))
+        if (number := self._number) is not None:
+            self._write(lambda log: log.finish(number, error))
+
+    def _insert(self, log: "OperationLog", began: datetime | None = None) -> int:
+        trigger, by = triggered()
+        return log.start(self._action, self._service, self._day, trigger=trigger, by=by, started_at=began)
+
+    def _write(self, work: "Callable[[OperationLog], T]") -> T | None:
+        from ssmd.registry.operations import OperationLog
+
+        def ask() -> T:
+            with database_of(self._chosen) as database:
+                return work(OperationLog(database, self._chosen.environment.name))
+
+        try:
+            return in_time(ask)
+        except SsmdError as error:
+            self.problem = " ".join(error.message.split())
+        return None
+
+
+@contextmanager
+def logged(chosen: Chosen, action: "Action", service: str | None, day: date) -> Iterator[Line]:
+    """A line in the deployment log from the start to the end of what is done inside; an error makes it `failed`.
+
+    An environment without a database has no log.
+    """
+    line = Line(chosen, action, service, day)
+    if chosen.environment.spec.database_url is None:
+        yield line
+        return
+    line.begin()
+    try:
+        yield line
+    except BaseException as error:
+        line.end(error.message if isinstance(error, SsmdError) else f"{type(error).__name__}: {error}".strip(": "))
+        raise
+    line.end(None)

@@ -1,0 +1,103 @@
+"""The steps of a day, put together: one service through the supervisor, or the whole day in order."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from ssmd.cli.checking import triggered
+from ssmd.cli.ops_local import local_programs
+from ssmd.cli.ops_log import logged
+from ssmd.cli.options import Chosen
+from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError
+from ssmd.local.home import Home
+from ssmd.ops.days import Days
+from ssmd.ops.programs import known_service
+from ssmd.ops.steps import Operator, Step
+
+if TYPE_CHECKING:
+    from ssmd.registry.operations import Action
+
+ORDER: "dict[Action, tuple[str, ...]]" = {
+    "startup": ("connector", "archiver", "gateway"),
+    "teardown": ("gateway", "archiver", "connector"),
+}
+"""The sources of data first; at the end the last receiver first."""
+
+
+def start_day(chosen: Chosen, given: date | None, *, ahead: bool) -> date:
+    """The day to start; ConfigError for one that is over, or has not begun.
+
+    Where the clock of the schedule is in another day than UTC, both are today.
+    """
+    now = datetime.now(UTC)
+    today = now.date()
+    day = given or (today + timedelta(days=1) if ahead else today)
+    days = {today, now.astimezone(ZoneInfo(chosen.environment.spec.schedule.timezone)).date()}
+    if day in days or (ahead and day == today + timedelta(days=1)):
+        return day
+    if day < today:
+        raise ConfigError(
+            f"cannot start the day {day}: it is over (today is {today}, UTC)",
+            f"Live data cannot be captured afterwards. What the archive has of it: ssmd data inventory. "
+            f"To make its files again: ssmd data backfill --from {day} --to {day}",
+        )
+    soon = day == today + timedelta(days=1)
+    raise ConfigError(
+        f"cannot start the day {day}: it has not begun (today is {today}, UTC)",
+        "To hand over before midnight, add: --ahead" if soon else f"Run: ssmd ops start --date {today}",
+    )
+
+
+def one_step(chosen: Chosen, action: "Action", service: str, day: date, *, json: bool) -> int:
+    """Start or stop one service, say what was done, and log it. Exit code 6: done, but something was left."""
+    known_service(service)
+    step = do_step(chosen, action, service, day)
+    if json:
+        show_json(msgspec.to_builtins(step))
+    else:
+        show_step(step)
+    return EXIT_FINDINGS if step.findings else EXIT_DONE
+
+
+def do_step(chosen: Chosen, action: "Action", service: str, day: date) -> Step:
+    """Start or stop one service; what could not be logged is a finding of the step."""
+    _, by = triggered()
+    with local_programs(chosen) as (programs, record), logged(chosen, action, service, day) as line:
+        days = Days(Home(chosen.home).run, record.mark)
+        operator = Operator(programs, days, chosen.environment.spec.schedule.handover, by)
+        if action == "teardown":
+            _refuse_unborn(day, [known.latest for known in days.read().programs.values()])
+        step = operator.start(service, day) if action == "startup" else operator.stop(service, day)
+    if not line.problem:
+        return step
+    missing = f"the deployment log does not say so: {line.problem}"
+    return msgspec.structs.replace(step, findings=[*step.findings, missing])
+
+
+def whole_day(chosen: Chosen, action: "Action", day: date, *, no_airflow: bool, json: bool) -> int:
+    """All steps of a startup or teardown, by Airflow or here."""
+    from ssmd.cli.ops_day import by_airflow, here
+
+    run: Callable[..., int] = here if no_airflow or chosen.environment.spec.airflow is None else by_airflow
+    return run(chosen, action, day, json=json)
+
+
+def show_step(step: Step) -> None:
+    """One line for people, and one for each finding."""
+    mark = WAITING if step.done in ("runs already", "nothing to stop", "noted") else GOOD
+    mark_line(mark, step.program, f"{step.done}: {step.detail} · {step.seconds:.1f} s")
+    for finding in step.findings:
+        talk(f"{BAD} {finding}")
+
+
+def _refuse_unborn(day: date, started: list[date]) -> None:
+    """A day that has neither begun nor been started cannot be stopped."""
+    today = datetime.now(UTC).date()
+    if day > max(today, *started, today):
+        raise ConfigError(
+            f"cannot stop the day {day}: it has not begun (today is {today}, UTC)", f"Run: ssmd ops stop --date {today}"
+        )
