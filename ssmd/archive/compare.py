@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 from ssmd.archive.layout import SegmentObject
 from ssmd.archive.normalize import identity_of
@@ -40,7 +41,7 @@ class StreamComparison:
         """All events of one type and ticker, as raw gives them: digests of their identities."""
         key = (event_type, symbol)
         self._left.discard(key)
-        stream = Counter(_digests(self._stream.blobs(key)))
+        stream = Counter(chain.from_iterable(self._stream.lists(key)))
         if event_type == "trade":
             # Beyond its window for duplicates the broker keeps a repeated trade; raw keeps each once.
             stream = Counter(stream.keys())
@@ -50,16 +51,10 @@ class StreamComparison:
     def finish(self) -> None:
         """Count the tickers that raw does not have."""
         for key in self._left:
-            self.only[key[0]] += len(set(_digests(self._stream.blobs(key))))
+            self.only[key[0]] += len(set(chain.from_iterable(self._stream.lists(key))))
         self._left.clear()
 
 
 def digest(identity: bytes) -> bytes:
     """What stands for an identity in a comparison."""
     return hashlib.blake2b(identity, digest_size=_DIGEST_BYTES).digest()
-
-
-def _digests(blobs: Iterator[bytes]) -> Iterator[bytes]:
-    for blob in blobs:
-        for start in range(0, len(blob), _DIGEST_BYTES):
-            yield blob[start : start + _DIGEST_BYTES]

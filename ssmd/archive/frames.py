@@ -7,7 +7,7 @@ library's stream reader reports an end), and a frame may neither hide its size n
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -50,6 +50,31 @@ def compress(chunks: Iterable[bytes], path: Path, frame_bytes: int = FRAME_BYTES
         file.flush()
         os.fsync(file.fileno())
     return Compressed(digest.hexdigest(), size, frames, raw)
+
+
+def compress_lists(lists: Iterable[Sequence[bytes]], path: Path, frame_bytes: int = FRAME_BYTES) -> Compressed:
+    """What `compress` makes of the lists' chunks, one after the other; for many small chunks it is faster."""
+    return compress(_joined(lists, frame_bytes), path, frame_bytes)
+
+
+def _joined(lists: Iterable[Sequence[bytes]], frame_bytes: int) -> Iterator[bytes]:
+    """The contents of the frames that `compress` would cut: what one cannot take begins the next."""
+    waiting: list[bytes] = []
+    held = 0
+    for chunks in lists:
+        size = sum(map(len, chunks))
+        if held + size <= frame_bytes:
+            waiting += chunks
+            held += size
+            continue
+        for chunk in chunks:
+            if held and held + len(chunk) > frame_bytes:
+                yield b"".join(waiting)
+                waiting, held = [], 0
+            waiting.append(chunk)
+            held += len(chunk)
+    if held:
+        yield b"".join(waiting)
 
 
 def _frames(chunks: Iterable[bytes], frame_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -6,32 +6,35 @@ of earlier days are dropped. Gap objects become gap events.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import structlog
 
-from ssmd.archive.frames import compress
+from ssmd.archive.frames import compress_lists
 from ssmd.archive.layout import TickerObject
 from ssmd.archive.manifest import Manifest, raw_manifests
-from ssmd.archive.reader import read_gaps, read_raw_day
+from ssmd.archive.raw_day import read_raw_day
+from ssmd.archive.reader import read_gaps
 from ssmd.archive.segments import Measures, normalized_manifest, symbol_of
 from ssmd.archive.spill import Spill
 from ssmd.errors import DataError
-from ssmd.market.events import Event, Trade
+from ssmd.market.events import EVENT_TYPES, Event, Trade
 from ssmd.market.identity import trade_identity
 from ssmd.market.subjects import encode_ticker
 from ssmd.middleware.storage.interface import Storage
-from ssmd.wire.layout import message_end
-from ssmd.wire.normalized import decode, encode, event_type_of, received_ns
+from ssmd.wire.normalized import decode, encode, event_type_of, receive_times
+from ssmd.wire.raw import Received
 
 MAX_DAYS_BACK = 7
 """How far the beginning of a connection is looked for."""
 
 _BEGINS_BEFORE = "connection_begins_before_archive"
+_UNFIT = "bad_ticker"
 
 log = structlog.get_logger(component="archive")
 
@@ -84,49 +87,95 @@ class Normalized(msgspec.Struct):
 
 
 async def normalize_day(
-    storage: Storage, bucket: str, feed: str, day: date, speaker_on: Callable[[date], Speaker], spill: Spill
+    storage: Storage,
+    bucket: str,
+    feed: str,
+    day: date,
+    speaker_on: Callable[[date], Speaker],
+    spill: Spill,
+    on_read: Callable[[int], None] | None = None,
 ) -> Normalized:
     """Put the messages of all events of a day into `spill`, by (event type, ticker; of gaps: connection).
 
-    `speaker_on` gives the feed's decoder and mappers on a date. DataError as `reader.read_raw_day`.
+    `speaker_on` gives the feed's decoder and mappers on a date; `on_read` is told the bytes of the day's raw objects
+    as they are read. DataError as `raw_day.read_raw_day`.
     """
     made = Normalized()
     mappers = await _begun_before(storage, bucket, feed, day, speaker_on, made)
-    speaker = speaker_on(day)
-    decode_frame, new_mapper = speaker.decoder.decode, speaker.new_mapper
-    async for record in read_raw_day(storage, bucket, feed, day):
-        mapper = mappers.get(record.connection)
-        if mapper is None:
-            mapper = mappers[record.connection] = new_mapper(record.connection)
-        decoded = decode_frame(record.frame)
-        event = mapper.map(decoded, record.received_ns)
-        made.frames += 1
-        if decoded.problem:
-            made.problems[decoded.problem] += 1
-        if event is not None:
-            _keep(event, spill, made)
+    day_maker = _Maker(speaker_on(day), mappers, spill, made)
+    async for run in read_raw_day(storage, bucket, feed, day, on_read=on_read):
+        day_maker.take(run)
     for mapper in mappers.values():
         mapper.take_gaps()
         made.problems.update(mapper.take_problems())
     gaps = await read_gaps(storage, bucket, feed, day)
     for its in sorted(gaps, key=lambda found: (found.received_ns, found.key)):
-        _keep(gaps[its], spill, made)
+        day_maker.keep(gaps[its])
+    made.events.update(spill.counts())
     made.gaps = len(gaps)
     return made
 
 
-def _keep(event: Event, spill: Spill, made: Normalized) -> None:
-    """An event whose ticker cannot be a subject was never published; it is counted here, as it was live."""
-    try:
+class _Maker:
+    """Records in order in, messages into a spill: the inner loop, without any I/O but the spill's."""
+
+    def __init__(self, speaker: Speaker, mappers: dict[str, Mapper], spill: Spill, made: Normalized) -> None:
+        self._decode = speaker.decoder.decode
+        self._new_mapper = speaker.new_mapper
+        self._mappers = mappers
+        self._spill = spill
+        self._made = made
+        self._takers: dict[type[Event], dict[str, list[bytes]]] = {cls: {} for cls in EVENT_TYPES.values()}
+        """The spill's lists by event class and ticker; a ticker is here when it was found to be one."""
+
+    def take(self, run: Sequence[Received]) -> None:
+        """Frames in the order in which they are to be mapped."""
+        decode_frame, problems, takers = self._decode, self._made.problems, self._takers
+        connection, map_frame = "", None
+        items, size = 0, 0
+        for received_ns, its, _, frame in run:
+            if its is not connection or map_frame is None:
+                connection, map_frame = its, self._mapper(its).map
+            decoded = decode_frame(frame)
+            event = map_frame(decoded, received_ns)
+            if decoded.problem:
+                problems[decoded.problem] += 1
+            if event is None:
+                continue
+            taker = takers[event.__class__].get(event.ticker)  # type: ignore[union-attr]  # no mapper makes a gap
+            if taker is None:
+                self.keep(event)
+                continue
+            try:
+                message = encode(event)
+            except DataError:
+                problems[_UNFIT] += 1
+                continue
+            taker.append(message)
+            items += 1
+            size += len(message)
+        self._made.frames += len(run)
+        self._spill.grown(items, size)
+
+    def keep(self, event: Event) -> None:
+        """An event of any kind. One whose ticker cannot be a subject was never published; it is counted, as it was."""
         symbol = symbol_of(event)
-        encode_ticker(symbol)
-        message = encode(event)
-    except DataError:
-        made.problems["bad_ticker"] += 1
-        return
-    kind = event_type_of(event)
-    spill.add((kind, symbol), message)
-    made.events[kind] += 1
+        try:
+            encode_ticker(symbol)
+            message = encode(event)
+        except DataError:
+            self._made.problems[_UNFIT] += 1
+            return
+        taker = self._spill.taker((event_type_of(event), symbol))
+        self._takers[event.__class__][symbol] = taker
+        taker.append(message)
+        self._spill.grown(1, len(message))
+
+    def _mapper(self, connection: str) -> Mapper:
+        mapper = self._mappers.get(connection)
+        if mapper is None:
+            mapper = self._mappers[connection] = self._new_mapper(connection)
+        return mapper
 
 
 async def _begun_before(
@@ -147,13 +196,15 @@ async def _begun_before(
     reached: set[str] = set()
     for earlier in reversed(days):
         speaker = speaker_on(earlier)
-        async for record in read_raw_day(storage, bucket, feed, earlier, began.keys()):
-            mapper = mappers.get(record.connection)
-            if mapper is None:
-                mapper = mappers[record.connection] = speaker.new_mapper(record.connection)
-                if record.n == 0:
-                    reached.add(record.connection)
-            mapper.map(speaker.decoder.decode(record.frame), record.received_ns)
+        decode_frame = speaker.decoder.decode
+        async for run in read_raw_day(storage, bucket, feed, earlier, began.keys()):
+            for received_ns, connection, n, frame in run:
+                mapper = mappers.get(connection)
+                if mapper is None:
+                    mapper = mappers[connection] = speaker.new_mapper(connection)
+                    if n == 0:
+                        reached.add(connection)
+                mapper.map(decode_frame(frame), received_ns)
     for connection in sorted(began.keys() - reached):
         log.warning("connection begins before the archive", feed=feed, day=day.isoformat(), connection=connection)
         made.problems[_BEGINS_BEFORE] += 1
@@ -187,7 +238,7 @@ def identity_of(event_type: str, message: bytes) -> bytes:
 class TickerFile:
     """The messages of one event type and ticker, each event once: iterate, then ask for its `measures`.
 
-    `seen` is called with each event's identity.
+    `seen` is called with each event's identity. The measures are whole when the iteration is.
     """
 
     def __init__(self, its: TickerObject, spill: Spill, seen: Callable[[bytes], None] | None = None) -> None:
@@ -204,30 +255,35 @@ class TickerFile:
         return Measures(self._records, self._first_ns, self._last_ns, 1)
 
     def __iter__(self) -> Iterator[bytes]:
-        kind, trades = self._its.type, set[bytes]()
-        for message in _messages(self._spill.blobs((kind, self._its.ticker))):
-            identity = identity_of(kind, message)
-            if kind == "trade":
-                if identity in trades:
-                    continue
-                trades.add(identity)
-            if self._seen is not None:
-                self._seen(identity)
-            ns = received_ns(message)
-            self._first_ns, self._last_ns = min(self._first_ns, ns), max(self._last_ns, ns)
-            self._records += 1
-            yield message
+        return chain.from_iterable(self.lists())
 
     def write(self, path: Path) -> Manifest:
         """Compress the messages to `path`; the manifest of the object."""
-        compressed = compress(self, path)
+        compressed = compress_lists(self.lists(), path)
         return normalized_manifest(self._its, compressed, self.measures)
 
+    def lists(self) -> Iterator[list[bytes]]:
+        """The messages, some at a time."""
+        kind, trades = self._its.type, set[bytes]()
+        for held in self._spill.lists((kind, self._its.ticker)):
+            messages = held
+            if kind == "trade":
+                messages = _first_of_each(held, trades)
+            if self._seen is not None:
+                for message in messages:
+                    self._seen(identity_of(kind, message))
+            first_ns, last_ns = receive_times(messages)
+            self._first_ns, self._last_ns = min(self._first_ns, first_ns), max(self._last_ns, last_ns)
+            self._records += len(messages)
+            yield messages
 
-def _messages(blobs: Iterator[bytes]) -> Iterator[bytes]:
-    for blob in blobs:
-        start, size = 0, len(blob)
-        while start < size:
-            end = message_end(blob, start)
-            yield blob[start:end]
-            start = end
+
+def _first_of_each(messages: Sequence[bytes], known: set[bytes]) -> list[bytes]:
+    """The trades that are not in `known`, which then has them."""
+    found = []
+    for message in messages:
+        identity = identity_of("trade", message)
+        if identity not in known:
+            known.add(identity)
+            found.append(message)
+    return found

@@ -5,7 +5,8 @@ schema order and what is empty is left unset. `decode` reads any valid message o
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, cast
 
 import capnp
@@ -61,6 +62,8 @@ def _received_at() -> int:
 RECEIVED_AT = _received_at()
 """Where `receivedTime` (8 bytes, little-endian) lies in any message that `encode` made."""
 
+_TIME = cast("Callable[[bytes, int], tuple[int]]", struct.Struct("<Q").unpack_from)
+
 _ENCODERS = cast(
     "dict[type, Callable[[Event], bytes]]",
     {
@@ -89,6 +92,12 @@ def encode(event: Event) -> bytes:
 def received_ns(data: bytes) -> int:
     """The receive time of any message that `encode` made, without decoding it. A message cut short gives nonsense."""
     return int.from_bytes(data[RECEIVED_AT : RECEIVED_AT + WORD], "little")
+
+
+def receive_times(messages: Sequence[bytes]) -> tuple[int, int]:
+    """The earliest and the latest receive time of messages that `encode` made; (2**64, 0) of none."""
+    times = list(map(_TIME, messages, repeat(RECEIVED_AT)))
+    return (min(times)[0], max(times)[0]) if times else (1 << 64, 0)
 
 
 def decode(event_type: str, data: bytes) -> Event:

@@ -9,7 +9,9 @@ JSON is stored as `"data_b64":"<base64>"` instead.
 import binascii
 import json
 import re
+import sys
 from functools import lru_cache
+from typing import TypeAlias
 
 import msgspec
 
@@ -24,6 +26,17 @@ _HEAD = re.compile(
     rb'\{"ts":[0-9]+,"type":' + _STRING + rb',"conn":' + _STRING
     + rb',"n":([0-9]{1,20}),"recv_ns":([0-9]{1,20}),"data(_b64)?":'
 )  # fmt: skip
+
+# The usual line, all of it as raw_line writes it: names that need no escapes, and a `ts` that `recv_ns` begins with.
+_PLAIN = rb"[ !#-\[\]-~]"
+_LINES = re.compile(
+    rb'(?m)^\{"ts":([1-9][0-9]{12}),"type":"' + _PLAIN + rb'{0,64}","conn":"(' + _PLAIN
+    + rb'*)","n":(0|[1-9][0-9]{0,17}),"recv_ns":(\1[0-9]{6}),"data":(.+)\}\n'
+)  # fmt: skip
+_integers = msgspec.json.Decoder(list[int]).decode
+
+Received: TypeAlias = tuple[int, str, int, bytes]
+"""(receive time in ns, connection, n, frame): a record without the names that follow from its frame."""
 
 
 class RawRecord(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +99,32 @@ def parse_line(line: bytes) -> RawRecord:
     if raw_line(received_ns, type_text, connection_text, n, frame, not encoded) != line:
         raise DataError(f"{line[:80]!r} is not a line of the raw archive as ssmd writes it")
     return RawRecord(received_ns // NS_PER_MS, type_text, connection_text, n, received_ns, frame)
+
+
+def parse_lines(block: bytes) -> list[Received]:
+    """The records of whole lines, as `parse_line` gives them, in a third of its time. DataError as `parse_line`.
+
+    A block in which any line is unusual is left to `parse_line` altogether.
+    """
+    found = [] if _CR in block else _LINES.findall(block)
+    # A match is a whole line, so as many matches as line ends are all of the block.
+    if not found or len(found) != block.count(b"\n") or not block.endswith(b"\n"):
+        lines = block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        records = map(parse_line, lines)
+        return [(record.received_ns, record.connection, record.n, record.frame) for record in records]
+    _, names, counts, times, frames = zip(*found, strict=True)
+    connections = {name: sys.intern(name.decode()) for name in set(names)}
+    return list(
+        zip(
+            _integers(b"[%b]" % b",".join(times)),
+            [connections[name] for name in names],
+            _integers(b"[%b]" % b",".join(counts)),
+            frames,
+            strict=True,
+        )
+    )
 
 
 @lru_cache(maxsize=4_096)

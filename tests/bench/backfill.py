@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zstandard
 
-from ssmd.archive.frames import Decompressor, compress
+from ssmd.archive.frames import Decompressor, compress, compress_lists
 from ssmd.archive.layout import TickerObject
 from ssmd.archive.normalize import TickerFile, normalize_day
 from ssmd.archive.spill import Spill
@@ -71,7 +71,7 @@ class RawDay:
         with Spill(folder / "spill") as spill:
             made = await normalize_day(self.storage, BUCKET, FEED, DAY, partial(open_feed, FEED), spill)
             for kind in EVENT_TYPES:
-                compress(_messages(kind, spill), folder / f"{kind}.zst")
+                compress_lists(_messages(kind, spill), folder / f"{kind}.zst")
         lap = watch.lap(made.frames)
         shutil.rmtree(folder)
         if made.frames != self.frames or made.problems:
@@ -116,7 +116,7 @@ class RawDay:
         return watch.lap(lines)
 
 
-def _messages(kind: str, spill: Spill) -> Iterator[bytes]:
+def _messages(kind: str, spill: Spill) -> Iterator[list[bytes]]:
     for key in spill.sorted_keys():
         if key[0] == kind:
-            yield from TickerFile(TickerObject(FEED, kind, DAY, key[1]), spill)
+            yield from TickerFile(TickerObject(FEED, kind, DAY, key[1]), spill).lists()

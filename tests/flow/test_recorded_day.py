@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ssmd.archive.reader import read_normalized, read_raw_day
+from ssmd.archive.raw_day import read_raw_day
+from ssmd.archive.reader import read_normalized
 from ssmd.archive.segments import symbol_of
 from ssmd.backfill import compact
 from ssmd.clock import NS_PER_MS, day_of
@@ -43,7 +44,7 @@ async def test_a_recorded_market_is_archived_compacted_and_verified(tmp_path: Pa
 
     assert before.findings == after.findings == []
     assert (report.missing_in_stream, report.only_in_stream) == ({}, {})
-    raw = [record.frame async for record in read_raw_day(venue.storage, RAW, FEED, day)]
+    raw = [frame async for run in read_raw_day(venue.storage, RAW, FEED, day) for _, _, _, frame in run]
     assert raw == [frame for _, frame in frames]
     for kind in EVENT_TYPES:
         events = [event for event in said.events if event_type_of(event) == kind]

@@ -302,5 +302,8 @@ def test_the_spill_gives_back_by_key_in_order_whatever_its_memory(tmp_path: Path
                 spill.add(key, item)
             assert spill.sorted_keys() == sorted({key for key, _ in items})
             for key in spill.sorted_keys():
-                assert b"".join(spill.blobs(key)) == b"".join(item for its, item in items if its == key)
+                assert [item for some in spill.lists(key) for item in some] == [
+                    item for its, item in items if its == key
+                ]
+            assert spill.counts() == {f"type-{n}": 1000 for n in range(3)}
         assert not (tmp_path / "spill").exists()

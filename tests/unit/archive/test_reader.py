@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from ssmd.archive.layout import RawObject, SegmentObject
 from ssmd.archive.manifest import Range, encode_manifest, read_manifest
-from ssmd.archive.reader import read_gaps, read_messages, read_normalized, read_raw_day
+from ssmd.archive.raw_day import read_raw_day
+from ssmd.archive.reader import read_gaps, read_messages, read_normalized
 from ssmd.archive.segments import OpenSegment, store_segment
 from ssmd.archive.writer import store_gap
 from ssmd.clock import NS_PER_DAY, day_start_ns
@@ -20,11 +22,19 @@ from ssmd.errors import DataError
 from ssmd.market.events import Gap
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.wire.normalized import encode
-from ssmd.wire.raw import RawRecord
 from tests.events import DAY, NOON, TICKERS, trade
 from tests.raw_archive import FEED, RAW, Frame, archive
 
 GROUPS = ("trades", "orderbook", "ticker", "lifecycle", "control")
+
+
+class Record(NamedTuple):
+    """What `read_raw_day` gives."""
+
+    received_ns: int
+    connection: str
+    n: int
+    frame: bytes
 
 
 def frames(connection: str, count: int, start_ns: int = NOON, seed: int = 0, step_ns: int = 1_000_000) -> list[Frame]:
@@ -35,11 +45,11 @@ def frames(connection: str, count: int, start_ns: int = NOON, seed: int = 0, ste
     ]
 
 
-async def read(storage: MemoryStorage, day: date = DAY, connections: Sequence[str] | None = None) -> list[RawRecord]:
-    return [record async for record in read_raw_day(storage, RAW, FEED, day, connections)]
+async def read(storage: MemoryStorage, day: date = DAY, connections: Sequence[str] | None = None) -> list[Record]:
+    return [Record(*one) async for run in read_raw_day(storage, RAW, FEED, day, connections) for one in run]
 
 
-def in_order(records: Sequence[RawRecord], connection: str) -> list[tuple[int, bytes]]:
+def in_order(records: Sequence[Record], connection: str) -> list[tuple[int, bytes]]:
     return [(record.n, record.frame) for record in records if record.connection == connection]
 
 
