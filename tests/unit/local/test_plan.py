@@ -56,7 +56,7 @@ def test_without_endpoints_a_simulated_exchange_is_started_on_loopback(tmp_path:
 
     assert chosen.simulator is not None
     assert chosen.simulator.host == "127.0.0.1"
-    assert names(chosen, tmp_path) == ["nats", "simulator", "connector", "archiver", "gateway"]
+    assert names(chosen, tmp_path) == ["nats", "simulator", "connector", "connector-b", "archiver", "gateway"]
     connector = programs(chosen, Home(tmp_path), None, {}, None)[2]
     assert f"ws://{chosen.simulator}/trade-api/ws/v2" in connector.command
 
@@ -64,7 +64,7 @@ def test_without_endpoints_a_simulated_exchange_is_started_on_loopback(tmp_path:
 def test_with_endpoints_no_simulator_is_started_and_the_connector_gets_them(tmp_path: Path) -> None:
     chosen = plan(endpoints=ENDPOINTS)
 
-    assert names(chosen, tmp_path) == ["nats", "connector", "archiver", "gateway"]
+    assert names(chosen, tmp_path) == ["nats", "connector", "connector-b", "archiver", "gateway"]
     assert list(programs(chosen, Home(tmp_path), None, {}, None)[1].command[-4:]) == [
         "--ws", ENDPOINTS["ws"], "--rest", ENDPOINTS["rest"],
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def test_servers_elsewhere_are_checked_and_not_started(tmp_path: Path) -> None:
     assert [(one.program, one.host, one.port) for one in chosen.external] == [
         ("postgres", "db.example", 5433), ("nats", "broker.example", 4222),
     ]  # fmt: skip
-    assert names(chosen, tmp_path) == ["simulator", "connector", "archiver", "gateway"]
+    assert names(chosen, tmp_path) == ["simulator", "connector", "connector-b", "archiver", "gateway"]
     assert [listener.program for listener in chosen.listeners] == ["gateway"]
 
 
@@ -151,7 +151,7 @@ def test_secrets_are_seen_by_those_who_need_them_only(tmp_path: Path) -> None:
     assert {one.name: list(one.hidden) for one in more}["nats"] == ["AWS_SECRET_ACCESS_KEY", "PGPASSWORD"]
     both = ["SSMD_KEY_KALSHI_API_SECRET", "SSMD_KEY_STORE_SECRET_KEY"]
     assert hidden == {
-        "nats": both, "simulator": both, "connector": [], "archiver": both[:1], "gateway": both[:1],
+        "nats": both, "simulator": both, "connector": [], "connector-b": [], "archiver": both[:1], "gateway": both[:1],
     }  # fmt: skip
 
 
@@ -170,9 +170,10 @@ def test_the_demo_key_is_given_to_the_connector_unless_there_is_another(tmp_path
 
 
 def test_sources_stop_before_what_they_flow_into() -> None:
-    started = ["postgres", "nats", "valkey", "simulator", "connector", "archiver", "gateway"]
+    started = ["postgres", "nats", "valkey", "simulator", "connector", "connector-b", "archiver", "gateway"]
 
-    assert stop_order(started) == ["connector", "archiver", "gateway", "simulator", "valkey", "nats", "postgres"]
+    ended = ["connector-b", "connector", "archiver", "gateway", "simulator", "valkey", "nats", "postgres"]
+    assert stop_order(started) == ended
     assert stop_order(["nats", "stranger"]) == ["stranger", "nats"]
     assert set(started) == set(STOP_ORDER)
 
@@ -184,7 +185,7 @@ def test_a_cache_on_loopback_is_started_and_one_elsewhere_or_with_tls_is_only_ch
         return make_plan(file, Path("here.yaml"), Options(), DATABASE, BROKER, CacheAccess(url))
 
     here = with_cache("redis://127.0.0.1:26379/2")
-    assert names(here, tmp_path) == ["nats", "valkey", "simulator", "connector", "archiver", "gateway"]
+    assert names(here, tmp_path) == ["nats", "valkey", "simulator", "connector", "connector-b", "archiver", "gateway"]
     assert ("valkey", 26379) in [(one.program, one.port) for one in here.listeners]
     for url in ("redis://cache.example:26379", "rediss://127.0.0.1:26379"):
         elsewhere = with_cache(url)
