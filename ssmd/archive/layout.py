@@ -3,11 +3,14 @@
 {feed}/2026/11/22/trades-00.jsonl.zst                                   RawObject (raw bucket)
 {feed}/2026/11/22/_manifest/trades-00.json                              its manifest
 {feed}/2026/11/22/_gaps/{received_ns}-{connection}.json                 GapObject
+{feed}/2026/11/22/_handovers/{at_ns}-{connection}.json                  HandoverObject
 {feed}/v1/trade/2026/11/22/_segments/{stream}-{first}-{last}.capnp.zst  SegmentObject (normalized bucket)
 {feed}/v1/trade/2026/11/22/{ticker token}/data.capnp.zst                TickerObject
 {feed}/v1/trade/2026/11/22/_manifest/_segments/{…}.json                 manifest of a segment
 {feed}/v1/trade/2026/11/22/_manifest/{ticker token}.json                manifest of a ticker's day
 {feed}/v1/_manifest/_position/{stream}.json                             PositionObject: what the archiver has stored
+{feed}/v1/_parquet/trade/date=2026-11-22/part-00000.parquet             ParquetDay: made of all that, for analysis
+{feed}/v1/_parquet/trade/date=2026-11-22/_manifest.json                 what its parts hold, and were made of
 """
 
 import re
@@ -30,6 +33,7 @@ _SHARD = re.compile(r"(?:[a-z0-9]+(?:-[a-z0-9]+)*)?")
 _WORD = re.compile(r"[a-z]+")
 _DAY = re.compile(r"([0-9]{4})/([0-9]{2})/([0-9]{2})")
 _GAP = re.compile(r"([0-9]+)-([^./]+)(?:\.([0-9]+))?\.json")
+_HANDOVER = re.compile(r"([0-9]+)-([^./]+)\.json")
 _SEGMENT = re.compile(r"([^./]+)-([0-9]{12,})-([0-9]{12,})")
 _RAW_SUFFIX = ".jsonl.zst"
 _SUFFIX = ".capnp.zst"
@@ -84,6 +88,20 @@ class GapObject(msgspec.Struct, frozen=True):
         """Its key in the raw bucket."""
         mark = f".{self.copy}" if self.copy else ""
         return f"{gaps_prefix(self.feed, self.day)}{self.received_ns}-{encode_ticker(self.connection)}{mark}.json"
+
+
+class HandoverObject(msgspec.Struct, frozen=True, order=True):
+    """What was settled at `at_ns` about who publishes: `connection` stands by from then on, or takes over."""
+
+    feed: str
+    day: date
+    at_ns: int
+    connection: str
+
+    @property
+    def key(self) -> str:
+        """Its key in the raw bucket."""
+        return f"{handovers_prefix(self.feed, self.day)}{self.at_ns}-{encode_ticker(self.connection)}.json"
 
 
 class SegmentObject(msgspec.Struct, frozen=True, order=True):
@@ -143,6 +161,29 @@ class PositionObject(msgspec.Struct, frozen=True):
         return f"{check_feed(self.feed)}/{SCHEMA_VERSION}/_manifest/_position/{encode_ticker(self.stream)}.json"
 
 
+class ParquetDay(msgspec.Struct, frozen=True, order=True):
+    """All events of one type and day as Parquet files; they are no part of the archive and can be made again."""
+
+    feed: str
+    type: str
+    day: date
+
+    @property
+    def prefix(self) -> str:
+        """What its keys begin with: a partition as DuckDB, polars and pandas read it (`date=…`)."""
+        kind = _check_word(self.type, "event type")
+        return f"{check_feed(self.feed)}/{SCHEMA_VERSION}/_parquet/{kind}/date={self.day.isoformat()}/"
+
+    @property
+    def manifest_key(self) -> str:
+        """Its manifest's key in the normalized bucket; readers of data sets pass over names that begin with `_`."""
+        return f"{self.prefix}_manifest.json"
+
+    def part_key(self, number: int) -> str:
+        """Key of one of its files."""
+        return f"{self.prefix}part-{number:05d}.parquet"
+
+
 DataObject: TypeAlias = RawObject | SegmentObject | TickerObject
 """What has a manifest and a row in the inventory."""
 
@@ -169,6 +210,16 @@ def raw_manifests_prefix(feed: str, day: date) -> str:
 def gaps_prefix(feed: str, day: date) -> str:
     """What the keys of gaps that ended on a day begin with."""
     return f"{raw_day_prefix(feed, day)}_gaps/"
+
+
+def handovers_prefix(feed: str, day: date) -> str:
+    """What the keys of a day's handovers begin with."""
+    return f"{raw_day_prefix(feed, day)}_handovers/"
+
+
+def is_raw_record(key: str, feed: str, day: date) -> bool:
+    """Is this key of the day no data object and no manifest, but a record: a gap's or a handover's?"""
+    return key.startswith((gaps_prefix(feed, day), handovers_prefix(feed, day)))
 
 
 def normalized_day_prefix(feed: str, event_type: str, day: date) -> str:
@@ -207,6 +258,18 @@ def parse_gap(key: str) -> GapObject:
         raise _no_key(key)
     copy = int(match[3]) if match[3] else 0
     found = GapObject(feed, day, int(match[1]), decode_ticker(match[2]), copy)
+    if found.key != key:
+        raise _no_key(key)
+    return found
+
+
+def parse_handover(key: str) -> HandoverObject:
+    """The handover object that has this key; DataError when none has."""
+    feed, day, rest = _split_raw(key)
+    match = _HANDOVER.fullmatch(rest.removeprefix("_handovers/"))
+    if match is None:
+        raise _no_key(key)
+    found = HandoverObject(feed, day, int(match[1]), decode_ticker(match[2]))
     if found.key != key:
         raise _no_key(key)
     return found

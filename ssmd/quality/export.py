@@ -1,0 +1,252 @@
+"""The normalized archive as Parquet, one folder per event type and day, for analysis and for quality checks.
+
+Made from the compacted objects, or from the segments of a day that is not compacted; sorted by ticker, then in the
+order of the archive. Nothing is left out and nothing is merged: a trade that stands there twice has two rows. The same
+inputs give the same files; a manifest says which inputs those were, so that a day is made again only when they change.
+"""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import structlog
+
+from ssmd import __version__
+from ssmd.archive.layout import ParquetDay, SegmentObject, TickerObject
+from ssmd.archive.manifest import read_manifest
+from ssmd.archive.reader import cut_messages, normalized_objects, read_messages
+from ssmd.archive.segments import symbol_of
+from ssmd.archive.spill import Spill
+from ssmd.errors import DataError
+from ssmd.market.events import Event
+from ssmd.middleware.storage.interface import ObjectMissing, Storage
+from ssmd.quality.columns import SCHEMAS, Books, table_of
+from ssmd.wire.normalized import decode
+
+FORMAT = 1
+"""Raised when the columns or their meaning change: every day is made again, then."""
+ROWS_AT_ONCE = 65_536
+ROWS_PER_PART = 4_000_000
+AT_ONCE = 16
+
+log = structlog.get_logger(component="quality")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One Parquet file."""
+
+    key: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """The Parquet files of an event type and day; `inputs` is a digest of the archive's objects they were made of.
+
+    `first_ns` and `last_ns` are receive times (of gaps: when they ended), 0 without rows; `tickers` counts markets.
+    """
+
+    feed: str
+    type: str
+    day: date
+    inputs: str
+    rows: int
+    tickers: int
+    first_ns: int
+    last_ns: int
+    parts: list[Part]
+    format: int = FORMAT
+    writer_version: str = ""
+
+
+async def export(
+    storage: Storage, bucket: str, its: ParquetDay, *, force: bool = False, work: Path | None = None
+) -> tuple[Exported, bool]:
+    """The Parquet files of an event type and day, made now if they are absent or stale; and whether they were made.
+
+    `work` is a folder for temporary files. Raises DataError for an object that cannot be read, StorageUnavailable.
+    """
+    tickers, segments = await normalized_objects(storage, bucket, its.feed, its.type, its.day)
+    chosen: Sequence[TickerObject | SegmentObject] = tickers or segments
+    inputs = await _digest(storage, bucket, chosen)
+    known = await read_exported(storage, bucket, its)
+    if known is not None and not force and (known.inputs, known.format) == (inputs, FORMAT):
+        present = {entry.key: entry.bytes for entry in await storage.list(bucket, its.prefix)}
+        if all(part.key in present for part in known.parts):
+            return known, False
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssmd-parquet-", dir=work)))
+        messages = _by_ticker(storage, bucket, tickers) if tickers else _spilled(storage, bucket, segments, folder)
+        writer = _Writer(its, folder)
+        try:
+            async for batch in messages:
+                await asyncio.to_thread(writer.add, batch)
+            await asyncio.to_thread(writer.finish)
+        finally:
+            writer.close()
+        made = await _publish(storage, bucket, its, writer, inputs)
+    log.info("exported", feed=its.feed, type=its.type, day=its.day.isoformat(), rows=made.rows, parts=len(made.parts))
+    return made, True
+
+
+async def read_exported(storage: Storage, bucket: str, its: ParquetDay) -> Exported | None:
+    """What the manifest of the files says; None without one, or with one that is not ours."""
+    try:
+        found = msgspec.json.decode(await storage.get(bucket, its.manifest_key), type=Exported)
+    except (ObjectMissing, msgspec.MsgspecError):
+        return None
+    return found
+
+
+async def _digest(storage: Storage, bucket: str, objects: Sequence[TickerObject | SegmentObject]) -> str:
+    """What changes when one of the objects does; an object without manifest counts by its name."""
+    found = hashlib.sha256()
+
+    async def one(its: TickerObject | SegmentObject) -> str:
+        try:
+            return (await read_manifest(storage, bucket, its)).sha256
+        except ObjectMissing:
+            return ""
+
+    for start in range(0, len(objects), AT_ONCE):
+        some = objects[start : start + AT_ONCE]
+        for its, sha256 in zip(some, await asyncio.gather(*map(one, some)), strict=True):
+            found.update(f"{its.key} {sha256}\n".encode())
+    return found.hexdigest()
+
+
+async def _by_ticker(storage: Storage, bucket: str, objects: Sequence[TickerObject]) -> AsyncIterator[list[bytes]]:
+    for its in objects:
+        async for messages in read_messages(storage, bucket, its.key):
+            yield messages
+
+
+async def _spilled(
+    storage: Storage, bucket: str, segments: Sequence[SegmentObject], folder: Path
+) -> AsyncIterator[list[bytes]]:
+    """The messages of segments, sorted by ticker and in stream order."""
+    with Spill(folder / "events") as spill:
+        for its in segments:
+            async for messages in read_messages(storage, bucket, its.key):
+                for message in messages:
+                    spill.add((its.type, symbol_of(decode(its.type, message))), message)
+        for key in spill.sorted_keys():
+            for blob in spill.blobs(key):
+                yield cut_messages(blob)[0]
+
+
+class _Writer:
+    """Puts messages into Parquet files below `folder`, some rows at a time."""
+
+    def __init__(self, its: ParquetDay, folder: Path) -> None:
+        self._its = its
+        self._folder = folder
+        self._waiting: list[Event] = []
+        self._books = Books()
+        self._tickers: set[str] = set()
+        self._open: Any = None
+        self.rows: list[int] = []
+        self.first_ns = 1 << 64
+        self.last_ns = 0
+
+    def path(self, number: int) -> Path:
+        """The file of a part."""
+        return self._folder / f"part-{number:05d}"
+
+    @property
+    def tickers(self) -> int:
+        """How many markets (of gaps: connections) there are."""
+        return len(self._tickers)
+
+    def add(self, messages: Sequence[bytes]) -> None:
+        """The next messages. DataError when one cannot be read."""
+        kind = self._its.type
+        self._waiting += [decode(kind, message) for message in messages]
+        if len(self._waiting) >= ROWS_AT_ONCE:
+            self._write()
+
+    def finish(self) -> None:
+        """Write what waits; there is at least one part, so that readers find the columns."""
+        if self._waiting or not self.rows:
+            self._write()
+        self.close()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if self._open is None:
+            self._open = pq.ParquetWriter(
+                self.path(len(self.rows)), SCHEMAS[self._its.type], compression="zstd", compression_level=3
+            )
+            self.rows.append(0)
+        if not waiting:
+            return
+        self._open.write_batch(table_of(self._its.type, waiting, self._books))
+        times = [event.to_ns if self._its.type == "gap" else event.received_ns for event in waiting]  # type: ignore[union-attr]
+        self.first_ns, self.last_ns = min(self.first_ns, *times), max(self.last_ns, *times)
+        last = symbol_of(waiting[-1])
+        symbols = {symbol_of(event) for event in waiting}
+        self._tickers |= symbols
+        if symbols != {last}:
+            self._books.keep(last)
+        self.rows[-1] += len(waiting)
+        if self.rows[-1] >= ROWS_PER_PART:
+            self.close()
+
+
+async def _publish(storage: Storage, bucket: str, its: ParquetDay, writer: _Writer, inputs: str) -> Exported:
+    """Put the files in the place of earlier ones; the manifest goes first and comes last: without it nothing counts."""
+    await storage.delete(bucket, its.manifest_key)
+    parts = []
+    for number, rows in enumerate(writer.rows):
+        path = writer.path(number)
+        key = its.part_key(number)
+        sha256 = await asyncio.to_thread(_sha256, path)
+        parts.append(Part(key, rows, path.stat().st_size, sha256))
+        await storage.replace(bucket, key, path)
+    kept = {part.key for part in parts}
+    for entry in await storage.list(bucket, its.prefix):
+        if entry.key not in kept:
+            await storage.delete(bucket, entry.key)
+    made = Exported(
+        its.feed, its.type, its.day, inputs, sum(writer.rows), writer.tickers,
+        writer.first_ns if sum(writer.rows) else 0, writer.last_ns, parts, FORMAT, __version__,
+    )  # fmt: skip
+    await storage.replace(bucket, its.manifest_key, msgspec.json.encode(made, order="deterministic") + b"\n")
+    return made
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def fetch(storage: Storage, bucket: str, key: str, path: Path) -> Path:
+    """An object as a file at `path`."""
+    with path.open("wb") as file:
+        async for chunk in storage.stream(bucket, key):
+            file.write(chunk)
+    return path
+
+
+def open_part(path: Path, name: str) -> Any:
+    """A Parquet file; DataError naming it when it is none."""
+    import pyarrow as pa
+
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{name} is no Parquet file: {error}", "Run: ssmd data export --force") from error
