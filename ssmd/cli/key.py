@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from ssmd.cli.checking import checking
 from ssmd.cli.key_desk import STDOUT, Kept, KeyDesk, Sealing, StoreKind
 from ssmd.cli.key_input import KeyInput, no_more
 from ssmd.cli.options import EnvFile, Json, choose_named
@@ -64,7 +65,7 @@ def init(
         key_prompt.ask(given, state.name, desk.definitions[state.name], desk.problem_of)
         kept = desk.keep(state.name, given.values, given.ways, Sealing(cert, scope, None))
         _tell_kept(desk, kept)
-    return _verified(desk, as_json=json)
+    return _verified(desk, *_judged(desk), as_json=json)
 
 
 @app.command(name="set")
@@ -129,8 +130,16 @@ def list_keys(environment: str, /, *, env: EnvFile = None, json: Json = False) -
 @app.command
 def verify(environment: str, /, *, env: EnvFile = None, json: Json = False) -> int:
     """Check that every required key is set and has not expired. Exit code 3 when one is missing or has."""
-    desk = KeyDesk(choose_named(environment, env))
-    return _verified(desk, as_json=json)
+    chosen = choose_named(environment, env)
+    with checking(chosen, "key_verify", chosen.environment.spec.feed) as check:
+        desk = KeyDesk(chosen)
+        states, bad = _judged(desk)
+        code = _verified(desk, states, bad, as_json=json)
+        said = ", ".join(f"{state.name} {state.status.replace('_', ' ')}" for state in bad)
+        good = f"{len(states)} keys: all that are required are set"
+        detail = {"keys": {state.name: state.status for state in states}}
+        check.end(code, findings=len(bad), summary=said or good, detail=detail)
+    return code
 
 
 @app.command
@@ -268,12 +277,17 @@ def _tell_kept(desk: KeyDesk, kept: Kept) -> None:
             )
 
 
-def _verified(desk: KeyDesk, *, as_json: bool) -> int:
-    from ssmd.cli.env_report import DEMO_KEY, set_key_lines
-
+def _judged(desk: KeyDesk) -> tuple[list[KeyState], list[KeyState]]:
+    """All keys, and those of them that keep the environment from running."""
     states, demo = desk.states(), desk.demo_key()
     bad = [state for state in states if state.required and state.status != "set"]
-    bad = [state for state in bad if state.name != demo or state.status == "expired" or state.problem]
+    return states, [state for state in bad if state.name != demo or state.status == "expired" or state.problem]
+
+
+def _verified(desk: KeyDesk, states: Sequence[KeyState], bad: Sequence[KeyState], *, as_json: bool) -> int:
+    from ssmd.cli.env_report import DEMO_KEY, set_key_lines
+
+    demo = desk.demo_key()
     if as_json:
         rows = [_row(state) | {"demo": state.name == demo and state.status == "not_set"} for state in states]
         show_json({"environment": desk.name, "ok": not bad, "keys": rows})

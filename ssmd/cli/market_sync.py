@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from ssmd.cli.checking import checking
 from ssmd.cli.opening import Opener, database_of
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
 from ssmd.cli.output import GOOD, WAITING, mark_line, show_json
@@ -41,17 +42,21 @@ def sync(
     import msgspec
 
     chosen = choose(env)
-    with database_of(chosen) as database:
+    name = chosen.feed(feed)
+    with database_of(chosen) as database, checking(chosen, "secmaster_sync", name) as check:
         try:
-            report = asyncio.run(_sync(chosen, chosen.feed(feed), database, rest, full=full, accept=accept))
+            report = asyncio.run(_sync(chosen, name, database, rest, full=full, accept=accept))
         except asyncio.CancelledError as error:
             hint = "See how far it came: ssmd market syncs. Run it again: what was stored is whole, the rest follows."
             raise FatalError("the sync was ended by SIGTERM", hint) from error
+        code = EXIT_FINDINGS if report.findings else EXIT_DONE
+        said = msgspec.to_builtins(report)
+        check.end(code, findings=len(report.findings), summary=f"{_listed(report)}; {_done(report)}", detail=said)
     if json:
-        show_json(msgspec.to_builtins(report))
+        show_json(said)
     else:
         _show(report)
-    return EXIT_FINDINGS if report.findings else EXIT_DONE
+    return code
 
 
 async def _sync(
@@ -119,11 +124,18 @@ def _checked(url: str) -> str:
 
 
 def _show(report: "SyncReport") -> None:
-    listed = f"{report.series:,} series, {report.events:,} events, {report.markets:,} markets listed"
-    done = (
+    listed = f"{report.kind} sync: {_listed(report)} ({report.open_markets:,} open)"
+    mark_line(GOOD, report.feed, f"{listed}; {_done(report)}")
+    for finding in report.findings:
+        mark_line(WAITING, "left", finding)
+
+
+def _listed(report: "SyncReport") -> str:
+    return f"{report.series:,} series, {report.events:,} events, {report.markets:,} markets listed"
+
+
+def _done(report: "SyncReport") -> str:
+    return (
         f"{report.new:,} new, {report.changed:,} changed, {report.settled:,} settled, {report.unlisted:,} unlisted, "
         f"{report.published:,} published in {report.seconds:.1f} s"
     )
-    mark_line(GOOD, report.feed, f"{report.kind} sync: {listed} ({report.open_markets:,} open); {done}")
-    for finding in report.findings:
-        mark_line(WAITING, "left", finding)
