@@ -73,8 +73,11 @@ def gateway(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
         from ssmd.gateway.service import Gateway
 
         registry = await _willing_registry(opener)
-        bucket = chosen.environment.spec.middleware.storage.buckets.normalized
-        outside = Outside(opener.transport(), registry, opener.storage(), opener.database(), opener.cache(), bucket)
+        buckets = chosen.environment.spec.middleware.storage.buckets
+        outside = Outside(
+            opener.transport(), registry, opener.storage(), opener.database(), opener.cache(),
+            buckets.normalized, buckets.raw, buckets.reports,
+        )  # fmt: skip
         return Gateway(chosen.environment.spec.feed, outside, settings, home=chosen.home)
 
     return _serve("gateway", chosen, open_service, admin_port or settings.metrics_port)

@@ -19,3 +19,5 @@ class Outside:
     database: Database | None = None
     cache: Cache | None = None
     normalized_bucket: str = "ssmd-normalized"
+    raw_bucket: str = "ssmd-raw"
+    reports_bucket: str = "ssmd-reports"

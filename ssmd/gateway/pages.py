@@ -108,13 +108,17 @@ class Pages:
         template = self._templates.overlay(autoescape=False).get_template("llms.txt")
         return _response(template.render(values).encode(), "text/plain")
 
-    def _page(self, name: str, values: dict[str, Any]) -> web.Response:
-        return _response(self._templates.get_template(name).render(values).encode(), "text/html")
+    def quality(self, name: str, values: dict[str, Any], status: int = 200) -> web.Response:
+        """A page in the place of a quality report."""
+        return self._page(name, {"here": "/quality/", **values}, status)
+
+    def _page(self, name: str, values: dict[str, Any], status: int = 200) -> web.Response:
+        return _response(self._templates.get_template(name).render(values).encode(), "text/html", status)
 
 
-def _response(body: bytes, media: str) -> web.Response:
+def _response(body: bytes, media: str, status: int = 200) -> web.Response:
     headers = HEADERS | {"Cache-Control": "no-store"}
-    return web.Response(body=body, headers=headers, content_type=media, charset="utf-8")
+    return web.Response(body=body, status=status, headers=headers, content_type=media, charset="utf-8")
 
 
 def _asset(name: str, media: str) -> Callable[[Ask], Any]:

@@ -30,6 +30,7 @@ from ssmd.gateway.meta_days import DaysEndpoint
 from ssmd.gateway.outside import Outside
 from ssmd.gateway.pages import Pages
 from ssmd.gateway.problems import translate
+from ssmd.gateway.quality_pages import QualityPages
 from ssmd.gateway.questions.answers import Questions
 from ssmd.gateway.rates import Rates
 from ssmd.gateway.remembering import Remembering
@@ -111,6 +112,7 @@ class Gateway:
             *self._rest.routes(),
             *self._trades.routes(),
             *self._pages.routes(),
+            *QualityPages(feed, outside, self._pages.quality).routes(),
         ]
         self.routes += MetaEndpoint(remembering, clock).routes()
         self.routes += DaysEndpoint(feed, remembering, clock).routes()

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jinja2 import ChoiceLoader, FileSystemLoader
+
 from ssmd.errors import ConfigError
 from ssmd.quality.reports.sanitizing import sanitized
 from ssmd.quality.reports.texts import WORD, enliven, inert
@@ -33,15 +35,14 @@ def data_docs(document: dict[str, Any]) -> str:
             expectationSuiteValidationResultSchema,
         )
         from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
-        from great_expectations.render.view import DefaultJinjaPageView
-        from jinja2 import ChoiceLoader, FileSystemLoader
+        from great_expectations.render.view.view import DefaultJinjaPageView
     except ImportError as error:
         raise ConfigError(
             f"Great Expectations cannot be imported ({error})", "Run: pip install 'ssmd[quality]'"
         ) from error
     loaded = expectationSuiteValidationResultSchema.load(_showable(document))
     result = ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
-    view = DefaultJinjaPageView()
+    view: Any = DefaultJinjaPageView()
     view.env.loader = ChoiceLoader([FileSystemLoader(TEMPLATES), view.env.loader])
     return sanitized(enliven(view.render(ValidationResultsPageRenderer().render(result))))
 
