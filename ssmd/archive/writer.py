@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import msgspec
 import structlog
@@ -22,16 +23,22 @@ from ssmd.registry.interface import ObjectRecord
 
 __all__ = [
     "FRAME_BYTES",
+    "Change",
     "Compressed",
     "ObjectConflict",
     "RawSegment",
+    "compare_stored",
     "compress",
     "next_number",
+    "store_change",
     "store_gap",
     "store_once",
     "store_raw",
     "store_replacing",
 ]
+
+Change: TypeAlias = Literal["added", "changed", "unchanged"]
+"""What storing an object does, or would do."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -108,10 +115,28 @@ async def store_replacing(
     storage: Storage, bucket: str, its: DataObject, manifest: Manifest, path: Path
 ) -> ObjectRecord:
     """Store a file and its manifest over what is there; nothing is written when the same bytes are there already."""
-    if await _sha256(storage, bucket, its.key) != manifest.sha256:
+    await store_change(storage, bucket, its, manifest, path, await compare_stored(storage, bucket, its, manifest))
+    return manifest.record(bucket)
+
+
+async def store_change(
+    storage: Storage, bucket: str, its: DataObject, manifest: Manifest, path: Path, change: Change
+) -> None:
+    """The writing half of `store_replacing`, for those who have asked `compare_stored` themselves."""
+    if change != "unchanged":
         await storage.replace(bucket, its.key, path)
     await _put_manifest(storage, bucket, its, manifest)
-    return manifest.record(bucket)
+
+
+async def compare_stored(storage: Storage, bucket: str, its: DataObject, manifest: Manifest) -> Change:
+    """What storing an object as `manifest` describes it would change, by the bytes that are there."""
+    digest = hashlib.sha256()
+    try:
+        async for chunk in storage.stream(bucket, its.key):
+            digest.update(chunk)
+    except ObjectMissing:
+        return "added"
+    return "unchanged" if digest.hexdigest() == manifest.sha256 else "changed"
 
 
 async def store_gap(storage: Storage, bucket: str, gap: Gap) -> str:
@@ -144,16 +169,6 @@ async def _put_manifest(storage: Storage, bucket: str, its: DataObject, manifest
     # The object has just been compared with what we meant to store; a manifest that says otherwise is wrong or older.
     log.warning("manifest replaced", bucket=bucket, key=its.manifest_key)
     await storage.replace(bucket, its.manifest_key, content)
-
-
-async def _sha256(storage: Storage, bucket: str, key: str) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        async for chunk in storage.stream(bucket, key):
-            digest.update(chunk)
-    except ObjectMissing:
-        return None
-    return digest.hexdigest()
 
 
 async def _stored_content(storage: Storage, bucket: str, key: str, path: Path) -> Compressed:
