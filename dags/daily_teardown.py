@@ -1,0 +1,70 @@
+"""End the day before: drain the gateway, flush the archiver, stop its connector; then compact and verify its archive.
+
+A run is about one UTC day, the day that has ended. What has already stopped says so and is success.
+
+- **`handover: overlap`** (the default): it runs ten minutes after `daily_startup`. Where the new day runs, the gateway
+  and the archiver are drained and go on with it, and only the old connector stops; nothing is missed.
+- **`handover: strict`**: it runs at `spec.schedule.teardown` and stops everything until `daily_startup`. What is missed
+  in between is a recorded gap.
+
+`compact` makes the day again from its raw archive, one object per type and ticker; `verify` recounts it. After them the
+asset `ssmd_archive_day` says that the day is there, and `archive_verification` and `data_quality` begin.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, chain
+from ssmd_tasks import (
+    ARCHIVE_DAY,
+    DAY,
+    ENVIRONMENT,
+    FEED,
+    HANDOVER_MINUTES,
+    POOL,
+    cron,
+    date_param,
+    feed_param,
+    house,
+    ssmd_task,
+)  # fmt: skip
+
+LATER = HANDOVER_MINUTES if ENVIRONMENT.handover == "overlap" else 0
+
+with DAG(
+    "daily_teardown",
+    # Not CronDataIntervalTimetable: that runs at once when it is new, for a day of which there is no archive yet.
+    schedule=CronTriggerTimetable(
+        cron(ENVIRONMENT.teardown, LATER), timezone=ENVIRONMENT.timezone, interval=timedelta(days=1)
+    ),
+    tags=["ssmd", "impact/archive"],
+    dagrun_timeout=timedelta(hours=12),
+    params={"feed": feed_param(), "date": date_param("yesterday")},
+    **house(__doc__, ended=True),
+):
+    stops = [
+        ssmd_task(
+            task_id,
+            ["ops", "stop", service, "--date", "{{ ended_day() }}", "--feed", FEED],
+            execution_timeout=timedelta(minutes=20),
+        )
+        for task_id, service in (
+            ("drain_gateway", "gateway"),
+            ("flush_archiver", "archiver"),
+            ("stop_connector", "connector"),
+        )
+    ]
+    compact = ssmd_task(
+        "compact",
+        ["data", "compact", "--date", DAY, "--feed", FEED],
+        pool=POOL,
+        execution_timeout=timedelta(hours=4),
+    )
+    verify = ssmd_task(
+        "verify",
+        ["data", "verify", "--date", DAY, "--feed", FEED],
+        pool=POOL,
+        execution_timeout=timedelta(hours=4),
+        outlets=[ARCHIVE_DAY],
+    )
+
+    chain(*stops, compact, verify)

@@ -1,0 +1,560 @@
+"""What the DAG files are made of: one `ssmd …` command as an Airflow task, its day, and who hears how it went.
+
+The only helper of this folder. It knows commands and exit codes; it never imports ssmd, and reads nothing but the
+environment file. Whether a command is a process on this machine or a pod in a cluster, `spec.runtime` says.
+"""
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from airflow.sdk import Asset, BaseNotifier, BaseOperator, Context, Param
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from jinja2 import pass_context
+
+POOL = "ssmd_heavy"
+"""Tasks that read or write a whole day; the pool's slots say how many run at a time."""
+ARCHIVE_DAY = Asset("ssmd_archive_day", uri="ssmd://archive/day", extra={"about": "a UTC day of the archive"})
+"""A day's archive has been made or made again; its events say which: `{"feed": …, "day": "YYYY-MM-DD"}`."""
+TAGS = {
+    "ssmd": "every DAG of this folder",
+    "impact/capture": "while it fails, market data may be lost for good",
+    "impact/archive": "while it fails, readers find a day unfinished; nothing is lost",
+    "impact/checks": "while it fails, nobody knows whether a day is good",
+}
+"""The tags there are; each DAG has `ssmd` and one impact."""
+
+DONE, FINDINGS, DEPENDENCY_AWAY = 0, 6, 7
+MEANING = {
+    1: "failed", 2: "wrong input or configuration", 3: "refused by a check", DEPENDENCY_AWAY: "a dependency is away",
+    70: "a bug in ssmd",
+}  # fmt: skip
+FINAL = (2, 3, 70)
+"""Exit codes that another try would not change."""
+
+_SAID = 20
+_LONGEST = 4_000
+_POD_FILE = "/etc/ssmd/environment.yaml"
+_LOG_LEFT_S = 1.0
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the DAGs need of an environment file."""
+
+    file: str
+    name: str
+    feed: str
+    runtime: str
+    namespace: str
+    image: str
+    keys: tuple[str, ...]
+    timezone: str
+    startup: str
+    teardown: str
+    handover: str
+
+    @classmethod
+    def read(cls, file: Path) -> "Environment":
+        """What `file` says, with the same defaults as ssmd."""
+        document = yaml.safe_load(file.read_text())
+        spec = document["spec"]
+        runtime, schedule = spec.get("runtime") or {"type": "local"}, spec.get("schedule") or {}
+        return cls(
+            file=str(file.absolute()),
+            name=document["metadata"]["name"],
+            feed=spec["feed"],
+            runtime=runtime["type"],
+            namespace=runtime.get("namespace", "ssmd"),
+            image=runtime.get("image", "ssmd:latest"),
+            keys=tuple(spec["keys"]),
+            timezone=schedule.get("timezone", "UTC"),
+            startup=schedule.get("startup", "00:10"),
+            teardown=schedule.get("teardown", "00:00"),
+            handover=schedule.get("handover", "overlap"),
+        )
+
+    @property
+    def in_cluster(self) -> bool:
+        """Are tasks pods?"""
+        return self.runtime == "kubernetes"
+
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "environments" / "local.yaml"
+ENVIRONMENT = Environment.read(Path(os.environ.get("SSMD_ENVIRONMENT_FILE") or _SHIPPED))
+
+FEED = "{{ params.feed }}"
+DAY = "{{ task.day }}"
+
+
+# --- the day a run is about ---
+
+
+def days_of(context: Mapping[str, Any], *, ended: bool) -> list[date]:
+    """The UTC days a run is about: as asked for, as the archive's events say, or as the schedule means it.
+
+    `ended`: the DAG is about days that are over, so that a run by hand without a date means yesterday, else today. A
+    logical date given by hand counts when it is an earlier day.
+    """
+    run, params = context["dag_run"], context.get("params") or {}
+    if asked := params.get("date"):
+        return [date.fromisoformat(asked)]
+    if events := run.consumed_asset_events:
+        return sorted({_day_of_event(event) for event in events})
+    if str(getattr(run.run_type, "value", run.run_type)) in ("scheduled", "backfill") and run.data_interval_start:
+        return [_utc_day(run.data_interval_start)]
+    latest = _utc_day(run.run_after) - timedelta(days=1 if ended else 0)
+    return [min(latest, _utc_day(run.logical_date))] if run.logical_date else [latest]
+
+
+def days_asked(context: Mapping[str, Any]) -> list[date]:
+    """The days from `from` to `to`; without them the day of `airflow backfill`; nothing else is guessed."""
+    params = context["params"]
+    first, last = params.get("from"), params.get("to")
+    if first is None and last is None:
+        if str(getattr(context["dag_run"].run_type, "value", "")) == "backfill":
+            return days_of(context, ended=True)
+        raise AirflowFailException("Which days? Trigger it again and give `from`, and `to` for more than one day.")
+    start, end = date.fromisoformat(first or last), date.fromisoformat(last or first)
+    if end < start:
+        raise AirflowFailException(f"`to` {end} is before `from` {start}: give them the other way round.")
+    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
+
+
+def _utc_day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
+
+
+def _day_of_event(event: Any) -> date:
+    said = (event.extra or {}).get("day")
+    try:
+        return date.fromisoformat(said)
+    except (TypeError, ValueError) as error:
+        raise AirflowFailException(
+            f"an event of {ARCHIVE_DAY.name} names no day (extra: {event.extra}); "
+            'it needs {"feed": "…", "day": "YYYY-MM-DD"}'
+        ) from error
+
+
+def _minutes(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return 60 * int(hours) + int(minutes)
+
+
+HANDOVER_MINUTES = 10
+"""With `handover: overlap`: how long after the new day's start the old day is ended."""
+
+
+def cron(clock: str, later: int = 0) -> str:
+    """Every day at `clock` (HH:MM), or so many minutes later."""
+    minutes = (_minutes(clock) + later) % (24 * 60)
+    return f"{minutes % 60} {minutes // 60} * * *"
+
+
+def ended_day(context: Mapping[str, Any]) -> date:
+    """The day whose services a teardown ends: that of the last start but one (overlap), or of the last one (strict)."""
+    run = context["dag_run"]
+    if str(getattr(run.run_type, "value", "")) != "scheduled" or (context.get("params") or {}).get("date"):
+        return days_of(context, ended=True)[0]
+    day = 24 * 60
+    if ENVIRONMENT.handover == "overlap":
+        ago = day + HANDOVER_MINUTES
+    else:
+        ago = (_minutes(ENVIRONMENT.teardown) - _minutes(ENVIRONMENT.startup)) % day or day
+    return _utc_day(run.data_interval_end - timedelta(minutes=ago))
+
+
+# --- a command as a task ---
+
+
+class _Outcome:
+    """How a task's command ended; what the exit codes of ssmd mean to Airflow."""
+
+    exit_code: int | None = None
+    summary = ""
+
+    def settle(self, context: Any, code: int, said: Sequence[str], error: str) -> None:
+        """Say it so that it is seen; raise AirflowException to be tried again, AirflowFailException not to be.
+
+        `said`: the last lines of the output, `error`: the last line on stderr.
+        """
+        task: Any = self
+        self.exit_code, self.summary = code, error or (said[-1] if said else "")
+        if code in (DONE, FINDINGS):
+            for asset in task.outlets:
+                context["outlet_events"][asset].extra = {
+                    "feed": context["params"]["feed"], "day": task.day, "findings": code == FINDINGS,
+                }  # fmt: skip
+        if code == DONE:
+            return
+        if code == FINDINGS:
+            task.log.warning("exit code 6: done, with findings. They are, in the command's own words:")
+            for line in said:
+                task.log.warning("  %s", line)
+            # Shown in the task's tab "Task State Store"; not an XCom, nothing downstream can come to depend on it
+            with suppress(AirflowException):
+                context["task_state_store"].set("findings", "\n".join(said) or "see the log")
+            return
+        if code < 0 or code > 128:
+            number = -code if code < 0 else code - 128
+            raise AirflowException(f"the command was ended by {_signal(number)}; {self.summary}".rstrip("; "))
+        why = f"exit code {code}, {MEANING.get(code, 'unknown')}: {self.summary or 'it said nothing'}"
+        raise AirflowFailException(why) if code in FINAL else AirflowException(why)
+
+
+class SsmdProcess(_Outcome, BaseOperator):
+    """A command as a child of the task's process, in a process group of its own; its output is the task's log."""
+
+    template_fields: Sequence[str] = ("day", "words")
+    ui_color = "#eef4fb"
+    grace_s: ClassVar[float] = 4.0
+    """Seconds between SIGTERM and SIGKILL; one less than Airflow gives the task itself."""
+
+    def __init__(self, *, words: Sequence[str], day: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.words, self.day = list(words), day
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def execute(self, context: Context) -> None:
+        """Run it, and let its exit code decide."""
+        command = [*_program(), *_words(self.words, ENVIRONMENT.file)]
+        self.log.info("%s", " ".join(["ssmd", *command[len(_program()) :]]))
+        try:
+            # Own group: what the command starts ends with it. stdin closed: nobody is there to answer a question.
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=_variables(context), start_new_session=True, preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        except OSError as error:
+            raise AirflowFailException(f"cannot run {command[0]}: {error.strerror}; is ssmd installed?") from error
+        said: deque[str] = deque(maxlen=_SAID)
+        error_line = ""
+        try:
+            for stream, line in _lines(self._child):
+                self.log.info("%s", line)
+                said.append(line)
+                error_line = line if stream == "stderr" else error_line
+            code = self._child.wait()
+        finally:
+            self.on_kill()
+        self.settle(context, code, list(said), error_line)
+
+    def on_kill(self) -> None:
+        """End the command: SIGTERM to its group, SIGKILL to what is left after `grace_s`. Returns at once.
+
+        The command may have ended; what it left behind in its group (an orphan that holds the output) has not.
+        """
+        child = self._child
+        if child is None or not _signal_group(child.pid, signal.SIGTERM if child.poll() is None else 0):
+            return
+        if child.poll() is None:
+            after = threading.Timer(self.grace_s, _signal_group, (child.pid, signal.SIGKILL))
+            after.daemon = True
+            after.start()
+
+
+def _program() -> list[str]:
+    """The words that start ssmd."""
+    return list(json.loads(os.environ.get("SSMD_COMMAND") or '["ssmd"]'))
+
+
+def _words(words: Sequence[str], file: str) -> list[str]:
+    return [word for word in words if word] + ["--env", file]
+
+
+def _variables(context: Any) -> dict[str, str]:
+    """The command's environment: this process's without Airflow's own settings, plus who started it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW"))}
+    return {**kept, **_started_by(context), "PYTHONUNBUFFERED": "1"}
+
+
+def _started_by(context: Any) -> dict[str, str]:
+    run, ti = context["dag_run"], context["ti"]
+    by_hand = str(getattr(run.run_type, "value", run.run_type)) in ("manual", "operator_triggered")
+    return {
+        "SSMD_TRIGGER": "manual" if by_hand else "scheduled",
+        "SSMD_TRIGGERED_BY": f"airflow:{ti.dag_id}/{run.run_id}/{ti.task_id}",
+    }
+
+
+def _end_with_parent() -> None:
+    """In the child: be sent SIGTERM when the task's process dies, however it dies."""
+    _libc.prctl(_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _lines(child: "subprocess.Popen[bytes]") -> Iterator[tuple[str, str]]:
+    """(stdout or stderr, line) as they come, until the command has ended; its orphans are not waited for."""
+    with selectors.DefaultSelector() as selector:
+        rest: dict[str, bytes] = {}
+        for name, pipe in (("stdout", child.stdout), ("stderr", child.stderr)):
+            assert pipe is not None
+            selector.register(pipe, selectors.EVENT_READ, name)
+            rest[name] = b""
+        until = None
+        while selector.get_map() and (until is None or time.monotonic() < until):
+            if until is None and child.poll() is not None:
+                until = time.monotonic() + _LOG_LEFT_S
+            for key, _ in selector.select(0.2):
+                if not (read := os.read(key.fd, 65_536)):
+                    selector.unregister(key.fileobj)
+                    continue
+                *lines, rest[key.data] = (rest[key.data] + read).split(b"\n")
+                yield from ((key.data, _text(line)) for line in lines if line.strip())
+                if len(rest[key.data]) > _LONGEST:  # a line without an end is shown in pieces
+                    yield key.data, _text(rest[key.data])
+                    rest[key.data] = b""
+        yield from ((name, _text(line)) for name, line in rest.items() if line.strip())
+
+
+def _text(line: bytes) -> str:
+    text = line[:_LONGEST].decode(errors="backslashreplace").rstrip("\r")
+    return "".join(letter if letter.isprintable() or letter == "\t" else "·" for letter in text)
+
+
+if ENVIRONMENT.in_cluster:
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+    from kubernetes.client import models as k8s
+
+    class SsmdPod(_Outcome, KubernetesPodOperator):
+        """A command as a pod, with the environment file from a ConfigMap and its keys from their Secrets."""
+
+        template_fields: Sequence[str] = ("day", *KubernetesPodOperator.template_fields)
+
+        def __init__(self, *, words: Sequence[str], day: str, task_id: str, **kwargs: Any) -> None:
+            mounts = [k8s.V1VolumeMount(name="environment", mount_path=str(Path(_POD_FILE).parent), read_only=True)]
+            volumes = [
+                k8s.V1Volume(
+                    name="environment",
+                    config_map=k8s.V1ConfigMapVolumeSource(name=f"{ENVIRONMENT.name}-environment"),
+                )
+            ]
+            for key in ENVIRONMENT.keys:
+                name = key.replace("_", "-")
+                source = k8s.V1SecretVolumeSource(secret_name=f"{ENVIRONMENT.name}-{name}", optional=True)
+                volumes.append(k8s.V1Volume(name=f"key-{name}", secret=source))
+                mounts.append(
+                    k8s.V1VolumeMount(name=f"key-{name}", mount_path=f"/var/run/secrets/ssmd/{key}", read_only=True)
+                )
+            super().__init__(
+                task_id=task_id, name=f"ssmd-{task_id}".replace("_", "-"), namespace=ENVIRONMENT.namespace,
+                cmds=["ssmd"], arguments=[*words, "--env", _POD_FILE], volumes=volumes, volume_mounts=mounts,
+                service_account_name="ssmd", get_logs=True, do_xcom_push=False, container_name_log_prefix_enabled=False,
+                on_finish_action="delete_pod", termination_message_policy="FallbackToLogsOnError", **kwargs,
+            )  # fmt: skip
+            self.day = day
+
+        def execute(self, context: Context) -> None:
+            """Run it, and let its exit code decide."""
+            self.arguments = [word for word in self.arguments if word]
+            self.env_vars = [k8s.V1EnvVar(name=name, value=value) for name, value in _started_by(context).items()]
+            super().execute(context)
+            if self.exit_code is None:
+                self.settle(context, DONE, [], "")
+
+        def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
+            """In place of the operator's own rule, by which every exit code but 0 is a failure."""
+            ended = next(
+                (c.state.terminated for c in _containers(remote_pod) if c.name == self.base_container_name), None
+            )
+            if self._killed or ended is None or ended.exit_code == DONE:
+                super().cleanup(pod, remote_pod, xcom_result, context)
+                return
+            self.process_pod_deletion(remote_pod, reraise=False)
+            said = [line for line in (ended.message or "").splitlines() if line.strip()][-_SAID:]
+            self.settle(context, ended.exit_code, said, said[-1] if said else "")
+
+    def _containers(pod: Any) -> list[Any]:
+        return list((pod and pod.status and pod.status.container_statuses) or [])
+
+
+def ssmd_task(task_id: str, words: Sequence[str], *, image: str | None = None, day: Any = None, **options: Any) -> Any:
+    """A task that is the command `ssmd {words}`: a process here, or a pod of `image` in the environment's cluster.
+
+    `day`: the UTC day it is about (default: the run's), which `DAY` stands for in `words`; words that come out empty
+    are left out. `options`: those of every Airflow task.
+    """
+    given = {"task_id": task_id, "words": list(words), "day": "{{ day() }}" if day is None else day, **options}
+    return SsmdPod(image=image or ENVIRONMENT.image, **given) if ENVIRONMENT.in_cluster else SsmdProcess(**given)
+
+
+class Days(BaseOperator):
+    """The days of a run, for tasks that are made once for each."""
+
+    def __init__(self, *, choose: Callable[[Mapping[str, Any]], list[date]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choose = choose
+
+    def execute(self, context: Context) -> list[str]:
+        """As `YYYY-MM-DD`, each once, in order."""
+        days = [day.isoformat() for day in self.choose(context)]
+        self.log.info("%s", ", ".join(days))
+        return days
+
+
+def each_day(choose: Callable[..., list[date]]) -> Any:
+    """The days that `choose` gives at run time (`days_of`, `days_asked`): what to `.expand` a group of tasks over."""
+    chosen = choose if choose is days_asked else partial(choose, ended=True)
+    return Days(task_id="days", choose=chosen, execution_timeout=timedelta(minutes=1)).output
+
+
+# --- who hears how it went ---
+
+
+class SsmdNotifier(BaseNotifier):
+    """Posts to the webhook, and has the alert written down (or resolved) where the gateway's metrics are made.
+
+    It never fails a task: what goes wrong is logged. No template fields: Airflow renders them once for all runs.
+    """
+
+    template_fields: Sequence[str] = ()
+
+    def __init__(self, state: str, *, ended: bool, whole: bool = False) -> None:
+        super().__init__()
+        self.state, self.ended, self.whole = state, ended, whole
+
+    def notify(self, context: Context) -> None:
+        """Tell of a task, or of the `whole` run."""
+        told = self.message(context)
+        if told["state"] != "ok" and (webhook := os.environ.get("SSMD_ALERT_WEBHOOK")):
+            self._post(webhook, told)
+        if not ENVIRONMENT.in_cluster:
+            self._write_down(told)
+
+    def message(self, context: Any) -> dict[str, Any]:
+        """What is said."""
+        run, task, ti = context.get("dag_run"), context.get("task"), context.get("ti")
+        findings = not self.whole and getattr(task, "exit_code", None) == FINDINGS
+        why = context.get("reason") if self.whole else context.get("exception") or getattr(task, "summary", "")
+        days = [] if run is None else [day.isoformat() for day in _days_or_none(context, ended=self.ended)]
+        dag_id = context["dag"].dag_id
+        told = {
+            "environment": ENVIRONMENT.name,
+            "operation": dag_id,
+            "task": "" if self.whole or ti is None else ti.task_id,
+            "run": context.get("run_id") or (run.run_id if run else ""),
+            "day": days[0] if self.whole and len(days) == 1 else None if self.whole else getattr(task, "day", None),
+            "state": "findings" if findings else self.state,
+            "summary": str(why or "")[: _LONGEST // 4],
+            "log": None if ti is None or self.whole else getattr(ti, "log_url", None),
+        }
+        place = "/".join(part for part in (dag_id, told["task"]) if part)
+        told["text"] = (
+            f"ssmd {ENVIRONMENT.name}: {place} {told['state']}, {told['day'] or ''} {told['summary']}".strip()
+        )
+        return told
+
+    def _post(self, webhook: str, told: Mapping[str, Any]) -> None:
+        request = urllib.request.Request(  # noqa: S310 the address is the operator's
+            webhook, json.dumps(told).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        for attempt in (1, 2, 3):
+            try:
+                with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+                    return
+            except (OSError, ValueError) as error:
+                # The address may hold a token: it is not written to the log
+                self.log.error("alert not posted (try %d of 3): %s", attempt, type(error).__name__)
+                time.sleep(0.5 * attempt)
+
+    def _write_down(self, told: Mapping[str, Any]) -> None:
+        words = ["ops", "alert", "--operation", told["operation"], "--state", told["state"], "--run", told["run"]]
+        for name, value in (("--task", told["task"]), ("--date", told["day"]), ("--summary", told["summary"])):
+            words += [f"{name}={value}"] if value else []
+        try:
+            ended = subprocess.run(
+                [*_program(), *_words(words, ENVIRONMENT.file)],
+                capture_output=True, text=True, errors="replace", timeout=30, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.log.error("alert not written down: %s", error)
+            return
+        if ended.returncode != DONE:
+            self.log.error(
+                "alert not written down, exit code %d: %s", ended.returncode, ended.stderr.strip()[-_LONGEST:]
+            )
+
+
+def _days_or_none(context: Any, *, ended: bool) -> list[date]:
+    try:
+        return days_of(context, ended=ended)
+    except (AirflowFailException, ValueError):
+        return []
+
+
+# --- what all DAGs share ---
+
+
+def house(doc: str, *, ended: bool) -> dict[str, Any]:
+    """What every DAG of this folder has in common. `doc`: the file's docstring; `ended`: it is about finished days."""
+
+    @pass_context
+    def day(context: Any) -> str:
+        return days_of(context, ended=ended)[0].isoformat()
+
+    @pass_context
+    def day_ended(context: Any) -> str:
+        return ended_day(context).isoformat()
+
+    return {
+        "description": doc.strip().partition("\n")[0].lstrip("# ").rstrip("."),
+        "doc_md": doc,
+        "catchup": False,
+        "max_active_runs": 1,
+        "user_defined_macros": {"day": day, "ended_day": day_ended},
+        "on_failure_callback": SsmdNotifier("failed", ended=ended, whole=True),
+        "on_success_callback": SsmdNotifier("ok", ended=ended, whole=True),
+        "default_args": {
+            "owner": "ssmd-operations",
+            "retries": 3,
+            "retry_delay": timedelta(seconds=30),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": timedelta(minutes=10),
+            "on_failure_callback": SsmdNotifier("failed", ended=ended),
+            "on_skipped_callback": SsmdNotifier("skipped", ended=ended),
+            "on_success_callback": SsmdNotifier("ok", ended=ended),
+        },
+    }
+
+
+def feed_param() -> Param:
+    """`feed`, of which an environment has one."""
+    return Param(ENVIRONMENT.feed, type="string", enum=[ENVIRONMENT.feed], description="The feed of the environment.")
+
+
+def date_param(otherwise: str) -> Param:
+    """A UTC day, or none."""
+    return Param(
+        None, type=["null", "string"], format="date", description=f"UTC day, not in the future. Empty: {otherwise}."
+    )
