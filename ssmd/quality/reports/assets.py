@@ -1,4 +1,4 @@
-"""Style sheets and pictures of the pages: their names tell their content, so that an old page keeps what it was made for."""
+"""Style sheets and pictures of the pages, named by their content: an old page keeps those it was made for."""
 
 import hashlib
 from functools import cache

@@ -19,8 +19,13 @@ from ssmd.quality.outcome import QualityRun, SuiteOutcome
 from ssmd.quality.reports import pages
 from ssmd.quality.reports.assets import assets
 from ssmd.quality.reports.layout import (
-    ROOT_INDEX, day_of_run, day_prefix, feed_prefix, month_key, suite_page,
-)  # fmt: skip
+    ROOT_INDEX,
+    day_of_run,
+    day_prefix,
+    feed_prefix,
+    month_key,
+    suite_page,
+)
 from ssmd.quality.reports.pages import FeedCard, Neighbours
 from ssmd.quality.reports.summary import DaySummary, summarize, unreadable
 from ssmd.quality.reports.texts import storable
@@ -163,9 +168,7 @@ class _Press:
         prefix = day_prefix(self._feed, day)
         async with self._asking:
             try:
-                found = msgspec.json.decode(
-                    await self._storage.get(self._bucket, prefix + SUMMARY), type=DaySummary
-                )
+                found = msgspec.json.decode(await self._storage.get(self._bucket, prefix + SUMMARY), type=DaySummary)
                 if (found.run_bytes, found.feed, found.day) == (run_bytes, self._feed, day):
                     return found
             except (ObjectMissing, msgspec.MsgspecError, UnicodeError):
@@ -183,7 +186,9 @@ class _Press:
         await self._storage.replace(self._bucket, key, content)
 
     @staticmethod
-    async def _while_changing(read: Callable[[], Awaitable[T]], write: Callable[[T], Awaitable[list[str]]]) -> list[str]:
+    async def _while_changing(
+        read: Callable[[], Awaitable[T]], write: Callable[[T], Awaitable[list[str]]]
+    ) -> list[str]:
         """Write what `read` leads to, until it is still the same afterwards."""
         source = await read()
         for _ in range(ATTEMPTS):
@@ -241,7 +246,7 @@ def _suite_document(run: QualityRun, suite: SuiteOutcome) -> bytes:
         return pages.suite_document(run, suite, data_docs(suite.document), "")
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 a renderer may raise anything about a result that it does not know
+    except Exception as error:  # a renderer may raise anything about a result that it does not know
         log.exception("data docs not rendered", feed=run.feed, day=run.day, suite=suite.suite)
         problem = f"Great Expectations could not render its result: {type(error).__name__}: {error}"
         return pages.suite_document(run, suite, "", problem)

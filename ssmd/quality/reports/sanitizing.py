@@ -5,9 +5,12 @@ import re
 from html.parser import HTMLParser
 
 ELEMENTS = frozenset(
-    "a b br code details div em footer h1 h2 h3 h4 h5 h6 header hr i li nav ol p pre section small span strong summary"
-    " table tbody td th thead tr ul".split()
-)
+    (
+        "a", "b", "br", "code", "details", "div", "em", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr",
+        "i", "li", "nav", "ol", "p", "pre", "section", "small", "span", "strong", "summary", "table", "tbody", "td",
+        "th", "thead", "tr", "ul",
+    )
+)  # fmt: skip
 VOID = frozenset(("br", "hr"))
 SILENT = frozenset(("script", "style", "template", "title", "noscript", "iframe", "object", "svg", "math", "textarea"))
 """Elements that go with everything in them."""
