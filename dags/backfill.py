@@ -15,7 +15,8 @@ written are not touched. The log of `renormalize` says what has changed.
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, EventsTimetable, Param, chain, task_group
+from airflow.sdk import DAG, Param, chain, task_group
+from airflow.timetables.events import EventsTimetable  # that of airflow.sdk 1.3.2 loses a field when it is stored
 from ssmd_tasks import ARCHIVE_DAY, DAY, FEED, POOL, days_asked, each_day, feed_param, house, ssmd_task
 
 BACKFILLABLE_DAYS = 731
