@@ -41,7 +41,7 @@ def quality(*, env: EnvFile = None, feed: Feed = None, date: date | None = None,
 
 
 def _answer(facts: DayFacts, score: Score | None, running: bool) -> dict[str, Any]:
-    parts = ("coverage", "errors", "duplicates", "order")
+    parts = ("coverage", "errors", "duplicates", "order", "expectations")
     return {
         "feed": facts.feed,
         "date": facts.day.isoformat(),
@@ -54,6 +54,7 @@ def _answer(facts: DayFacts, score: Score | None, running: bool) -> dict[str, An
         "error_count": score.error_count if score else 0,
         "duplicate_count": score.duplicate_count if score else 0,
         "out_of_order_count": score.out_of_order_count if score else 0,
+        "failed_count": score.failed_count if score else 0,
         "issues": [_issue(issue) for issue in facts.issues],
         "gaps": _by_reason(facts.gaps),
         "verified": {row.data_type: row.verified_at for row in facts.rows},
@@ -102,6 +103,7 @@ def _show(answer: dict[str, Any], score: Score | None, issues: Sequence[Issue]) 
         print(f"{'Errors':<12}{score.errors:.4f}  {score.error_count:,} {of}")
         print(f"{'Duplicates':<12}{score.duplicates:.4f}  {score.duplicate_count:,} {of}")
         print(f"{'Order':<12}{score.order:.4f}  {score.out_of_order_count:,} {of}")
+        print(f"{'Expectations':<12} {score.expectations:.4f}  {score.failed_count:,} rows fail a critical one {of}")
     print("\nIssues" if issues else "\nIssues: none")
     for issue in issues:
         sample = f"  {cell(issue.sample)[:_SAMPLE]}" if issue.sample else ""

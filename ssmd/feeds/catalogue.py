@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from ssmd.errors import ConfigError
-from ssmd.feeds.interface import Decoder, Mapper, Session
+from ssmd.feeds.interface import Decoder, ListedTrade, Mapper, Session
 from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.legacy import LegacyKalshiDecoder
+from ssmd.feeds.kalshi.listed_trades import to_listed_trade
 from ssmd.feeds.kalshi.mapper import KalshiMapper
 from ssmd.feeds.kalshi.market_fields import VOLATILE, settlement_millionths, status_of
 from ssmd.feeds.kalshi.session import DEFAULT_CHANNELS, KalshiSession
@@ -47,7 +48,8 @@ class FeedParts:
     private_key_pem, method, path, now_ms)` gives the headers of an authenticated request; `secret_problem(field,
     value)` says what a value of its key is in place of what is needed, "" when it is right. `new_rest(base_url, ...)`
     opens the REST client. `volatile` names the fields of a listed market that trading changes, `status_of(word)` is the
-    state that the exchange's word for it means, `settlement_millionths(text)` a settlement value in millionths.
+    state that the exchange's word for it means, `settlement_millionths(text)` a settlement value in millionths,
+    `listed_trade(item)` a trade of the REST client's `trades`.
     """
 
     feed: str
@@ -61,6 +63,7 @@ class FeedParts:
     volatile: frozenset[str]
     status_of: Callable[[str], Status]
     settlement_millionths: Callable[[str], int | None]
+    listed_trade: Callable[[object], ListedTrade | None]
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def _parts(feed: str, version: Version) -> FeedParts:
     return FeedParts(
         feed, version.name, version.decoder(), new_mapper, _new_session, sign_headers,
         secret_problem, _new_rest, VOLATILE, status_of, settlement_millionths,
+        to_listed_trade,
     )  # fmt: skip
 
 

@@ -83,6 +83,15 @@ class Mapper(Protocol):
         ...
 
 
+class ListedTrade(msgspec.Struct, frozen=True):
+    """A trade as the exchange's REST API lists it; `size` in millionths of a contract, `created_ns` since the epoch."""
+
+    trade_id: str
+    ticker: str
+    size: int
+    created_ns: int
+
+
 Command: TypeAlias = bytes
 """A text message for the exchange."""
 

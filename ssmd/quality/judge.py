@@ -112,7 +112,7 @@ class Judge:
         ]
         try:
             suite = self._gx.ExpectationSuite(name="suite", expectations=expectations)
-        except Exception as error:  # noqa: BLE001 pydantic's, GE's own, attribute errors: whatever the file says
+        except Exception as error:
             raise ConfigError(f"Great Expectations does not understand an expectation: {_line(error)}") from error
         with _quiet():
             given = batch.validate(
@@ -122,7 +122,7 @@ class Judge:
         return [by_place[place] for place in range(len(merged))]
 
 
-class _quiet:  # noqa: N801 a context manager used as a word
+class _quiet:
     """Great Expectations and pandas warn of each other's old ways; that is no news of the data."""
 
     def __enter__(self) -> None:
@@ -244,7 +244,7 @@ def shown(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:  # noqa: PLR0124 not a number is not itself
+    if value is None or value != value:
         return ""
     if isinstance(value, float):
         return f"{value:.9g}"

@@ -19,8 +19,8 @@ from ssmd.archive.manifest import Manifest, read_manifest
 from ssmd.archive.reader import read_lines
 from ssmd.clock import NS_PER_DAY, day_start_ns
 from ssmd.errors import DataError
-from ssmd.feeds.interface import Decoded
 from ssmd.feeds.catalogue import FeedParts
+from ssmd.feeds.interface import Decoded
 from ssmd.market.events import Gap, Trade
 from ssmd.middleware.storage.interface import Storage
 from ssmd.quality.recount import Numbers

@@ -62,7 +62,7 @@ def assess(facts: DayFacts, data_type: str) -> Score | None:
     Normalized data is as good as its raw data, less the stream's own trouble until compaction has made it from raw.
     """
     rows = _judged(facts)
-    issues = [issue for issue in facts.issues if issue.data_type == "raw"]
+    issues = [issue for issue in facts.issues if issue.data_type != "normalized"]
     if data_type == "normalized" and not facts.compacted:
         issues = facts.issues
     first_ns, until_ns = _recorded(rows) or (0, 1)

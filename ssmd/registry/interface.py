@@ -107,6 +107,16 @@ class Market(msgspec.Struct, frozen=True):
     listed: bool = True  # False: the exchange listed it once, and no longer knows it
 
 
+class HeardMarket(msgspec.Struct, frozen=True):
+    """An active, listed market, and when frames of it came first and last (None: never). Times are UTC and aware."""
+
+    ticker: str
+    open_time: datetime | None
+    known_from: datetime
+    first_heard: datetime | None
+    last_heard: datetime | None
+
+
 class Series(msgspec.Struct, frozen=True):
     """A series of events as the exchange lists it."""
 
@@ -200,6 +210,10 @@ class Registry(Protocol):
         """
         ...
 
+    def replace_issues(self, feed: str, day: date, data_type: str, issues: Sequence[Issue]) -> None:
+        """Put these issues in the place of all that the day has of this data type; repeating it changes nothing."""
+        ...
+
     def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
         """The objects of a day, sorted by bucket and key."""
         ...
@@ -212,6 +226,10 @@ class Registry(Protocol):
         self, feed: str, day: date, data_type: str, status: str, quality_score: float | None = None
     ) -> None:
         """Store the verdict on a day: 'complete', 'partial', 'failed' (or 'processing': none yet), and its score."""
+        ...
+
+    def set_day_score(self, feed: str, day: date, data_type: str, quality_score: float | None) -> None:
+        """Store the score of a day alone; its status stays, and when that was given."""
         ...
 
     def gaps(self, feed: str, day: date) -> list[Gap]:
@@ -256,6 +274,10 @@ class Registry(Protocol):
 
     def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
         """Active, listed markets from which no frame was ever received, sorted by ticker."""
+        ...
+
+    def heard_markets(self, feed: str, limit: int = 1000, after: str = "") -> list[HeardMarket]:
+        """Active, listed markets sorted by ticker, from the first after `after`, heard or not."""
         ...
 
     def ping(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ssmd.registry.interface import Market
+from ssmd.registry.interface import HeardMarket, Market
 from ssmd.registry.market_values import ACTIVE, EVIDENCE, LISTED
 from ssmd.registry.rows import market_of
 from ssmd.registry.staging import Answer
@@ -70,6 +70,19 @@ def never_heard_page(connection: sa.Connection, feed_id: int, limit: int) -> lis
     m = markets.c
     query = sa.select(markets).where(m.feed_id == feed_id, m.known_to.is_(None), unheard())
     return [market_of(row) for row in connection.execute(query.order_by(m.ticker).limit(max(0, limit)))]
+
+
+def heard_page(connection: sa.Connection, feed_id: int, limit: int, after: str) -> list[HeardMarket]:
+    """Active, listed markets sorted by ticker, from the first after `after`, with when they were heard."""
+    m, c = markets.c, market_coverage.c
+    query = (
+        sa.select(m.ticker, m.open_time, m.known_from, c.first_heard_at, c.last_heard_at)
+        .outerjoin_from(markets, market_coverage, c.market_id == m.id)
+        .where(m.feed_id == feed_id, m.known_to.is_(None), m.status == ACTIVE, m.ticker > storable(after))
+        .order_by(m.ticker)
+        .limit(max(0, limit))
+    )
+    return [HeardMarket(*row) for row in connection.execute(query)]
 
 
 def overlooked(connection: sa.Connection, feed_id: int, since: datetime, limit: int) -> list[str]:

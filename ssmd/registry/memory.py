@@ -15,6 +15,7 @@ from ssmd.registry.bootstrap import KNOWN_FEEDS, KnownFeed, unknown_feed, versio
 from ssmd.registry.interface import (
     STRIKE_FIELDS,
     FeedVersion,
+    HeardMarket,
     InventoryRow,
     Issue,
     Market,
@@ -43,8 +44,10 @@ from ssmd.registry.values import (
     gap_identity,
     issue_identity,
     issue_order,
+    issues_of,
     merged_gap,
     merged_issue,
+    moment,
     score_value,
     storable,
     storage_path,
@@ -78,6 +81,8 @@ class _Feed:
         self.gaps: dict[tuple[object, ...], Gap] = {}
         self.issues: dict[tuple[object, ...], Issue] = {}
         self.markets: dict[str, _Known] = {}
+        self.known_from: dict[str, datetime] = {}
+        self.first_heard: dict[str, datetime] = {}
         self.heard: dict[str, datetime] = {}
 
 
@@ -170,6 +175,15 @@ class MemoryRegistry:
                 before = known.get(issue_identity(issue))
                 known[issue_identity(issue)] = merged_issue(before, issue) if before else issue
 
+    def replace_issues(self, feed: str, day: date, data_type: str, issues: Sequence[Issue]) -> None:
+        """See `Registry.replace_issues`."""
+        stored = [stored_issue(issue) for issue in issues_of(issues, feed, day, data_type)]
+        with self._lock:
+            known = self._feed(feed).issues
+            for identity in [key for key, its in known.items() if (its.day, its.data_type) == (day, data_type)]:
+                del known[identity]
+            known.update((issue_identity(issue), issue) for issue in stored)
+
     def _is_new(self, batch: UUID) -> bool:
         """Take note of a batch; was it unknown? Old ones are forgotten."""
         now = datetime.now(UTC)
@@ -214,6 +228,14 @@ class MemoryRegistry:
             for key in keys:
                 days[key] = msgspec.structs.replace(days[key], status=status, quality_score=score, verified_at=at)
 
+    def set_day_score(self, feed: str, day: date, data_type: str, quality_score: float | None) -> None:
+        """See `Registry.set_day_score`."""
+        score = score_value(quality_score)
+        with self._lock:
+            days = self._feed(feed).days
+            for key in [key for key in days if key[:2] == (day, data_type)]:
+                days[key] = msgspec.structs.replace(days[key], quality_score=score)
+
     def gaps(self, feed: str, day: date) -> list[Gap]:
         """See `Registry.gaps`."""
         with self._lock:
@@ -232,8 +254,10 @@ class MemoryRegistry:
         """See `Registry.upsert_markets`."""
         latest = {market.ticker: market for market in map(stored_market, storable_markets(markets))}
         with self._lock:
-            known = self._feed(feed).markets
-            return sum(_learn(known, market, volatile) for market in latest.values())
+            state, now = self._feed(feed), datetime.now(UTC)
+            for ticker in latest:
+                state.known_from.setdefault(ticker, now)
+            return sum(_learn(state.markets, market, volatile) for market in latest.values())
 
     def markets(self, feed: str, status: str | None = None, limit: int = 1000, after: str = "") -> list[Market]:
         """See `Registry.markets`."""
@@ -282,6 +306,7 @@ class MemoryRegistry:
             state = self._feed(feed)
             for ticker in map(storable, tickers):
                 if ticker in state.markets:
+                    state.first_heard[ticker] = min(at, state.first_heard.get(ticker, at))
                     state.heard[ticker] = max(at, state.heard.get(ticker, at))
 
     def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
@@ -291,6 +316,16 @@ class MemoryRegistry:
             silent = [found.market for ticker, found in state.markets.items() if ticker not in state.heard]
         active = [market for market in silent if market.status == ACTIVE and market.listed]
         return sorted(active, key=lambda market: market.ticker)[: max(0, limit)]
+
+    def heard_markets(self, feed: str, limit: int = 1000, after: str = "") -> list[HeardMarket]:
+        """See `Registry.heard_markets`."""
+        with self._lock:
+            state = self._feed(feed)
+            chosen = sorted(t for t, its in state.markets.items() if t > after and its.market.listed)
+            active = [t for t in chosen if state.markets[t].market.status == ACTIVE][: max(0, limit)]
+            opened = {t: moment(state.markets[t].market.open_time) for t in active}
+            first, last = state.first_heard, state.heard
+            return [HeardMarket(t, opened[t], state.known_from[t], first.get(t), last.get(t)) for t in active]
 
     def ping(self) -> None:
         """Memory is always there."""

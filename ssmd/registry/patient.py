@@ -13,6 +13,7 @@ from ssmd.errors import DataError, SsmdError
 from ssmd.market.events import Gap
 from ssmd.registry.interface import (
     FeedVersion,
+    HeardMarket,
     InventoryRow,
     Issue,
     Market,
@@ -72,6 +73,14 @@ class PatientRegistry:
             self._registry.record_issues(part, batch if whole else str(uuid5(UUID(batch), place)))
 
         self._write("record_issues", write, issues)
+
+    def replace_issues(self, feed: str, day: date, data_type: str, issues: Sequence[Issue]) -> None:
+        """See `Registry.replace_issues`: all or nothing."""
+        self._ask("replace_issues", lambda: self._registry.replace_issues(feed, day, data_type, issues))
+
+    def set_day_score(self, feed: str, day: date, data_type: str, quality_score: float | None) -> None:
+        """See `Registry.set_day_score`."""
+        self._ask("set_day_score", lambda: self._registry.set_day_score(feed, day, data_type, quality_score))
 
     def upsert_markets(self, feed: str, markets: Sequence[Market], volatile: frozenset[str] = frozenset()) -> int:
         """See `Registry.upsert_markets`."""
@@ -133,6 +142,10 @@ class PatientRegistry:
     def never_heard(self, feed: str, limit: int = 1000) -> list[Market]:
         """See `Registry.never_heard`."""
         return self._ask("never_heard", lambda: self._registry.never_heard(feed, limit))
+
+    def heard_markets(self, feed: str, limit: int = 1000, after: str = "") -> list[HeardMarket]:
+        """See `Registry.heard_markets`."""
+        return self._ask("heard_markets", lambda: self._registry.heard_markets(feed, limit, after))
 
     def ping(self) -> None:
         """See `Registry.ping`."""

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
@@ -15,15 +14,24 @@ from ssmd.market.events import Gap
 from ssmd.registry import db
 from ssmd.registry.bootstrap import bootstrap, version_on
 from ssmd.registry.database import Database, find_feed
-from ssmd.registry.interface import FeedVersion, InventoryRow, Issue, Market, MarketFilter, MarketWords, ObjectRecord
+from ssmd.registry.interface import (
+    FeedVersion,
+    HeardMarket,
+    InventoryRow,
+    Issue,
+    Market,
+    MarketFilter,
+    MarketWords,
+    ObjectRecord,
+)
+from ssmd.registry.issues import add_issues, put_issues
 from ssmd.registry.market_filter import find_markets, market_words
-from ssmd.registry.market_listing import markets_page, never_heard_page, one_market, record_coverage
+from ssmd.registry.market_listing import heard_page, markets_page, never_heard_page, one_market, record_coverage
 from ssmd.registry.rows import (
     gap_of,
     gap_row,
     inventory_of,
     issue_of,
-    issue_row,
     object_of,
     object_row,
     recount_gaps,
@@ -35,12 +43,10 @@ from ssmd.registry.tables import (
     data_gaps,
     data_inventory,
     data_objects,
-    data_quality_batches,
     data_quality_issues,
     feed_versions,
 )
 from ssmd.registry.values import (
-    BATCHES_KEPT,
     DATA_TYPES,
     STATUSES,
     batch_id,
@@ -49,6 +55,7 @@ from ssmd.registry.values import (
     gap_days,
     gap_identity,
     issue_order,
+    issues_of,
     merged_gap,
     score_value,
     storage_path,
@@ -153,22 +160,15 @@ class PostgresRegistry:
         stored, named = [stored_issue(issue) for issue in issues], batch_id(batch)
         if not stored:
             return
-        statement = insert(data_quality_issues)
-        known, new = data_quality_issues.c, statement.excluded
-        counted = statement.on_conflict_do_update(
-            constraint="data_quality_issues_identity_key",
-            set_={
-                "count": known["count"] + new["count"],
-                "sample_data": sa.func.coalesce(known.sample_data, new.sample_data),
-            },
-        )
         with self._transaction("record quality issues") as connection:
             ids = {feed: find_feed(connection, feed) for feed in sorted({issue.feed for issue in stored})}
-            if named is not None and not _is_new(connection, named):
-                return
-            # in one order, so that two writers cannot wait for each other; singly, since a kind may come twice
-            for row in sorted((issue_row(ids[i.feed], i) for i in stored), key=_issue_order):
-                connection.execute(counted, row)
+            add_issues(connection, ids, stored, named)
+
+    def replace_issues(self, feed: str, day: date, data_type: str, issues: Sequence[Issue]) -> None:
+        """See `Registry.replace_issues`."""
+        stored = [stored_issue(issue) for issue in issues_of(issues, feed, day, data_type)]
+        with self._transaction(f"replace {data_type} issues of feed {feed!r}") as connection:
+            put_issues(connection, find_feed(connection, feed, lock=True), day, data_type, stored)
 
     def objects(self, feed: str, day: date, data_type: str | None = None) -> list[ObjectRecord]:
         """See `Registry.objects`."""
@@ -206,6 +206,14 @@ class PostgresRegistry:
             day_rows = sa.update(data_inventory).where(i.feed_id == feed_id, i.date == day, i.data_type == data_type)
             if connection.execute(day_rows.values(values)).rowcount == 0:
                 raise ConfigError(f"there is no {data_type} data of {feed} on {day}", "See: ssmd data inventory")
+
+    def set_day_score(self, feed: str, day: date, data_type: str, quality_score: float | None) -> None:
+        """See `Registry.set_day_score`."""
+        i = data_inventory.c
+        with self._transaction(f"score a day of feed {feed!r}") as connection:
+            feed_id = find_feed(connection, feed, lock=True)
+            day_rows = sa.update(data_inventory).where(i.feed_id == feed_id, i.date == day, i.data_type == data_type)
+            connection.execute(day_rows.values(quality_score=score_value(quality_score)))
 
     def gaps(self, feed: str, day: date) -> list[Gap]:
         """See `Registry.gaps`."""
@@ -264,6 +272,11 @@ class PostgresRegistry:
         with self._transaction(f"list unheard markets of feed {feed!r}") as connection:
             return never_heard_page(connection, find_feed(connection, feed), limit)
 
+    def heard_markets(self, feed: str, limit: int = 1000, after: str = "") -> list[HeardMarket]:
+        """See `Registry.heard_markets`."""
+        with self._transaction(f"list heard markets of feed {feed!r}") as connection:
+            return heard_page(connection, find_feed(connection, feed), limit, after)
+
     def ping(self) -> None:
         """See `Registry.ping`."""
         self._database.ping()
@@ -271,21 +284,6 @@ class PostgresRegistry:
     def close(self) -> None:
         """See `Registry.close`."""
         self._database.close()
-
-
-def _issue_order(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["feed_id"], row["day"], row["data_type"], row["issue_type"], row["detail"], row["connection"]
-
-
-def _is_new(connection: sa.Connection, batch: UUID) -> bool:
-    """Take note of a batch of issues; was it unknown? Old ones are forgotten."""
-    b = data_quality_batches.c
-    statement = insert(data_quality_batches).values(batch=batch).on_conflict_do_nothing().returning(b.batch)
-    if connection.execute(statement).one_or_none() is None:
-        return False
-    old = sa.select(b.batch).where(b.recorded_at < sa.func.now() - BATCHES_KEPT).with_for_update(skip_locked=True)
-    connection.execute(sa.delete(data_quality_batches).where(b.batch.in_(old)))
-    return True
 
 
 def _delete_objects(connection: sa.Connection, feed_id: int, keys: Sequence[tuple[str, str]]) -> set[int]:

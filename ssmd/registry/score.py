@@ -1,11 +1,12 @@
 """The quality score of a day, 0.00 to 1.00: what share of it is there, and right.
 
-    score = coverage × errors × duplicates × order                 (two digits; 1.00: nothing is known to be wrong)
+    score = coverage × errors × duplicates × order × expectations    (two digits; 1.00: nothing is known to be wrong)
 
     coverage    1 − lost time / time capture ran or should have
     errors      1 − frames that could not be understood or used / records
     duplicates  1 − ¼ × records that came twice / records
     order       1 − ¼ × records that came out of order / records
+    expectations   1 − rows that fail a critical expectation of `ssmd quality run` / records
 
 - Lost is the union of the day's gaps. While only some subscriptions or tickers are missing (a gap with a `sid` or
   `tickers`), a quarter of the time counts: one of the four channels.
@@ -17,6 +18,8 @@
   planned end and with nothing on any later day, the rest of the day is lost, too.
 - Errors are parse_error, missing_field, inconsistent, missing_data and internal_error. Issues of severity `info`
   (an exchange's refusal of a command, our own transport's repeats) count nowhere.
+- An expectation that concerns a whole table, or that could not be asked because it raised, fails for all rows of its
+  batch. Expectations of severity warning and info lower nothing; a day whose quality was never run is not judged by it.
 - Any time lost and any error, however small, keeps the score below 1.00; it is 0.00 only when nothing is left. A
   further gap that counts, or a further error, never raises it. Without records and gaps there is no score.
 """
@@ -29,6 +32,7 @@ import msgspec
 from ssmd.clock import NS_PER_DAY, NS_PER_S, day_start_ns
 from ssmd.market.events import Gap
 from ssmd.registry.interface import Issue
+from ssmd.registry.values import QUALITY
 
 PLANNED = "planned_teardown"
 PARTIAL = 4
@@ -43,19 +47,21 @@ Span = tuple[int, int]
 
 
 class Score(msgspec.Struct, frozen=True):
-    """A day's score and its four parts (each 0 to 1), and what they were computed from. Times are nanoseconds."""
+    """A day's score and its five parts (each 0 to 1), and what they were computed from. Times are nanoseconds."""
 
     value: float
     coverage: float
     errors: float
     duplicates: float
     order: float
+    expectations: float
     meant_ns: int
     lost_ns: int
     records: int
     error_count: int
     duplicate_count: int
     out_of_order_count: int
+    failed_count: int = 0
 
 
 def score_day(
@@ -76,17 +82,18 @@ def score_day(
     counted = _counts(issues)
     if not records and not meant and not any(counted):
         return None
-    error_count, duplicate_count, out_of_order_count = counted
+    error_count, duplicate_count, out_of_order_count, failed_count = counted
     coverage = 1 - lost / meant if meant else 1.0
     errors = _share(error_count, records)
     duplicates = _share(duplicate_count, MINOR * records)
     order = _share(out_of_order_count, MINOR * records)
-    product = coverage * errors * duplicates * order
+    expectations = _share(failed_count, records)
+    product = coverage * errors * duplicates * order * expectations
     value = round(product, 2)
     if lost or any(counted):
         value = 0.0 if not product else max(0.01, min(0.99, value))
     return Score(
-        value, coverage, errors, duplicates, order, meant // PARTIAL, lost // PARTIAL, records, *counted
+        value, coverage, errors, duplicates, order, expectations, meant // PARTIAL, lost // PARTIAL, records, *counted
     )  # fmt: skip
 
 
@@ -96,11 +103,14 @@ def _share(count: int, of: int) -> float:
     return 1 - min(count, of) / of if of else 0.0
 
 
-def _counts(issues: Iterable[Issue]) -> tuple[int, int, int]:
-    """Errors, duplicates and records out of order."""
-    error_count = duplicate_count = out_of_order_count = 0
+def _counts(issues: Iterable[Issue]) -> tuple[int, int, int, int]:
+    """Errors, duplicates, records out of order, and rows that fail a critical expectation."""
+    error_count = duplicate_count = out_of_order_count = failed_count = 0
     for issue in issues:
         if issue.severity == "info":
+            continue
+        if issue.data_type == QUALITY:
+            failed_count += issue.count if issue.severity == "error" else 0
             continue
         if issue.issue_type == "duplicate":
             duplicate_count += issue.count
@@ -108,7 +118,7 @@ def _counts(issues: Iterable[Issue]) -> tuple[int, int, int]:
             out_of_order_count += issue.count
         elif issue.issue_type in ERRORS:
             error_count += issue.count
-    return error_count, duplicate_count, out_of_order_count
+    return error_count, duplicate_count, out_of_order_count, failed_count
 
 
 def _times(day: date, recorded: Span | None, gaps: Sequence[Gap], followed: bool) -> tuple[int, int]:

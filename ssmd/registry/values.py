@@ -6,6 +6,7 @@ outside; they are replaced, never a reason to lose the record that holds them.
 
 import posixpath
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,9 @@ MAX_SAMPLE_BYTES = 1_024
 BATCHES_KEPT = timedelta(days=7)
 """For this long a batch of issues that comes again is known."""
 DATA_TYPES = ("raw", "normalized")
+QUALITY = "quality"
+"""The data type of issues that expectations found: each run of a day replaces those of the one before."""
+ISSUE_DATA_TYPES = (*DATA_TYPES, QUALITY)
 STATUSES = ("complete", "partial", "failed", "processing")
 SEVERITIES = ("error", "warning", "info")
 ISSUE_TYPES = (
@@ -199,6 +203,17 @@ def issue_order(issue: Issue) -> tuple[str, str, str, str]:
     return issue.data_type, issue.issue_type, issue.detail, issue.connection
 
 
+def issues_of(issues: Sequence[Issue], feed: str, day: date, data_type: str) -> list[Issue]:
+    """The issues, one of each kind; DataError for one that is of another feed, day or data type."""
+    found: dict[tuple[object, ...], Issue] = {}
+    for issue in issues:
+        if (issue.feed, issue.day, issue.data_type) != (feed, day, data_type):
+            raise DataError(f"an issue of {issue.feed}, {issue.day}, {issue.data_type} is none of {feed}, {day}")
+        identity = issue_identity(issue)
+        found[identity] = merged_issue(found[identity], issue) if identity in found else issue
+    return list(found.values())
+
+
 def merged_issue(known: Issue, more: Issue) -> Issue:
     """Both counted together, with the earlier sample."""
     return msgspec.structs.replace(known, count=known.count + more.count, sample=known.sample or more.sample)
@@ -210,7 +225,7 @@ def stored_issue(issue: Issue) -> Issue:
     return Issue(
         feed=issue.feed,
         day=issue.day,
-        data_type=choice("data type", issue.data_type, DATA_TYPES),
+        data_type=choice("data type", issue.data_type, ISSUE_DATA_TYPES),
         issue_type=choice("issue type", issue.issue_type, ISSUE_TYPES),
         severity=choice("severity", issue.severity, SEVERITIES),
         count=max(0, min(issue.count, MAX_BIGINT)),

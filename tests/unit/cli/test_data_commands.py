@@ -419,7 +419,9 @@ def test_the_quality_of_a_day_is_explained(
     assert main(["data", "quality", "--feed", FEED, "--date", str(DAY), "--json", *MEMORY]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["quality_score"] == 0.88
-    assert answer["parts"] == {"coverage": 0.9, "errors": 0.99, "duplicates": 0.99, "order": 0.999}
+    assert answer["parts"] == {
+            "coverage": 0.9, "errors": 0.99, "duplicates": 0.99, "order": 0.999, "expectations": 1.0,
+        }  # fmt: skip
     assert (answer["error_count"], answer["duplicate_count"], answer["out_of_order_count"]) == (10, 40, 4)
     assert (answer["records"], answer["lost_seconds"], answer["meant_seconds"]) == (1_000, 8_640, 86_400)
     assert answer["gaps"]["silence"] == {"count": 1, "seconds": 100}
