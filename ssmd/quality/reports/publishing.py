@@ -63,6 +63,11 @@ async def rebuild(storage: Storage, bucket: str, feed: str, day: date) -> list[s
     return await _Press(storage, bucket, feed).day(day)
 
 
+async def stored_days(storage: Storage, bucket: str, feed: str) -> list[date]:
+    """The days of a feed of which a run is stored, oldest first."""
+    return sorted(_runs(await storage.list(bucket, feed_prefix(feed))).get(feed, ()))
+
+
 class _Known(NamedTuple):
     """What the tables are made from: all days, newest first, and what is told of some of them."""
 
@@ -132,7 +137,7 @@ class _Press:
         return _runs(await self._storage.list(self._bucket, feed_prefix(self._feed))).get(self._feed, {})
 
     async def _days(self) -> list[date]:
-        return sorted(await self._sizes())
+        return await stored_days(self._storage, self._bucket, self._feed)
 
     async def _known(self, day: date) -> _Known:
         """The newest days and those of the month of `day`."""
