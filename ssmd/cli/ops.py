@@ -10,6 +10,9 @@ from ssmd.errors import ConfigError
 
 app = App(name="ops", help="The day of an environment: start and stop its services, see how it goes.")
 
+app.command("ssmd.cli.ops_alert:alert", name="alert", help="Write down how an operation ended, for others to see.")
+app.command("ssmd.cli.ops_alert:alerts", name="alerts", help="List the alerts that nobody has seen to.")
+
 Service = Annotated[str | None, Parameter(help="connector, archiver or gateway; none: the whole day, in order.")]
 Day = Annotated[date | None, Parameter(name="--date", help="The UTC day; default: today.")]
 NoAirflow = Annotated[
@@ -39,7 +42,7 @@ def start(
     chosen = chosen_for(env, feed)
     day = ops_steps.start_day(chosen, date, ahead=ahead)
     if service is None:
-        return ops_steps.whole_day(chosen, "startup", day, no_airflow=no_airflow, json=json)
+        return ops_steps.whole_day(chosen, "startup", day, ahead=ahead, no_airflow=no_airflow, json=json)
     return ops_steps.one_step(chosen, "startup", service, day, json=json)
 
 
@@ -64,8 +67,20 @@ def stop(
     chosen = chosen_for(env, feed)
     day = date or today()
     if service is None:
-        return ops_steps.whole_day(chosen, "teardown", day, no_airflow=no_airflow, json=json)
+        return ops_steps.whole_day(chosen, "teardown", day, ahead=False, no_airflow=no_airflow, json=json)
     return ops_steps.one_step(chosen, "teardown", service, day, json=json)
+
+
+@app.command
+def status(*, env: EnvFile = None, feed: Feed = None, json: Json = False) -> int:
+    """What runs for which day, the last runs of each operation, the last checks, and what waits for somebody.
+
+    Exit code 3: a service does not do its work; 6: they do, and a run or check went wrong or an alert is open;
+    7: nothing could be told. What is away is named, and the rest is told without it.
+    """
+    from ssmd.cli.ops_status import show_status
+
+    return show_status(chosen_for(env, feed), json=json)
 
 
 @app.command

@@ -15,7 +15,7 @@ from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
 from ssmd.errors import ConfigError, RefusedError, Unavailable
 from ssmd.local.airflow_access import read_access
 from ssmd.local.home import Home
-from ssmd.ops.airflow import Airflow, Login, Run
+from ssmd.ops.airflow import TIMEOUT_S, Airflow, Login, Run
 from ssmd.ops.watching import Change, Ending, Watcher
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _MARKS = {"success": GOOD, "failed": BAD, "upstream_failed": BAD}
 EXIT_INTERRUPTED = 130
 
 
-def airflow_of(chosen: Chosen) -> Airflow:
+def airflow_of(chosen: Chosen, timeout_s: float = TIMEOUT_S) -> Airflow:
     """The Airflow of an environment; Unavailable when it is one that `ssmd up` would start, and it did not."""
     settings = chosen.environment.spec.airflow
     if settings is None:
@@ -37,20 +37,21 @@ def airflow_of(chosen: Chosen) -> Airflow:
     url = secrets.text(settings.url)
     if settings.credentials:
         fields = secrets.fields(settings.credentials)
-        return Airflow(url, Login(fields["username"], fields["password"]))
+        return Airflow(url, Login(fields["username"], fields["password"]), timeout_s)
     access = read_access(Home(chosen.home))
     if access is None:
         raise Unavailable(
             f"Airflow at {url} was not started here: {chosen.home}/run/airflow.json is missing",
             f"Run: ssmd up{chosen.with_file}, or add --no-airflow, or name a key in spec.airflow.credentials.",
         )
-    return Airflow(access.url, Login(access.username, access.password))
+    return Airflow(access.url, Login(access.username, access.password), timeout_s)
 
 
 def run_dag(chosen: Chosen, action: "Action", day: date, *, json: bool) -> int:
     """Have Airflow do a startup or teardown and watch it; a run for that day that is at work is joined.
 
-    Exit code 0, 1 (failed), or 6 (done, with findings). Ctrl-C leaves the run going.
+    Exit code 0, 1 (failed), or 6 (done, with findings). Ctrl-C leaves the run going. The services' steps write the
+    deployment log themselves, as the run's tasks.
     """
     airflow, dag = airflow_of(chosen), DAGS[action]
     airflow.check_version()

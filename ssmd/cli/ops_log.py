@@ -25,6 +25,7 @@ class Line:
         self._action: Action = action
         self._service = service
         self._day = day
+        self._failure: str | None = None
         self._began = datetime.now(UTC)
         self._number: int | None = None
 
@@ -32,9 +33,14 @@ class Line:
         """The operation begins."""
         self._number = self._write(self._insert)
 
+    def fail(self, error: str) -> None:
+        """It fails, without an exception."""
+        self._failure = error
+
     def end(self, error: str | None) -> None:
         """It is done, or failed. A line that could not be begun is written now, as of its beginning."""
         self.problem = ""
+        error = error or self._failure
         if self._number is None:
             self._number = self._write(lambda log: self._insert(log, self._began))
         if (number := self._number) is not None:

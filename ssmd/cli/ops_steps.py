@@ -1,6 +1,5 @@
 """The steps of a day, put together: one service through the supervisor, or the whole day in order."""
 
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -20,12 +19,6 @@ from ssmd.ops.steps import Operator, Step
 
 if TYPE_CHECKING:
     from ssmd.registry.operations import Action
-
-ORDER: "dict[Action, tuple[str, ...]]" = {
-    "startup": ("connector", "archiver", "gateway"),
-    "teardown": ("gateway", "archiver", "connector"),
-}
-"""The sources of data first; at the end the last receiver first."""
 
 
 def start_day(chosen: Chosen, given: date | None, *, ahead: bool) -> date:
@@ -78,12 +71,20 @@ def do_step(chosen: Chosen, action: "Action", service: str, day: date) -> Step:
     return msgspec.structs.replace(step, findings=[*step.findings, missing])
 
 
-def whole_day(chosen: Chosen, action: "Action", day: date, *, no_airflow: bool, json: bool) -> int:
+def whole_day(chosen: Chosen, action: "Action", day: date, *, ahead: bool, no_airflow: bool, json: bool) -> int:
     """All steps of a startup or teardown, by Airflow or here."""
-    from ssmd.cli.ops_day import by_airflow, here
+    if no_airflow or chosen.environment.spec.airflow is None:
+        from ssmd.cli.ops_day import here
 
-    run: Callable[..., int] = here if no_airflow or chosen.environment.spec.airflow is None else by_airflow
-    return run(chosen, action, day, json=json)
+        return here(chosen, action, day, ahead=ahead, json=json)
+    if ahead:
+        raise ConfigError(
+            "--ahead starts the next day's services by hand; Airflow starts a day when it begins",
+            "Add --no-airflow, or name a service: ssmd ops start connector --ahead",
+        )
+    from ssmd.cli.ops_airflow import run_dag
+
+    return run_dag(chosen, action, day, json=json)
 
 
 def show_step(step: Step) -> None:

@@ -70,13 +70,14 @@ class Airflow:
     `url` is its web page's, a path before `/api` included.
     """
 
-    def __init__(self, url: str, login: Login) -> None:
+    def __init__(self, url: str, login: Login, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url)
         self.url = url.rstrip("/")
         self._secure = parts.scheme == "https"
         self._netloc = parts.netloc
         self._prefix = parts.path.rstrip("/")
         self._login = login
+        self._timeout_s = timeout_s
         self._token = ""
 
     def check_version(self) -> str:
@@ -228,8 +229,8 @@ class Airflow:
     def _connection(self) -> http.client.HTTPConnection:
         if self._secure:
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self._netloc, timeout=TIMEOUT_S, context=context)
-        return http.client.HTTPConnection(self._netloc, timeout=TIMEOUT_S)
+            return http.client.HTTPSConnection(self._netloc, timeout=self._timeout_s, context=context)
+        return http.client.HTTPConnection(self._netloc, timeout=self._timeout_s)
 
 
 def _part(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -27,6 +27,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     reasons: list[str] = []
     day: date | None = None
+    next: date | None = None
+    since: datetime | None = None
     role: str = ""
     facts: dict[str, Any] = {}
 
@@ -85,7 +87,7 @@ def _service(
         found.append(
             Finding(
                 service=service, program=one.program, verdict=verdict, reasons=reasons, day=one.day.day, role=role,
-                facts=_numbers(said),
+                facts=_numbers(said), next=one.day.next, since=one.state.started or one.day.since,
             )
         )  # fmt: skip
     if service == "connector" and len(found) > 1 and all(one.role == "standby" for one in found):
