@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -11,7 +12,10 @@ from ssmd.cli.options import Chosen, EnvFile, choose
 from ssmd.cli.output import talk
 from ssmd.config.middleware import NatsTransport, RedisCache
 from ssmd.config.paths import ssmd_home
-from ssmd.errors import EXIT_DONE
+from ssmd.config.values import is_loopback
+from ssmd.errors import EXIT_DONE, ConfigError
+from ssmd.local.airflow_access import USERNAME
+from ssmd.local.airflow_server import DATABASE, AirflowServer, address_of, require_installed
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
 from ssmd.local.plan import Options, Plan, make_plan
@@ -20,7 +24,10 @@ from ssmd.local.stack import Stack
 from ssmd.local.teardown import down as take_down
 from ssmd.local.valkey_server import CacheAccess
 from ssmd.middleware.factory import nats_url
+from ssmd.registry.db import parse
+from ssmd.registry.neighbour import ensure_database, neighbour_urls
 from ssmd.registry.postgres import prepare_database
+from ssmd.resources import resource
 
 
 def up(
@@ -38,7 +45,7 @@ def up(
     Parameters
     ----------
     airflow
-        Also start Airflow, where this installation has it.
+        Also start Airflow, where the environment's spec.airflow is on this machine.
     exchange
         The exchange if the file names none in spec.endpoints: a simulated one, or the real one.
     tape
@@ -51,11 +58,13 @@ def up(
         Return when everything is up, instead of watching.
     """
     chosen = choose(env)
-    plan = plan_of(chosen, Options(exchange=exchange, tapes=tape, objects=objects, speed=speed))
+    plan = plan_of(chosen, Options(exchange=exchange, tapes=tape, objects=objects, speed=speed, airflow=airflow))
+    if plan.airflow:
+        require_installed()
     home = Home(chosen.home)
     home.prepare()
     demo = _demo_key(home) if plan.simulator and not _has_key(chosen) else None
-    stack = Stack(plan, home, Progress(), prepare_database, demo, os.environ)
+    stack = Stack(plan, home, Progress(), prepare_database, demo, os.environ, ensure_database)
     return stack.run(detach=detach)
 
 
@@ -74,7 +83,45 @@ def plan_of(chosen: Chosen, options: Options) -> Plan:
     database = secrets.text(spec.database_url) if spec.database_url else None
     transport = spec.middleware.transport
     broker = nats_url(transport, secrets) if isinstance(transport, NatsTransport) else None
-    return make_plan(chosen.environment, chosen.file, options, database, broker, _cache_access(chosen, secrets))
+    airflow = _airflow(chosen, secrets, database) if options.airflow else None
+    cache = _cache_access(chosen, secrets)
+    return make_plan(chosen.environment, chosen.file, options, database, broker, cache, airflow)
+
+
+def _airflow(chosen: Chosen, secrets: KeySecrets, database: str | None) -> AirflowServer | None:
+    """The Airflow that is ours to start: the one on this machine."""
+    config = chosen.environment.spec.airflow
+    if config is None or not is_loopback(urlsplit(config.url).hostname or ""):
+        return None
+    host, port = address_of(config.url)
+    if database is None:
+        message = "spec.airflow needs spec.database: Airflow keeps its own database on the same PostgreSQL"
+        raise ConfigError(message, "Add spec.database.url, or run: ssmd up --no-airflow")
+    # Stacks may share a PostgreSQL that is not theirs, but never an Airflow.
+    alone = is_loopback(parse(database).host or "127.0.0.1")
+    name = DATABASE if alone else f"{DATABASE}_{chosen.environment.name.replace('-', '_')}"
+    own, own_async = neighbour_urls(database, name)
+    return AirflowServer(
+        url=config.url.rstrip("/"),
+        host=host,
+        port=port,
+        parallelism=config.parallelism,
+        database=name,
+        database_url=own,
+        async_database_url=own_async,
+        dags=resource("dags").absolute(),
+        login=_airflow_login(config.credentials, secrets) if config.credentials else None,
+        webhook=secrets.text(config.webhook) if config.webhook else None,
+    )
+
+
+def _airflow_login(reference: str, secrets: KeySecrets) -> tuple[str, str]:
+    fields = secrets.fields(reference)
+    username, password = fields.get("username", USERNAME), fields.get("password", "")
+    if not password or not username or set(username) & set(":, \n"):
+        message = f"the key {reference} of spec.airflow.credentials has no user and password that Airflow can use"
+        raise ConfigError(message, "It needs the fields username (no colon, comma or blank) and password.")
+    return username, password
 
 
 def _cache_access(chosen: Chosen, secrets: KeySecrets) -> CacheAccess | None:

@@ -47,6 +47,8 @@ class Home:
         self.nats = root / "nats"
         self.postgres = root / "postgres"
         self.keys = root / "keys"
+        self.airflow = root / "airflow"
+        self.airflow_access = self.run / "airflow.json"
         self.config = self.run / "supervisord.conf"
         self.record = self.run / "stack.json"
 

@@ -12,7 +12,8 @@ from ssmd.config.environment import Environment
 from ssmd.config.middleware import LocalStorage, MemoryStorage, MemoryTransport
 from ssmd.config.values import is_loopback, masked
 from ssmd.errors import ConfigError
-from ssmd.local import valkey_server
+from ssmd.local import airflow_server, valkey_server
+from ssmd.local.airflow_server import AirflowServer
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
 from ssmd.local.nats_server import find_server
@@ -26,8 +27,8 @@ SERVICES = ("connector", "archiver", "gateway")
 SPARE = "connector-b"
 """The second place for a connector: the next day's runs in it beside the present one, started by `ssmd ops`."""
 
-STOP_ORDER = (SPARE, *SERVICES, "simulator", "valkey", "nats", "postgres")
-"""Sources of data first: each stage empties into the next one, which must still be there."""
+STOP_ORDER = (*airflow_server.PROGRAMS, SPARE, *SERVICES, "simulator", "valkey", "nats", "postgres")
+"""What gives orders first, then sources of data: each stage empties into the next one, which must still be there."""
 
 KEY_PREFIX = "SSMD_KEY_"
 _CACHE_SETTING = "spec.middleware.cache.url"
@@ -40,6 +41,7 @@ class Options(msgspec.Struct, frozen=True):
     tapes: tuple[Path, ...] = ()
     objects: tuple[Path, ...] = ()
     speed: float | None = None
+    airflow: bool = True
 
 
 class Address(NamedTuple):
@@ -62,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str | None
     nats: Address | None
     valkey: CacheServer | None = None
+    airflow: AirflowServer | None = None
     simulator: Address | None
     options: Options
     external: tuple[Listener, ...]
@@ -101,6 +104,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ("nats", self.nats, "spec.middleware.transport.url"),
             ("valkey", self.valkey and Address(self.valkey.host, self.valkey.port), _CACHE_SETTING),
             ("gateway", self.gateway, "spec.gateway.port"),
+            ("airflow", self.airflow and Address(self.airflow.host, self.airflow.port), airflow_server.SETTING),
         ]
         return [Listener(name, *address, setting) for name, address, setting in wanted if address]
 
@@ -121,6 +125,7 @@ def make_plan(
     database_url: str | None,
     nats_url: str | None,
     cache: CacheAccess | None = None,
+    airflow: AirflowServer | None = None,
 ) -> Plan:
     """The plan for an environment; its addresses are those of the file, key references resolved.
 
@@ -154,6 +159,7 @@ def make_plan(
         database_url=database_url,
         nats=broker if broker and is_loopback(broker.host) else None,
         valkey=own_valkey,
+        airflow=airflow,
         simulator=Address("127.0.0.1", free_port()) if simulated else None,
         options=options,
         external=tuple(external),
@@ -185,7 +191,9 @@ def programs(
 ) -> list[Program]:
     """The programs in the order of their start; `server` is prepared, `variables` is the environment of the stack."""
     secrets = sorted(filter(is_secret, variables))
-    exchange = [name for name in secrets if name.startswith(f"{KEY_PREFIX}{plan.feed.upper().replace('-', '_')}_")]
+    alerts = [name for name in secrets if name == airflow_server.WEBHOOK]
+    prefix = f"{KEY_PREFIX}{plan.feed.upper().replace('-', '_')}_"
+    others = [name for name in secrets if name.startswith(prefix)] + alerts
     found: list[Program] = []
     if server is not None:
         found.append(
@@ -206,9 +214,11 @@ def programs(
         command = [sys.executable, "-m", "ssmd", "run", name, "--env", str(plan.file)]
         if name == "connector" and plan.endpoints:
             command += ["--ws", plan.endpoints[0], "--rest", plan.endpoints[1]]
-        found.append(Program(name=name, command=command, hidden=[] if name == "connector" else exchange))
+        found.append(Program(name=name, command=command, hidden=alerts if name == "connector" else others))
         if name == "connector":
-            found.append(Program(name=SPARE, command=[*command, "--name", "b"]))
+            found.append(Program(name=SPARE, command=[*command, "--name", "b"], hidden=alerts))
+    if plan.airflow:
+        found += airflow_server.programs(plan.airflow, home, plan.file, variables)
     return found
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import TextIO
@@ -17,24 +18,28 @@ class Step:
 
 
 class Progress:
-    """Lines for people. On a terminal the step at work is shown too, and a status line may be replaced in place."""
+    """Lines for people, from any thread. On a terminal the step at work is shown too, and a status line may be
+    replaced in place."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self.terminal = self._stream.isatty()
         self._in_place = False
+        self._turn = threading.Lock()
 
     def line(self, text: str) -> None:
         """A line that stays."""
-        self._clear()
-        self._write(text + "\n")
+        with self._turn:
+            self._clear()
+            self._write(text + "\n")
 
     def status(self, text: str) -> None:
         """A line that the next one replaces; only on a terminal."""
         if self.terminal:
-            self._clear()
-            self._write(text[: shutil.get_terminal_size().columns - 1])
-            self._in_place = True
+            with self._turn:
+                self._clear()
+                self._write(text[: shutil.get_terminal_size().columns - 1])
+                self._in_place = True
 
     @contextlib.contextmanager
     def step(self, name: str, detail: str = "") -> Iterator[Step]:

@@ -10,7 +10,10 @@ from types import FrameType
 from typing import NoReturn
 
 from ssmd.errors import EXIT_DONE, EXIT_UNAVAILABLE, RefusedError, Unavailable
-from ssmd.local import nats_server, valkey_server
+from ssmd.local import airflow_server, nats_server, valkey_server
+from ssmd.local.airflow_access import prepare_access, shared_secrets, write_private
+from ssmd.local.airflow_server import AirflowServer
+from ssmd.local.airflow_start import AirflowStart
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home, StackRecord
 from ssmd.local.live import FirstTrade
@@ -35,7 +38,8 @@ class Interrupted(Exception):
 class Stack:
     """One `ssmd up`: `run` is all there is to call.
 
-    `migrate` brings the database at a URL to the present tables; `demo` is the key pair for a simulated exchange.
+    `migrate` brings the database at a URL to the present tables, `make_database` makes an empty one of a name beside
+    it; `demo` is the key pair for a simulated exchange.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Stack:
         migrate: Callable[[str], None],
         demo: DemoKey | None,
         environ: Mapping[str, str],
+        make_database: Callable[[str, str], None] | None = None,
     ) -> None:
         self._plan = plan
         self._home = home
@@ -53,6 +58,8 @@ class Stack:
         self._migrate = migrate
         self._demo = demo
         self._environ = dict(environ)
+        self._make_database = make_database
+        self._airflow: AirflowStart | None = None
         self._mark = secrets.token_hex(16)
         self._well = True
         self._stopping = False
@@ -79,8 +86,10 @@ class Stack:
             try:
                 self._bring_up()
                 self._show_urls()
-                keep = detach
+                self._start_airflow()
                 if detach:
+                    self._await_airflow()
+                    keep = True
                     return EXIT_DONE if self._well else EXIT_UNAVAILABLE
                 self._watch()
             except Interrupted:
@@ -150,6 +159,8 @@ class Stack:
             (home.run / "nats.conf").write_text(text)
         if plan.valkey:
             (home.run / "valkey.conf").write_text(valkey_server.configuration(plan.valkey, home.run))
+        if plan.airflow:
+            self._configure_airflow(plan.airflow)
         variables = self._variables()
         self._given = sorted(filter(is_secret, variables))
         found = programs(plan, home, server, variables, self._demo)
@@ -176,6 +187,8 @@ class Stack:
         variables |= {MARK: self._mark, "SSMD_HOME": str(self._home.root)}
         if self._plan.simulator and self._demo:
             variables |= self._demo.variables(self._environ)
+        if self._plan.airflow and self._plan.airflow.webhook:
+            variables[airflow_server.WEBHOOK] = self._plan.airflow.webhook
         return variables
 
     def _start_servers(self, server: PostgresServer | None) -> None:
@@ -210,6 +223,37 @@ class Stack:
                     trouble = health.get("problem") or health.get("problems") or "it goes on trying"
                     step.detail = f"{health.get('status', '?')}: {trouble}"
 
+    def _configure_airflow(self, server: AirflowServer) -> None:
+        home = self._home
+        for folder in (home.airflow, home.airflow / "logs", home.airflow / "plugins"):
+            folder.mkdir(exist_ok=True)
+        home.airflow.chmod(0o700)
+        self._access, self._new_password = prepare_access(home, server.url, server.login)
+        text = airflow_server.configuration(server, home, shared_secrets(home), self._access.username)
+        write_private(home.airflow / "airflow.cfg", text.encode())
+
+    def _start_airflow(self) -> None:
+        """In the background: capture never waits for what runs its day."""
+        server, url = self._plan.airflow, self._plan.database_url
+        if server is None or url is None or self._make_database is None:
+            return
+        variables = self._variables()
+        variables = {
+            name: value for name, value in variables.items() if not (is_secret(name) or name.startswith("AIRFLOW"))
+        } | airflow_server.own_variables(self._home, self._plan.file, variables)
+        self._airflow = AirflowStart(
+            server, self._home, self._access, lambda: Control(self._socket, self._password), variables,
+            partial(self._make_database, url), self._progress.line,
+        )  # fmt: skip
+        self._airflow.start()
+
+    def _await_airflow(self) -> None:
+        """Until its first runs have ended, if these are the first."""
+        if self._airflow is not None:
+            while not self._airflow.ended:
+                self._pause(0.1)
+            self._well = self._well and self._airflow.well
+
     def _start(self, name: str) -> None:
         self._pause(0)
         self._controls().start(name)
@@ -217,10 +261,18 @@ class Stack:
     def _show_urls(self) -> None:
         for name, url in self._plan.urls.items():
             self._progress.line(f"  {name:<8} {url}")
+        if self._plan.airflow:
+            self._progress.line(f"  {'airflow':<8} {self._plan.airflow.url} (starting; {self._login()})")
         state = "everything is up" if self._well else "up, but not all is well (○)"
         self._progress.line(
             f"{state} after {time.monotonic() - self._began:.1f} s · stop with: ssmd down -f {self._plan.file}"
         )
+
+    def _login(self) -> str:
+        """How to come in; a password that was made just now is shown this once."""
+        access, where = self._access, self._home.airflow_access
+        word = access.password if self._new_password else f"in {where}"
+        return f"user {access.username}, password {word}"
 
     def _watch(self) -> NoReturn:
         assert self._supervisord is not None
@@ -230,6 +282,8 @@ class Stack:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def _take_down(self) -> None:
+        if self._airflow is not None:
+            self._airflow.stop()
         record = self._home.read_record()
         if record is None or record.mark != self._mark:
             return

@@ -26,7 +26,7 @@ USERNAME = "ssmd"
 RPC_TIMEOUT_S = 10.0
 START_S = 10.0
 
-_SECRET = re.compile(r"^SSMD_KEY_|SECRET|PASSW|TOKEN|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY", re.IGNORECASE)
+_SECRET = re.compile(r"^SSMD_KEY_|WEBHOOK|SECRET|PASSW|TOKEN|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY", re.IGNORECASE)
 
 StateName = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"]
 
@@ -46,8 +46,14 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     stop_wait_s: int = 30
     settle_s: int = 0
     retries: int = 10
+    always: bool = False
+    """Start it again after whatever end, also one with exit code 0 or 2."""
+    stop_group: bool = False
+    """The order to stop goes to its children, too."""
     hidden: Sequence[str] = ()
     """Environment variables that the program must not see (secrets of others)."""
+    variables: Mapping[str, str] = {}
+    """Environment variables of its own; no secrets, since the configuration shows them."""
 
 
 class ProgramState(NamedTuple):
@@ -96,20 +102,21 @@ def configuration(programs: Sequence[Program], home: Home, socket_path: Path, pa
 
 def _program(program: Program, order: int, home: Home) -> list[str]:
     hide = [part for name in program.hidden for part in ("-u", name)]
-    command = ["/usr/bin/env", *hide, *program.command] if hide else list(program.command)
+    own = [f"{name}={value}" for name, value in program.variables.items()]
+    command = ["/usr/bin/env", *hide, *own, *program.command] if hide or own else list(program.command)
     return [
         f"[program:{program.name}]",
         f"command={_value(shlex.join(command))}",
         f"priority={order}",
         "autostart=false",
-        "autorestart=unexpected",
+        f"autorestart={'true' if program.always else 'unexpected'}",
         "exitcodes=0,2",
         f"startsecs={program.settle_s}",
         f"startretries={program.retries}",
         f"stopsignal={program.stop_signal}",
         f"stopwaitsecs={program.stop_wait_s}",
-        # The order to stop goes to the program alone (it tells its children itself); the kill goes to all of them.
-        "stopasgroup=false",
+        # As a rule the order to stop goes to the program alone (it tells its children); the kill goes to all of them.
+        f"stopasgroup={'true' if program.stop_group else 'false'}",
         "killasgroup=true",
         *([f"user={program.user}"] if program.user else []),
         *([f"directory={_value(program.folder)}"] if program.folder else []),

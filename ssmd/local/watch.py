@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from ssmd.errors import EXIT_CONFIG, FatalError, Unavailable
+from ssmd.local import airflow_server
 from ssmd.local.home import Home
 from ssmd.local.plan import SERVICES, SPARE
 from ssmd.local.processes import ProcessId
@@ -64,10 +65,11 @@ class Watch:
                 self._progress.line(f"○ {state.name:<10} was restarted (process {before} ended, {state.pid} runs)")
             self._pids[state.name] = state.pid
             return
-        if state.state == "EXITED" and state.exit_code == EXIT_CONFIG:
+        again = state.name in airflow_server.PROGRAMS  # supervisord starts these again whatever their exit code is
+        if state.state == "EXITED" and state.exit_code == EXIT_CONFIG and not again:
             raise failure(state, self._home)
         if state.state in ("EXITED", "FATAL") and state.name not in self._told:
-            final = state.state == "FATAL" or state.exit_code == 0
+            final = state.state == "FATAL" or (state.exit_code == 0 and not again)
             if final:
                 self._told.add(state.name)
                 self._progress.line(f"✗ {state.name:<10} {_ending(state, self._home)}")

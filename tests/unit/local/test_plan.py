@@ -8,6 +8,7 @@ import yaml
 
 from ssmd.config.loading import loads
 from ssmd.errors import ConfigError
+from ssmd.local.airflow_server import PROGRAMS as AIRFLOW
 from ssmd.local.demo_key import DemoKey
 from ssmd.local.home import Home
 from ssmd.local.plan import STOP_ORDER, Options, Plan, make_plan, programs, stop_order
@@ -170,9 +171,9 @@ def test_the_demo_key_is_given_to_the_connector_unless_there_is_another(tmp_path
 
 
 def test_sources_stop_before_what_they_flow_into() -> None:
-    started = ["postgres", "nats", "valkey", "simulator", "connector", "connector-b", "archiver", "gateway"]
+    started = ["postgres", "nats", "valkey", "simulator", "connector", "connector-b", "archiver", "gateway", *AIRFLOW]
 
-    ended = ["connector-b", "connector", "archiver", "gateway", "simulator", "valkey", "nats", "postgres"]
+    ended = [*AIRFLOW, "connector-b", "connector", "archiver", "gateway", "simulator", "valkey", "nats", "postgres"]
     assert stop_order(started) == ended
     assert stop_order(["nats", "stranger"]) == ["stranger", "nats"]
     assert set(started) == set(STOP_ORDER)
