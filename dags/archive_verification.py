@@ -12,7 +12,8 @@ whether the day is complete, partial or failed.
 from datetime import timedelta
 
 from airflow.sdk import DAG, task_group
-from ssmd_tasks import ARCHIVE_DAY, DAY, FEED, POOL, date_param, days_of, each_day, feed_param, house, ssmd_task
+from ssmd_days import ARCHIVE_DAY, days_of
+from ssmd_tasks import DAY, FEED, POOL, date_param, each_day, feed_param, house, ssmd_task
 
 with DAG(
     "archive_verification",

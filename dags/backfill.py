@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param, chain, task_group
 from airflow.timetables.events import EventsTimetable  # that of airflow.sdk 1.3.2 loses a field when it is stored
-from ssmd_tasks import ARCHIVE_DAY, DAY, FEED, POOL, days_asked, each_day, feed_param, house, ssmd_task
+from ssmd_days import ARCHIVE_DAY, days_asked
+from ssmd_tasks import DAY, FEED, POOL, each_day, feed_param, house, ssmd_task
 
 BACKFILLABLE_DAYS = 731
 """How far back `airflow backfill` reaches; `from` and `to` reach everything."""

@@ -13,7 +13,8 @@ When `start_connector` fails, nothing that runs has been touched. Fix what its m
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, chain
-from ssmd_tasks import DAY, ENVIRONMENT, FEED, cron, date_param, feed_param, house, ssmd_task
+from ssmd_days import ENVIRONMENT, cron
+from ssmd_tasks import DAY, FEED, date_param, feed_param, house, ssmd_task
 
 BEGINS = ENVIRONMENT.teardown if ENVIRONMENT.handover == "overlap" else ENVIRONMENT.startup
 

@@ -14,19 +14,8 @@ asset `ssmd_archive_day` says that the day is there, and `archive_verification` 
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, chain
-from ssmd_tasks import (
-    ARCHIVE_DAY,
-    DAY,
-    ENVIRONMENT,
-    FEED,
-    HANDOVER_MINUTES,
-    POOL,
-    cron,
-    date_param,
-    feed_param,
-    house,
-    ssmd_task,
-)  # fmt: skip
+from ssmd_days import ARCHIVE_DAY, ENVIRONMENT, HANDOVER_MINUTES, cron
+from ssmd_tasks import DAY, FEED, POOL, date_param, feed_param, house, ssmd_task  # fmt: skip
 
 LATER = HANDOVER_MINUTES if ENVIRONMENT.handover == "overlap" else 0
 

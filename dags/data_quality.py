@@ -11,7 +11,8 @@ or by hand for one day. The reports are in the reports bucket, and the gateway s
 from datetime import timedelta
 
 from airflow.sdk import DAG, task_group
-from ssmd_tasks import ARCHIVE_DAY, DAY, FEED, POOL, date_param, days_of, each_day, feed_param, house, ssmd_task
+from ssmd_days import ARCHIVE_DAY, days_of
+from ssmd_tasks import DAY, FEED, POOL, date_param, each_day, feed_param, house, ssmd_task
 
 with DAG(
     "data_quality",

@@ -9,7 +9,8 @@ Runs `ssmd key verify`. No value is ever shown.
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable
-from ssmd_tasks import ENVIRONMENT, feed_param, house, ssmd_task
+from ssmd_days import ENVIRONMENT
+from ssmd_tasks import feed_param, house, ssmd_task
 
 with DAG(
     "key_verification",

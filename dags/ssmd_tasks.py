@@ -1,36 +1,32 @@
-"""What the DAG files are made of: one `ssmd …` command as an Airflow task, its day, and who hears how it went.
+"""One `ssmd …` command as an Airflow task, a process on this machine or a pod in a cluster, and what all DAGs share.
 
-The only helper of this folder. It knows commands and exit codes; it never imports ssmd, and reads nothing but the
-environment file. Whether a command is a process on this machine or a pod in a cluster, `spec.runtime` says.
+It knows commands and exit codes; it never imports ssmd.
 """
 
 import ctypes
-import json
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-from airflow.sdk import Asset, BaseNotifier, BaseOperator, Context, Param
+from airflow.sdk import BaseOperator, Context, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from jinja2 import pass_context
+from ssmd_alerts import DONE, FINDINGS, SsmdNotifier
+from ssmd_days import ENVIRONMENT, command, days_asked, days_of, ended_day, with_file
 
 POOL = "ssmd_heavy"
 """Tasks that read or write a whole day; the pool's slots say how many run at a time."""
-ARCHIVE_DAY = Asset("ssmd_archive_day", uri="ssmd://archive/day", extra={"about": "a UTC day of the archive"})
-"""A day's archive has been made or made again; its events say which: `{"feed": …, "day": "YYYY-MM-DD"}`."""
 TAGS = {
     "ssmd": "every DAG of this folder",
     "impact/capture": "while it fails, market data may be lost for good",
@@ -39,9 +35,8 @@ TAGS = {
 }
 """The tags there are; each DAG has `ssmd` and one impact."""
 
-DONE, FINDINGS, DEPENDENCY_AWAY = 0, 6, 7
 MEANING = {
-    1: "failed", 2: "wrong input or configuration", 3: "refused by a check", DEPENDENCY_AWAY: "a dependency is away",
+    1: "failed", 2: "wrong input or configuration", 3: "refused by a check", 7: "a dependency is away",
     70: "a bug in ssmd",
 }  # fmt: skip
 FINAL = (2, 3, 70)
@@ -55,133 +50,8 @@ _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True)
-class Environment:
-    """What the DAGs need of an environment file."""
-
-    file: str
-    name: str
-    feed: str
-    runtime: str
-    namespace: str
-    image: str
-    keys: tuple[str, ...]
-    timezone: str
-    startup: str
-    teardown: str
-    handover: str
-
-    @classmethod
-    def read(cls, file: Path) -> "Environment":
-        """What `file` says, with the same defaults as ssmd."""
-        document = yaml.safe_load(file.read_text())
-        spec = document["spec"]
-        runtime, schedule = spec.get("runtime") or {"type": "local"}, spec.get("schedule") or {}
-        return cls(
-            file=str(file.absolute()),
-            name=document["metadata"]["name"],
-            feed=spec["feed"],
-            runtime=runtime["type"],
-            namespace=runtime.get("namespace", "ssmd"),
-            image=runtime.get("image", "ssmd:latest"),
-            keys=tuple(spec["keys"]),
-            timezone=schedule.get("timezone", "UTC"),
-            startup=schedule.get("startup", "00:10"),
-            teardown=schedule.get("teardown", "00:00"),
-            handover=schedule.get("handover", "overlap"),
-        )
-
-    @property
-    def in_cluster(self) -> bool:
-        """Are tasks pods?"""
-        return self.runtime == "kubernetes"
-
-
-_SHIPPED = Path(__file__).resolve().parent.parent / "environments" / "local.yaml"
-ENVIRONMENT = Environment.read(Path(os.environ.get("SSMD_ENVIRONMENT_FILE") or _SHIPPED))
-
 FEED = "{{ params.feed }}"
 DAY = "{{ task.day }}"
-
-
-# --- the day a run is about ---
-
-
-def days_of(context: Mapping[str, Any], *, ended: bool) -> list[date]:
-    """The UTC days a run is about: as asked for, as the archive's events say, or as the schedule means it.
-
-    `ended`: the DAG is about days that are over, so that a run by hand without a date means yesterday, else today. A
-    logical date given by hand counts when it is an earlier day.
-    """
-    run, params = context["dag_run"], context.get("params") or {}
-    if asked := params.get("date"):
-        return [date.fromisoformat(asked)]
-    if events := run.consumed_asset_events:
-        return sorted({_day_of_event(event) for event in events})
-    if str(getattr(run.run_type, "value", run.run_type)) in ("scheduled", "backfill") and run.data_interval_start:
-        return [_utc_day(run.data_interval_start)]
-    latest = _utc_day(run.run_after) - timedelta(days=1 if ended else 0)
-    return [min(latest, _utc_day(run.logical_date))] if run.logical_date else [latest]
-
-
-def days_asked(context: Mapping[str, Any]) -> list[date]:
-    """The days from `from` to `to`; without them the day of `airflow backfill`; nothing else is guessed."""
-    params = context["params"]
-    first, last = params.get("from"), params.get("to")
-    if first is None and last is None:
-        if str(getattr(context["dag_run"].run_type, "value", "")) == "backfill":
-            return days_of(context, ended=True)
-        raise AirflowFailException("Which days? Trigger it again and give `from`, and `to` for more than one day.")
-    start, end = date.fromisoformat(first or last), date.fromisoformat(last or first)
-    if end < start:
-        raise AirflowFailException(f"`to` {end} is before `from` {start}: give them the other way round.")
-    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
-
-
-def _utc_day(moment: datetime) -> date:
-    return moment.astimezone(UTC).date()
-
-
-def _day_of_event(event: Any) -> date:
-    said = (event.extra or {}).get("day")
-    try:
-        return date.fromisoformat(said)
-    except (TypeError, ValueError) as error:
-        raise AirflowFailException(
-            f"an event of {ARCHIVE_DAY.name} names no day (extra: {event.extra}); "
-            'it needs {"feed": "…", "day": "YYYY-MM-DD"}'
-        ) from error
-
-
-def _minutes(clock: str) -> int:
-    hours, minutes = clock.split(":")
-    return 60 * int(hours) + int(minutes)
-
-
-HANDOVER_MINUTES = 10
-"""With `handover: overlap`: how long after the new day's start the old day is ended."""
-
-
-def cron(clock: str, later: int = 0) -> str:
-    """Every day at `clock` (HH:MM), or so many minutes later."""
-    minutes = (_minutes(clock) + later) % (24 * 60)
-    return f"{minutes % 60} {minutes // 60} * * *"
-
-
-def ended_day(context: Mapping[str, Any]) -> date:
-    """The day whose services a teardown ends: that of the last start but one (overlap), or of the last one (strict)."""
-    run = context["dag_run"]
-    if str(getattr(run.run_type, "value", "")) != "scheduled" or (context.get("params") or {}).get("date"):
-        return days_of(context, ended=True)[0]
-    day = 24 * 60
-    if ENVIRONMENT.handover == "overlap":
-        ago = day + HANDOVER_MINUTES
-    else:
-        ago = (_minutes(ENVIRONMENT.teardown) - _minutes(ENVIRONMENT.startup)) % day or day
-    return _utc_day(run.data_interval_end - timedelta(minutes=ago))
-
-
-# --- a command as a task ---
 
 
 class _Outcome:
@@ -234,16 +104,16 @@ class SsmdProcess(_Outcome, BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Run it, and let its exit code decide."""
-        command = [*_program(), *_words(self.words, ENVIRONMENT.file)]
-        self.log.info("%s", " ".join(["ssmd", *command[len(_program()) :]]))
+        words = command(self.words)
+        self.log.info("%s", shlex.join(["ssmd", *with_file(self.words, ENVIRONMENT.file)]))
         try:
             # Own group: what the command starts ends with it. stdin closed: nobody is there to answer a question.
             self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env=_variables(context), start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         except OSError as error:
-            raise AirflowFailException(f"cannot run {command[0]}: {error.strerror}; is ssmd installed?") from error
+            raise AirflowFailException(f"cannot run {words[0]}: {error.strerror}; is ssmd installed?") from error
         said: deque[str] = deque(maxlen=_SAID)
         error_line = ""
         try:
@@ -268,15 +138,6 @@ class SsmdProcess(_Outcome, BaseOperator):
             after = threading.Timer(self.grace_s, _signal_group, (child.pid, signal.SIGKILL))
             after.daemon = True
             after.start()
-
-
-def _program() -> list[str]:
-    """The words that start ssmd."""
-    return list(json.loads(os.environ.get("SSMD_COMMAND") or '["ssmd"]'))
-
-
-def _words(words: Sequence[str], file: str) -> list[str]:
-    return [word for word in words if word] + ["--env", file]
 
 
 def _variables(context: Any) -> dict[str, str]:
@@ -369,7 +230,7 @@ if ENVIRONMENT.in_cluster:
                 )
             super().__init__(
                 task_id=task_id, name=f"ssmd-{task_id}".replace("_", "-"), namespace=ENVIRONMENT.namespace,
-                cmds=["ssmd"], arguments=[*words, "--env", _POD_FILE], volumes=volumes, volume_mounts=mounts,
+                cmds=["ssmd"], arguments=with_file(words, _POD_FILE), volumes=volumes, volume_mounts=mounts,
                 service_account_name="ssmd", get_logs=True, do_xcom_push=False, container_name_log_prefix_enabled=False,
                 on_finish_action="delete_pod", termination_message_policy="FallbackToLogsOnError", **kwargs,
             )  # fmt: skip
@@ -427,93 +288,6 @@ def each_day(choose: Callable[..., list[date]]) -> Any:
     """The days that `choose` gives at run time (`days_of`, `days_asked`): what to `.expand` a group of tasks over."""
     chosen = choose if choose is days_asked else partial(choose, ended=True)
     return Days(task_id="days", choose=chosen, execution_timeout=timedelta(minutes=1)).output
-
-
-# --- who hears how it went ---
-
-
-class SsmdNotifier(BaseNotifier):
-    """Posts to the webhook, and has the alert written down (or resolved) where the gateway's metrics are made.
-
-    It never fails a task: what goes wrong is logged. No template fields: Airflow renders them once for all runs.
-    """
-
-    template_fields: Sequence[str] = ()
-
-    def __init__(self, state: str, *, ended: bool, whole: bool = False) -> None:
-        super().__init__()
-        self.state, self.ended, self.whole = state, ended, whole
-
-    def notify(self, context: Context) -> None:
-        """Tell of a task, or of the `whole` run."""
-        told = self.message(context)
-        if told["state"] != "ok" and (webhook := os.environ.get("SSMD_ALERT_WEBHOOK")):
-            self._post(webhook, told)
-        if not ENVIRONMENT.in_cluster:
-            self._write_down(told)
-
-    def message(self, context: Any) -> dict[str, Any]:
-        """What is said."""
-        run, task, ti = context.get("dag_run"), context.get("task"), context.get("ti")
-        findings = not self.whole and getattr(task, "exit_code", None) == FINDINGS
-        why = context.get("reason") if self.whole else context.get("exception") or getattr(task, "summary", "")
-        days = [] if run is None else [day.isoformat() for day in _days_or_none(context, ended=self.ended)]
-        dag_id = context["dag"].dag_id
-        told = {
-            "environment": ENVIRONMENT.name,
-            "operation": dag_id,
-            "task": "" if self.whole or ti is None else ti.task_id,
-            "run": context.get("run_id") or (run.run_id if run else ""),
-            "day": days[0] if self.whole and len(days) == 1 else None if self.whole else getattr(task, "day", None),
-            "state": "findings" if findings else self.state,
-            "summary": str(why or "")[: _LONGEST // 4],
-            "log": None if ti is None or self.whole else getattr(ti, "log_url", None),
-        }
-        place = "/".join(part for part in (dag_id, told["task"]) if part)
-        told["text"] = (
-            f"ssmd {ENVIRONMENT.name}: {place} {told['state']}, {told['day'] or ''} {told['summary']}".strip()
-        )
-        return told
-
-    def _post(self, webhook: str, told: Mapping[str, Any]) -> None:
-        request = urllib.request.Request(  # noqa: S310 the address is the operator's
-            webhook, json.dumps(told).encode(), {"Content-Type": "application/json"}, method="POST"
-        )
-        for attempt in (1, 2, 3):
-            try:
-                with urllib.request.urlopen(request, timeout=5):  # noqa: S310
-                    return
-            except (OSError, ValueError) as error:
-                # The address may hold a token: it is not written to the log
-                self.log.error("alert not posted (try %d of 3): %s", attempt, type(error).__name__)
-                time.sleep(0.5 * attempt)
-
-    def _write_down(self, told: Mapping[str, Any]) -> None:
-        words = ["ops", "alert", "--operation", told["operation"], "--state", told["state"], "--run", told["run"]]
-        for name, value in (("--task", told["task"]), ("--date", told["day"]), ("--summary", told["summary"])):
-            words += [f"{name}={value}"] if value else []
-        try:
-            ended = subprocess.run(
-                [*_program(), *_words(words, ENVIRONMENT.file)],
-                capture_output=True, text=True, errors="replace", timeout=30, check=False,
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            self.log.error("alert not written down: %s", error)
-            return
-        if ended.returncode != DONE:
-            self.log.error(
-                "alert not written down, exit code %d: %s", ended.returncode, ended.stderr.strip()[-_LONGEST:]
-            )
-
-
-def _days_or_none(context: Any, *, ended: bool) -> list[date]:
-    try:
-        return days_of(context, ended=ended)
-    except (AirflowFailException, ValueError):
-        return []
-
-
-# --- what all DAGs share ---
 
 
 def house(doc: str, *, ended: bool) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""What the DAGs take from the environment file, how ssmd is called there, and which UTC day a run is about."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowFailException
+
+ARCHIVE_DAY = Asset("ssmd_archive_day", uri="ssmd://archive/day", extra={"about": "a UTC day of the archive"})
+"""A day's archive has been made or made again; its events say which: `{"feed": …, "day": "YYYY-MM-DD"}`."""
+HANDOVER_MINUTES = 10
+"""With `handover: overlap`: how long after the new day's start the old day is ended."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the DAGs need of an environment file."""
+
+    file: str
+    name: str
+    feed: str
+    runtime: str
+    namespace: str
+    image: str
+    keys: tuple[str, ...]
+    timezone: str
+    startup: str
+    teardown: str
+    handover: str
+
+    @classmethod
+    def read(cls, file: Path) -> "Environment":
+        """What `file` says, with the same defaults as ssmd."""
+        document = yaml.safe_load(file.read_text())
+        spec = document["spec"]
+        runtime, schedule = spec.get("runtime") or {"type": "local"}, spec.get("schedule") or {}
+        return cls(
+            file=str(file.absolute()),
+            name=document["metadata"]["name"],
+            feed=spec["feed"],
+            runtime=runtime["type"],
+            namespace=runtime.get("namespace", "ssmd"),
+            image=runtime.get("image", "ssmd:latest"),
+            keys=tuple(spec["keys"]),
+            timezone=schedule.get("timezone", "UTC"),
+            startup=schedule.get("startup", "00:10"),
+            teardown=schedule.get("teardown", "00:00"),
+            handover=schedule.get("handover", "overlap"),
+        )
+
+    @property
+    def in_cluster(self) -> bool:
+        """Are tasks pods?"""
+        return self.runtime == "kubernetes"
+
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "environments" / "local.yaml"
+ENVIRONMENT = Environment.read(Path(os.environ.get("SSMD_ENVIRONMENT_FILE") or _SHIPPED))
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """The command `ssmd {words}` of this environment as a process on this machine; empty words are left out."""
+    return [*json.loads(os.environ.get("SSMD_COMMAND") or '["ssmd"]'), *with_file(words, ENVIRONMENT.file)]
+
+
+def with_file(words: Sequence[str], file: str) -> list[str]:
+    """`words` without empty ones, and the environment file."""
+    return [*(word for word in words if word), "--env", file]
+
+
+def days_of(context: Mapping[str, Any], *, ended: bool) -> list[date]:
+    """The UTC days a run is about: as asked for, as the archive's events say, or as the schedule means it.
+
+    `ended`: the DAG is about days that are over, so that a run by hand without a date means yesterday, else today. A
+    logical date given by hand counts when it is an earlier day.
+    """
+    run, params = context["dag_run"], context.get("params") or {}
+    if asked := params.get("date"):
+        return [date.fromisoformat(asked)]
+    if events := run.consumed_asset_events:
+        return sorted({_day_of_event(event) for event in events})
+    if str(getattr(run.run_type, "value", run.run_type)) in ("scheduled", "backfill") and run.data_interval_start:
+        return [_utc_day(run.data_interval_start)]
+    latest = _utc_day(run.run_after) - timedelta(days=1 if ended else 0)
+    return [min(latest, _utc_day(run.logical_date))] if run.logical_date else [latest]
+
+
+def days_asked(context: Mapping[str, Any]) -> list[date]:
+    """The days from `from` to `to`; without them the day of `airflow backfill`; nothing else is guessed."""
+    params = context["params"]
+    first, last = params.get("from"), params.get("to")
+    if first is None and last is None:
+        if str(getattr(context["dag_run"].run_type, "value", "")) == "backfill":
+            return days_of(context, ended=True)
+        raise AirflowFailException("Which days? Trigger it again and give `from`, and `to` for more than one day.")
+    start, end = date.fromisoformat(first or last), date.fromisoformat(last or first)
+    if end < start:
+        raise AirflowFailException(f"`to` {end} is before `from` {start}: give them the other way round.")
+    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
+
+
+def _utc_day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
+
+
+def _day_of_event(event: Any) -> date:
+    said = (event.extra or {}).get("day")
+    try:
+        return date.fromisoformat(said)
+    except (TypeError, ValueError) as error:
+        raise AirflowFailException(
+            f"an event of {ARCHIVE_DAY.name} names no day (extra: {event.extra}); "
+            'it needs {"feed": "…", "day": "YYYY-MM-DD"}'
+        ) from error
+
+
+def _minutes(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return 60 * int(hours) + int(minutes)
+
+
+def cron(clock: str, later: int = 0) -> str:
+    """Every day at `clock` (HH:MM), or so many minutes later."""
+    minutes = (_minutes(clock) + later) % (24 * 60)
+    return f"{minutes % 60} {minutes // 60} * * *"
+
+
+def ended_day(context: Mapping[str, Any]) -> date:
+    """The day whose services a teardown ends: that of the last start but one (overlap), or of the last one (strict)."""
+    run = context["dag_run"]
+    if str(getattr(run.run_type, "value", "")) != "scheduled" or (context.get("params") or {}).get("date"):
+        return days_of(context, ended=True)[0]
+    day = 24 * 60
+    if ENVIRONMENT.handover == "overlap":
+        ago = day + HANDOVER_MINUTES
+    else:
+        ago = (_minutes(ENVIRONMENT.teardown) - _minutes(ENVIRONMENT.startup)) % day or day
+    return _utc_day(run.data_interval_end - timedelta(minutes=ago))
