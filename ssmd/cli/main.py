@@ -40,6 +40,7 @@ COMMANDS = (
     ("feed", "ssmd.cli.feed:app", "Exchanges the registry knows, and how each is reached on a day."),
     ("schema", "ssmd.cli.schema:app", "Layouts of normalized data, compared before a new one is registered."),
     ("data", "ssmd.cli.data:app", "The archive: inventory, gaps, quality, verification, compaction."),
+    ("quality", "ssmd.cli.quality:app", "Expectations about a day's data, and whether its checks ran."),
     ("market", "ssmd.cli.market:app", "Markets the registry knows."),
     ("ops", "ssmd.cli.ops:app", "The day of an environment: start and stop its services, see how it goes."),
     ("client", "ssmd.cli.client:app", "Clients of the gateway, and the API keys that let them in."),

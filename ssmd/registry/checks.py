@@ -15,6 +15,9 @@ from ssmd.registry.values import json_value, printable
 CheckState: TypeAlias = Literal["running", "passed", "findings", "failed", "not_run"]
 CheckName: TypeAlias = Literal["verify", "quality", "compact", "backfill", "secmaster_sync", "key_verify", "health"]
 
+WANTED: tuple[CheckName, ...] = ("compact", "verify", "quality")
+"""What must run for every day that is over, in the order of running."""
+
 _MAX_SUMMARY = 2_000
 
 

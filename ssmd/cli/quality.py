@@ -1,0 +1,7 @@
+"""`ssmd quality`: expectations asked of a day's data, and the proof that they were asked."""
+
+from cyclopts import App
+
+app = App(name="quality", help="Expectations about a day's data, and whether its checks ran.")
+
+app.command("ssmd.cli.quality_ran:ran", name="ran", help="Did every check of a day run? What silently did not is named.")
