@@ -126,6 +126,7 @@ class Archiver:
         self._acked = 0
         self._problems: dict[str, str] = {}
         self._flushed_ns = 0
+        self._segments = 0
         self._seal_at = 0.0
         self._day = day_of(clock_ns())
 
@@ -138,6 +139,7 @@ class Archiver:
             "taken_seq": self._sorter.last,
             "acked_seq": self._acked,
             "held_bytes": self._sorter.held,
+            "segments": self._segments,
             "last_flush": iso(self._flushed_ns) if self._flushed_ns else None,
             "problems": dict(self._problems),
             "inventory": self._inventory.problem or "ok",
@@ -318,6 +320,7 @@ class Archiver:
                 "Stop one of them: each stream has one archiver.",
             ) from error
         segment.stored()
+        self._segments += 1
         self._inventory.add([record])
         ARCHIVER_BYTES.labels(self._bucket).inc(record.bytes)
         ARCHIVER_FILES.labels(self._bucket).inc()

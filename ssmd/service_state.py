@@ -1,5 +1,9 @@
-"""`SSMD_HOME/run/{service}.json`: where a running service can be asked, or why it is not running."""
+"""`SSMD_HOME/run/{service}.json`: where a running service can be asked, or why it is not running.
 
+And `{service}-farewell.json`: what somebody who stops it wants it to tell its clients.
+"""
+
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +48,41 @@ def write_state(home: Path, state: ServiceState) -> None:
     aside = path.with_suffix(f".{state.pid}.tmp")
     aside.write_bytes(msgspec.json.encode(state) + b"\n")
     aside.replace(path)
+
+
+FAREWELL_S = 60.0
+"""A farewell that is older was meant for another stop."""
+
+
+class Farewell(msgspec.Struct, frozen=True):
+    """Why a service stops, for its clients, and after how many seconds they should come back."""
+
+    message: str
+    retry_after_s: int
+
+
+def farewell_path(home: Path, service: str) -> Path:
+    """Where the farewell of `service` stands."""
+    return home / "run" / f"{service}-farewell.json"
+
+
+def write_farewell(home: Path, service: str, farewell: Farewell | None) -> None:
+    """Leave it for a service that is about to be stopped; None: take it away. Raises OSError."""
+    path = farewell_path(home, service)
+    if farewell is None:
+        path.unlink(missing_ok=True)
+        return
+    aside = path.with_suffix(".tmp")
+    aside.write_bytes(msgspec.json.encode(farewell) + b"\n")
+    aside.replace(path)
+
+
+def read_farewell(home: Path, service: str) -> Farewell | None:
+    """What was left for this stop; None when nothing was."""
+    path = farewell_path(home, service)
+    try:
+        if time.time() - path.stat().st_mtime > FAREWELL_S:
+            return None
+        return msgspec.json.decode(path.read_bytes(), type=Farewell)
+    except (OSError, msgspec.MsgspecError):
+        return None

@@ -12,11 +12,9 @@ from ssmd.local.home import Home, StackRecord
 from ssmd.local.readiness import failure, service_health
 from ssmd.local.supervisord import Control
 from ssmd.ops.programs import SLOTS, ProgramState
-from ssmd.service_state import read_state
+from ssmd.service_state import Farewell, read_state, write_farewell
 
 _AT_REST = ("STOPPED", "EXITED", "FATAL")
-FAREWELL = "gateway-farewell.txt"
-"""In SSMD_HOME/run: what the gateway tells its clients when it stops, where somebody else knows it better."""
 
 
 class LocalPrograms:
@@ -60,13 +58,9 @@ class LocalPrograms:
         """The error it left."""
         return failure(self._control.states()[name], self._home)
 
-    def tell_clients(self, message: str | None) -> None:
-        """Leave the gateway a note."""
-        path = self._home.run / FAREWELL
-        if message is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_text(message)
+    def farewell_to_clients(self, service: str, farewell: Farewell | None) -> None:
+        """Leave it where the service looks when it is told to stop."""
+        write_farewell(self._home.root, service, farewell)
 
 
 @contextmanager

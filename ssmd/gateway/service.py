@@ -38,12 +38,13 @@ from ssmd.gateway.rest import RestEndpoint
 from ssmd.gateway.resume import Window
 from ssmd.gateway.routes import Route, serve
 from ssmd.gateway.status_page import StatusView
-from ssmd.gateway.stream import StreamEndpoint
+from ssmd.gateway.stream import FAREWELL, StreamEndpoint
 from ssmd.gateway.tls import TlsFiles
 from ssmd.gateway.trade_history import TradeHistory, archived_trades
 from ssmd.gateway.waiting import Bounds
 from ssmd.middleware.transport.interface import Subscription, TransportUnavailable
 from ssmd.registry.client_keys import ClientKeys
+from ssmd.service_state import read_farewell
 
 STOP_S = 3.0
 WATCH_S = 0.2
@@ -79,8 +80,9 @@ class Gateway:
         self._transport = outside.transport
         self._clock = clock
         self._settings = settings
+        self._home = home or ssmd_home(os.environ)
         self.keyring = _keyring(settings, outside)
-        self.tls = TlsFiles(settings.tls, home or ssmd_home(os.environ)) if settings.tls else None
+        self.tls = TlsFiles(settings.tls, self._home) if settings.tls else None
         self.doors = Doors(settings, self.keyring)
         self.hub = Hub(feed, clock=clock, window=Window(settings.resume_s, settings.resume_mb << 20))
         self._hot = Hot(outside.cache, clock)
@@ -151,7 +153,7 @@ class Gateway:
                 await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
                 self.ready.clear()
                 await site.stop()
-                await self._stream.stop(STOP_S)
+                await self._stream.stop(STOP_S, read_farewell(self._home, "gateway") or FAREWELL)
             finally:
                 for task in (stopped, *tasks):
                     task.cancel()

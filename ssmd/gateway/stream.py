@@ -23,6 +23,7 @@ from ssmd.gateway.doors import Doors, Seat
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.problems import problem
 from ssmd.gateway.waiting import Bounds
+from ssmd.service_state import Farewell
 from ssmd.telemetry import GATEWAY_CLIENT_GAUGES, GATEWAY_CLIENTS, GATEWAY_DISCONNECTIONS
 from ssmd.wire import client as wire
 from ssmd.wire.requests import MAX_REQUEST_BYTES, Request, RequestError, parse_request
@@ -34,6 +35,8 @@ PING_S = 20.0
 REQUESTS_PER_S = 50
 IN_URL = ("symbols", "channels", "mode", "interval_ms", "from_seq")
 WHOLE_DIGITS = 20
+FAREWELL = Farewell("the gateway stops; connect again in a moment", 5)
+"""What clients are told at its end, unless whoever stops it knows better."""
 
 
 class StreamEndpoint:
@@ -139,13 +142,14 @@ class StreamEndpoint:
             if connection.overdue(now):
                 connection.transport.abort()
 
-    async def stop(self, within_s: float) -> None:
-        """Tell every client that the gateway goes away and wait for them to leave; cut who stays."""
+    async def stop(self, within_s: float, farewell: Farewell = FAREWELL) -> None:
+        """Tell every client why the gateway goes away, and wait for them to leave; cut who stays."""
         self.stopping = True
-        self._hub.fanout.announce(wire.system("GOING_AWAY", "the gateway stops; connect again in a moment"))
+        goodbye = wire.system("GOING_AWAY", farewell.message, retry_after_s=farewell.retry_after_s)
+        self._hub.fanout.announce(goodbye)
         for connection in self._connections.values():
             connection.reason = "shutdown"
-            connection.client.kick(1001, "going away")
+            connection.client.kick(1001, f"going away: {farewell.message}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._empty.wait()

@@ -8,6 +8,7 @@ import msgspec
 
 from ssmd.errors import ConfigError, SsmdError
 from ssmd.nearest import did_you_mean
+from ssmd.service_state import Farewell
 
 SERVICES = ("connector", "archiver", "gateway")
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -64,8 +65,8 @@ class Programs(Protocol):
         """Why a program that ended has ended, in its own words."""
         ...
 
-    def tell_clients(self, message: str | None) -> None:
-        """What the gateway tells its clients when it stops; None: its own words."""
+    def farewell_to_clients(self, service: str, farewell: Farewell | None) -> None:
+        """What a service tells its clients when it stops; None: its own words."""
         ...
 
 

@@ -10,6 +10,7 @@ import msgspec
 from ssmd.errors import FatalError, RefusedError, Unavailable
 from ssmd.ops.days import DayOf, Days
 from ssmd.ops.programs import SLOTS, Programs, ProgramState
+from ssmd.service_state import Farewell
 
 Handover: TypeAlias = Literal["overlap", "strict"]
 Done: TypeAlias = Literal["started", "runs already", "noted", "stopped", "restarted", "nothing to stop"]
@@ -18,6 +19,8 @@ START_S = 60.0
 """A service has this long until it does its job: a connector of many markets needs its time for the books."""
 STOP_S = 30.0
 """A drain that takes longer has failed; the supervisor then ends the process."""
+RESTART_S, STOPPED_S = 3, 60
+"""After so many seconds the clients of the gateway should come back: from a restart, and from a stop for good."""
 _KILLED_S = 15.0
 _RETRIES = 3
 _LOOK_S = 0.1
@@ -193,12 +196,12 @@ class Operator:
         return _step(service, day, "stopped", program, detail, findings, facts)
 
     def _tell(self, service: str, later: date | None) -> None:
-        if service == "gateway":
-            self._programs.tell_clients(
-                f"the gateway is restarted for {later}; connect again in a few seconds"
-                if later
-                else "the gateway is stopped by an operator; it comes back when it is started again, try once a minute"
-            )
+        """Have the clients of the gateway told why it goes, and when to come back."""
+        if service != "gateway":
+            return
+        restarted = Farewell(f"the gateway is restarted for {later}; connect again in a few seconds", RESTART_S)
+        stopped = Farewell("the gateway is stopped by an operator; try again once a minute", STOPPED_S)
+        self._programs.farewell_to_clients(service, restarted if later else stopped)
 
     def _end(self, service: str, one: Instance) -> tuple[dict[str, Any], list[str]]:
         """Stop one program; what it said at its end, and what was not well about it.
@@ -216,7 +219,7 @@ class Operator:
                     f"Look into its log; as the last resort: kill -9 {one.state.pid}",
                 )
             self._pause(_LOOK_S)
-        self._programs.tell_clients(None)
+        self._programs.farewell_to_clients(service, None)
         self._days.forget(one.program)
         took = self._clock() - began
         farewell = self._programs.farewell(one.program, one.state.pid)
