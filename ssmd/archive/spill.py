@@ -19,7 +19,7 @@ _LENGTH_BYTES = array("I").itemsize
 class Spill:
     """Items by key, given back key by key in the order they were added.
 
-    `path` is a file of its own, removed on exit; reading is safe from several threads. Memory: `limit_bytes`, and an
+    `path` is a file of its own, never seen in its folder; reading is safe from several threads. Memory: `limit_bytes`, and an
     empty list and three numbers for each key and piece.
     """
 
@@ -34,13 +34,13 @@ class Spill:
 
     def __enter__(self) -> Self:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._path.unlink()  # the space is free again with the process, however it ends
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._file)
-        self._path.unlink(missing_ok=True)
 
     def add(self, key: tuple[str, str], item: bytes) -> None:
         """Add an item; now and then this writes to the file (OSError as the file system gives it)."""

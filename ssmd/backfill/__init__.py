@@ -1,5 +1,19 @@
 """Normalized archives made again from raw: compaction of a day, and backfills date by date."""
 
-from ssmd.backfill.compaction import CompactReport, compact
+from ssmd.backfill.compaction import CompactReport, Place, Steps, compact
+from ssmd.backfill.dates import DateReport, Raw, backfill_date, check_range, survey, worst
+from ssmd.backfill.resume import Resume
 
-__all__ = ["CompactReport", "compact"]
+__all__ = [
+    "CompactReport",
+    "DateReport",
+    "Place",
+    "Raw",
+    "Resume",
+    "Steps",
+    "backfill_date",
+    "check_range",
+    "compact",
+    "survey",
+    "worst",
+]

@@ -85,11 +85,13 @@ class Had(msgspec.Struct, frozen=True):
 class Rebuilt(msgspec.Struct, frozen=True):
     """A day made again: what was done, what was there before, and its objects by what happened to them.
 
-    `changes` counts added, changed, unchanged and removed objects; `some` names a few of those that are not unchanged.
+    `kept` are the events of the objects (a repeated trade once), by type. `changes` counts added, changed, unchanged
+    and removed objects; `some` names a few of those that are not unchanged.
     """
 
     report: CompactReport
     had: Had
+    kept: dict[str, int]
     changes: dict[str, int]
     some: list[str]
 
@@ -178,7 +180,12 @@ async def rebuild(
         watch.publishing()
         await _publish(place, feed, day, gone, writing.records)
         log.info("compacted", **msgspec.to_builtins(report))
-    return Rebuilt(report, had, changes, (writing.some + [its.key for its in removed])[:SHOWN])
+    kept: Counter[str] = Counter()
+    for record in writing.records:
+        kept[record.group] += record.records
+    return Rebuilt(
+        report, had, dict(sorted(kept.items())), changes, (writing.some + [its.key for its in removed])[:SHOWN]
+    )
 
 
 def _conclude(

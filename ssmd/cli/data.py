@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import App
 
 from ssmd.cli.checking import checking
+from ssmd.cli.day_lock import day_lock
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import EnvFile, Feed, Json, choose
 from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json
@@ -24,6 +25,7 @@ app = App(name="data", help="The archive: inventory, gaps, quality, verification
 app.command("ssmd.cli.data_inventory:inventory", name="inventory", help="Show what is archived: a line for each day.")
 app.command("ssmd.cli.data_gaps:gaps", name="gaps", help="Show the recorded gaps of a day, and where each is known.")
 app.command("ssmd.cli.data_quality:quality", name="quality", help="Show how good a day's data is, and why.")
+app.command("ssmd.cli.data_backfill:backfill", name="backfill", help="Make dates again from raw, and say what changed.")
 app.command("ssmd.cli.data_verify:verify", name="verify", help="Recount a day without trusting its writers.")
 
 
@@ -46,7 +48,7 @@ def compact(*, env: EnvFile = None, feed: Feed = None, date: date, json: Json = 
             await asyncio.to_thread(record_scores, registry, name, date, today)
             return report
 
-    with checking(chosen, "compact", name, date) as check:
+    with checking(chosen, "compact", name, date) as check, day_lock(chosen, name, date, "compact"):
         report = asyncio.run(work())
         # Of a day that is not over, the newest frames are not in the raw archive yet.
         over = report.day < day_of(now_ns())

@@ -1,7 +1,7 @@
 """One connection pool to the metadata database, shared by the registry's catalogues; a block is one transaction."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 
@@ -30,6 +30,24 @@ class Database:
         engine = self._snapshots if snapshot else self._engine
         with db.translated(engine.url, doing), engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def session(self, doing: str) -> Iterator[sa.Connection]:
+        """A connection of its own, each statement a transaction: for what lasts as long as a connection, as locks do.
+
+        It is closed at the end, not given back. Errors of the block pass as they are; for `doing` see `transaction`.
+        """
+        with db.translated(self._engine.url, doing):
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def translated(self, doing: str) -> AbstractContextManager[None]:
+        """Errors of a block of statements in a `session` as `transaction` gives them."""
+        return db.translated(self._engine.url, doing)
 
     def ping(self) -> None:
         """Return when the database answers."""
