@@ -42,6 +42,13 @@ CONNECTOR_ERRORS = Counter(
 CONNECTOR_CONNECTED = Gauge(
     "ssmd_connector_connected", "Connections to the exchange that are subscribed.", ["feed"], registry=METRICS
 )
+CONNECTOR_ROLE = Gauge(
+    "ssmd_connector_role", "1 for the place of this connector: it is active, or it stands by.", ["feed", "role"],
+    registry=METRICS,
+)  # fmt: skip
+CONNECTOR_TAKEOVERS = Counter(
+    "ssmd_connector_takeovers", "Times that this connector took over from another one.", ["feed"], registry=METRICS
+)
 CONNECTOR_RECONNECTS = Counter(
     "ssmd_connector_reconnects", "Sessions begun after the first one.", ["feed"], registry=METRICS
 )

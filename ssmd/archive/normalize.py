@@ -1,12 +1,12 @@
 """A day's events made again from its raw archive: the one function behind compaction and its verification.
 
 The frames of each connection go, in order, through the decoder of the date and a mapper of their own, as they did
-live. A connection that began on an earlier day is followed from its beginning, so that its books are right; the events
+live; of a connector that stood by only what it published (`archive.handover`). A connection that began on an earlier day is followed from its beginning, so that its books are right; the events
 of earlier days are dropped. Gap objects become gap events.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from ssmd.archive.frames import compress_lists
+from ssmd.archive.handover import Part, read_parts
 from ssmd.archive.layout import TickerObject
 from ssmd.archive.manifest import Manifest, raw_manifests
 from ssmd.archive.raw_day import read_raw_day
@@ -62,6 +63,10 @@ class Mapper(Protocol):
         """Problems by kind since the last call."""
         ...
 
+    def snapshots(self, tickers: Sequence[str] | None = None) -> list[Event]:
+        """The current books."""
+        ...
+
 
 class Speaker(Protocol):
     """What reads a feed's frames (`feeds.catalogue.FeedParts`)."""
@@ -101,10 +106,12 @@ async def normalize_day(
     as they are read. DataError as `raw_day.read_raw_day`.
     """
     made = Normalized()
-    mappers = await _begun_before(storage, bucket, feed, day, speaker_on, made)
-    day_maker = _Maker(speaker_on(day), mappers, spill, made)
+    parts = await read_parts(storage, bucket, feed, day)
+    mappers = await _begun_before(storage, bucket, feed, day, speaker_on, made, parts)
+    day_maker = _Maker(speaker_on(day), mappers, spill, made, parts)
     async for run in read_raw_day(storage, bucket, feed, day, on_read=on_read):
         day_maker.take(run)
+    day_maker.give_books()
     for mapper in mappers.values():
         mapper.take_gaps()
         made.problems.update(mapper.take_problems())
@@ -119,28 +126,38 @@ async def normalize_day(
 class _Maker:
     """Records in order in, messages into a spill: the inner loop, without any I/O but the spill's."""
 
-    def __init__(self, speaker: Speaker, mappers: dict[str, Mapper], spill: Spill, made: Normalized) -> None:
+    def __init__(
+        self,
+        speaker: Speaker,
+        mappers: dict[str, Mapper],
+        spill: Spill,
+        made: Normalized,
+        parts: Mapping[str, Part],
+    ) -> None:
         self._decode = speaker.decoder.decode
         self._new_mapper = speaker.new_mapper
         self._mappers = mappers
         self._spill = spill
         self._made = made
+        self._parts = parts
         self._takers: dict[type[Event], dict[str, list[bytes]]] = {cls: {} for cls in EVENT_TYPES.values()}
         """The spill's lists by event class and ticker; a ticker is here when it was found to be one."""
 
     def take(self, run: Sequence[Received]) -> None:
         """Frames in the order in which they are to be mapped."""
         decode_frame, problems, takers = self._decode, self._made.problems, self._takers
-        connection, map_frame = "", None
+        connection, map_frame, part = "", None, None
         items, size = 0, 0
-        for received_ns, its, _, frame in run:
+        for received_ns, its, n, frame in run:
             if its is not connection or map_frame is None:
-                connection, map_frame = its, self._mapper(its).map
+                connection, map_frame, part = its, self._mapper(its).map, self._parts.get(its)
+            if part is not None and part.due(n):
+                part.give_books(self._mapper(its), self.keep)
             decoded = decode_frame(frame)
             event = map_frame(decoded, received_ns)
             if decoded.problem:
                 problems[decoded.problem] += 1
-            if event is None:
+            if event is None or (part is not None and not part.takes(n)):
                 continue
             taker = takers[event.__class__].get(event.ticker)  # type: ignore[union-attr]  # no mapper makes a gap
             if taker is None:
@@ -171,6 +188,12 @@ class _Maker:
         taker.append(message)
         self._spill.grown(1, len(message))
 
+    def give_books(self) -> None:
+        """The day's frames are through: the books of takeovers behind which no frame came on it."""
+        for connection, part in self._parts.items():
+            if part.books_ns and connection in self._mappers:
+                part.give_books(self._mappers[connection], self.keep)
+
     def _mapper(self, connection: str) -> Mapper:
         mapper = self._mappers.get(connection)
         if mapper is None:
@@ -179,10 +202,19 @@ class _Maker:
 
 
 async def _begun_before(
-    storage: Storage, bucket: str, feed: str, day: date, speaker_on: Callable[[date], Speaker], made: Normalized
+    storage: Storage,
+    bucket: str,
+    feed: str,
+    day: date,
+    speaker_on: Callable[[date], Speaker],
+    made: Normalized,
+    parts: Mapping[str, Part],
 ) -> dict[str, Mapper]:
     """The mappers of connections that began on an earlier day, as they stood at midnight."""
-    began = {connection: n for connection, n in (await _first_numbers(storage, bucket, feed, day)).items() if n > 0}
+    first_numbers = await _first_numbers(storage, bucket, feed, day)
+    began = {connection: n for connection, n in first_numbers.items() if n > 0}
+    # the books of a takeover may be of this day though no frame of its connection is
+    began |= {part.connection: 1 for part in parts.values() if part.books_ns and part.connection not in first_numbers}
     looked_for = dict(began)
     days: list[date] = []
     while looked_for and len(days) < MAX_DAYS_BACK:

@@ -295,7 +295,7 @@ async def _require_manifests(
     stored = {
         entry.key
         for entry in await storage.list(bucket, prefix)
-        if not entry.key.startswith((f"{prefix}_manifest/", f"{prefix}_gaps/"))
+        if not entry.key.startswith(f"{prefix}_manifest/") and not layout.is_raw_record(entry.key, feed, day)
     }
     for key in sorted(stored ^ described):
         what = "has no manifest" if key in stored else "is missing, only its manifest is there"

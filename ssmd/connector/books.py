@@ -1,6 +1,7 @@
 """Answers to requests for the current books (`ssmd.books.{feed}`): so a gateway can begin in the middle of a day."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -34,7 +35,11 @@ async def serve_books(transport: Transport, feed: str, mapper: Callable[[], Mapp
             served = await transport.serve(f"ssmd.books.{feed}", answer)
         except TransientError:  # the publisher reports the broker's absence
             await asyncio.sleep(RETRY_S)
-    await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        with contextlib.suppress(TransientError):
+            await served.close()
 
 
 def books(request: bytes, mapper: Mapper | None) -> bytes:

@@ -15,7 +15,8 @@ from ssmd.connector import link as links
 from ssmd.connector.exchange import Credentials, Exchange, Settings
 from ssmd.connector.keys import CHECK_S, Keys
 from ssmd.connector.link import CredentialsRefused, Frame, Link
-from ssmd.connector.pipeline import TRANSIT_NS, Conversation, Pipeline
+from ssmd.connector.conversation import Conversation
+from ssmd.connector.pipeline import TRANSIT_NS, Pipeline
 from ssmd.errors import ConfigError, RateLimited, SsmdError, TransientError
 from ssmd.market.events import Gap
 
@@ -81,6 +82,7 @@ class Connections:
         self._over: Conversation | None = None
         self._attempts = 0
         self._sessions = 0
+        self._hurry = asyncio.Event()
         self.current: Connection | None = None
         self.requested: frozenset[str] = frozenset()
         """The tickers asked for on the last connection that ended."""
@@ -92,9 +94,19 @@ class Connections:
         """What is missing before the first frame of the next connection."""
         self._gap = gap
 
+    def take_gap(self) -> OpenGap | None:
+        """The open gap; it is no longer open here."""
+        gap, self._gap = self._gap, None
+        return gap
+
+    def hurry(self) -> None:
+        """Nobody else captures now: try to connect at once."""
+        self._attempts = 0
+        self._hurry.set()
+
     def close_gap(self, to_ns: int) -> None:
         """Record the open gap, if there is one."""
-        gap, self._gap = self._gap, None
+        gap = self.take_gap()
         if gap is not None:
             from_ns = min(gap.from_ns, to_ns)
             self._pipeline.record_gap(Gap(self._settings.feed, gap.connection, None, from_ns, to_ns, gap.reason))
@@ -106,10 +118,18 @@ class Connections:
             while not stop.is_set():
                 delay = await self._attempt(stop)
                 self._attempts += 1
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                await self._pause(stop, delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         finally:
             self._discard_successor()
+
+    async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._hurry)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._hurry.clear()
+            for wait in waits:
+                wait.cancel()
 
     async def follow_keys(self) -> None:
         """Look for changed credentials until cancelled; open a second connection with those that changed."""
@@ -135,6 +155,12 @@ class Connections:
         except CredentialsRefused as error:
             self.problem = error.message
             log.error("credentials that worked before are refused", error=error.message, attempt=self._attempts)
+            return self._patience()
+        except ConfigError as error:
+            if self._pipeline.standby is None:
+                raise
+            # The other connector uses the same key: perhaps the exchange lets it in once only. We wait for our turn.
+            self._note_failure("", error)
             return self._patience()
         except RateLimited as error:
             self._note_failure("rate_limited", error)

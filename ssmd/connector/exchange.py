@@ -58,7 +58,10 @@ class Exchange(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """From `spec.connector` and `spec.symbols`; `tickers` are captured whatever the exchange lists."""
+    """From `spec.connector` and `spec.symbols`; `tickers` are captured whatever the exchange lists.
+
+    `name` tells apart two connectors of a feed on one machine; "" is the usual one's.
+    """
 
     feed: str
     raw_bucket: str
@@ -69,3 +72,4 @@ class Settings(NamedTuple):
     publish_raw: bool
     selects: Callable[[str], bool]
     tickers: tuple[str, ...]
+    name: str = ""

@@ -58,6 +58,8 @@ class Markets:
         self._written: set[str] = set()
         self._newly_written: set[str] = set()
         self.tickers: frozenset[str] = self._always
+        self.listed = exchange.markets is None
+        """Is it known which markets there are? Not before the first list, or what the registry knew in its place."""
         self.left_out = 0
         """Listed markets that cannot be captured: their tickers fit into no subject (see `encode_ticker`)."""
 
@@ -74,10 +76,10 @@ class Markets:
                 count, absent = await self._ask(self._source)
             except SsmdError as error:
                 known = 0 if listed_once else await self._want_known()
-                listed_once = listed_once or known > 0
+                self.listed = listed_once = listed_once or known > 0
                 log.warning("markets not listed", error=error.message, from_registry=known)
             else:
-                listed_once = True
+                self.listed = listed_once = True
                 if self.believe(count, absent & self.tickers) or (count and self._doubts > EAGER_DOUBTS):
                     delay = LIST_EVERY_S
             await asyncio.sleep(delay)

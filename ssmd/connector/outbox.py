@@ -32,6 +32,15 @@ class Outbox:
         self.published = spool.state.published
         self.skipped_segments = 0
 
+    def skip_leftovers(self) -> None:
+        """What the last run left is another connector's to publish: it was, or that one left it to compaction."""
+        if self.behind:
+            newest = max(self._segments)
+            self._next = self.published = Position(newest + 1, 0)
+            self._segments.clear()
+            self.behind = False
+            self.settle()
+
     def begin(self, segment: Segment) -> None:
         """A new segment is being written."""
         self._segments[segment.number] = segment

@@ -1,14 +1,31 @@
 """The path of a frame: spool, map, encode, spool again, publish — synchronous, a whole read at a time."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
 
-from ssmd.clock import NS_PER_DAY, NS_PER_MS, day_of
+from ssmd.archive.handover import Handover
+from ssmd.clock import NS_PER_DAY, NS_PER_MS, day_of, now_ns
+from ssmd.connector.conversation import Conversation as Conversation
+from ssmd.connector.conversation import Lines
 from ssmd.connector.link import Frame
 from ssmd.connector.outbox import Outbox
-from ssmd.connector.spool import GAP, OUT, RAW, Position, RawMeta, Segment, Spool, SpoolFull, pack, pack_messages
+from ssmd.connector.spool import (
+    GAP,
+    HANDOVER,
+    OUT,
+    RAW,
+    Position,
+    RawMeta,
+    Segment,
+    Spool,
+    SpoolFull,
+    pack,
+    pack_messages,
+)
+from ssmd.connector.standby import Standby
 from ssmd.errors import DataError
 from ssmd.feeds.interface import Command, Decoded, Decoder, Mapper, SequenceGap, Session
 from ssmd.market.events import Event, Gap, MarketStatus, OrderBookUpdate, Quote, Trade
@@ -16,7 +33,7 @@ from ssmd.market.identity import trade_identity
 from ssmd.market.subjects import encode_ticker
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.wire import normalized
-from ssmd.wire.raw import inline_template, raw_line
+from ssmd.wire.raw import raw_line
 
 _KINDS: dict[type[Event], bytes] = {
     Trade: b"trade",
@@ -25,46 +42,12 @@ _KINDS: dict[type[Event], bytes] = {
     MarketStatus: b"status",
 }
 _MAX_SUBJECTS = 200_000
-_MAX_TEMPLATES = 1_000
 _MAX_TYPES = 200
 TRANSIT_NS = 50_000_000
 """A gap begins this much before the last frame received: the lost one was sent while that one was under way."""
 _FULL_RETRY_NS = 1_000_000_000
 
 log = structlog.get_logger(component="connector")
-
-
-class Conversation:
-    """One connection's protocol state: its number of frames, its mapper and its session."""
-
-    def __init__(self, connection: str, mapper: Mapper, session: Session) -> None:
-        self.connection = connection
-        self.id = connection.encode()
-        self.mapper = mapper
-        self.session = session
-        self.n = 0
-        self.first_ns = 0
-        self.last_ns = 0
-        self.sid_last_ns: dict[int, int] = {}
-        self.templates: dict[str, bytes] = {}
-
-    def template(self, kind: str) -> bytes:
-        """The raw line of an inline frame of type `kind`, to be filled in."""
-        if len(self.templates) > _MAX_TEMPLATES:
-            self.templates.clear()
-        made = self.templates[kind] = inline_template(kind, self.connection)
-        return made
-
-
-class Lines:
-    """The raw lines of one group in one read, and the numbers of its first and last frame."""
-
-    __slots__ = ("first_n", "last_n", "lines")
-
-    def __init__(self, first_n: int) -> None:
-        self.lines: list[bytes] = []
-        self.first_n = first_n
-        self.last_n = first_n
 
 
 class Pipeline:
@@ -102,6 +85,9 @@ class Pipeline:
         self.samples: dict[str, bytes] = {}
         self.newly_heard: list[str] = []
         """Tickers whose first event of some kind came; the reader takes them away."""
+        self.standby: Standby | None = None
+        """While another connector publishes: what comes is held there, and is published when we take over."""
+        self.handovers: list[Handover] = []
 
     # -- the hot path -------------------------------------------------------------------------------------------
 
@@ -124,7 +110,9 @@ class Pipeline:
             return [c for what in decoded for c in conversation.session.receive(what, frames[0][0])]
         conversation.n += len(frames)
         messages, commands = self._map(conversation, first_n, frames, decoded)
-        if messages:
+        if self.standby is not None:
+            self.standby.hold(conversation, first_n, frames)
+        elif messages:
             self._emit(messages)
         return commands
 
@@ -153,6 +141,9 @@ class Pipeline:
                 received["other"] = received.get("other", 0) + received.pop(kind)
             n += 1
         entries = []
+        if self.standby is not None and not self.standby.taking_over and not first_n:
+            stands_by = Handover(self._feed, connection, frames[0][0])
+            entries.append(pack(HANDOVER, b"", msgspec.json.encode(stands_by)))
         for group, lines in groups.items():
             first_ns, last_ns = frames[lines.first_n - first_n][0], frames[lines.last_n - first_n][0]
             meta = RawMeta(group, connection, len(lines.lines), lines.first_n, lines.last_n, first_ns, last_ns)
@@ -169,7 +160,7 @@ class Pipeline:
     ) -> tuple[list[Outgoing], list[Command]]:
         mapper, receive = conversation.mapper, conversation.session.receive
         map_one, take_gaps, encode, subjects = mapper.map, mapper.take_gaps, normalized.encode, self._subjects
-        make, heard, publish_raw = tuple.__new__, conversation.sid_last_ns, self._publish_raw
+        make, heard, silent = tuple.__new__, conversation.sid_last_ns, self.standby is not None
         identity_of = conversation.id.replace(b"%", b"%%") + b":%d"
         messages: list[Outgoing] = []
         commands: list[Command] = []
@@ -192,20 +183,63 @@ class Pipeline:
                 made = event.__class__
                 key = (made, event.ticker)  # type: ignore[union-attr]  # a mapper makes no Gap
                 subject = subjects.get(key) or self._subject(key, frame)
-                if subject is not None:
+                if subject is not None and not silent:
                     identity = identity_of % n
                     if made is Trade:
                         identity = trade_identity(event.trade_id) or identity  # type: ignore[union-attr]
                     messages.append(make(Outgoing, (subject, identity, encode(event))))  # half of Outgoing(…)'s time
             if answer:
                 commands += answer
-            if publish_raw:
-                token = encode_ticker(what.type).encode()
-                messages.append(Outgoing(self._prefix + b"raw." + token, b"%b:%d:raw" % (conversation.id, n), frame))
+            if self._publish_raw and not silent:
+                messages.append(self._raw_message(conversation, what.type, n, frame))
             n += 1
         for kind, count in mapper.take_problems().items():
             self._problem(kind, count, frames[-1][1])
         return messages, commands
+
+    def _raw_message(self, conversation: Conversation, kind: str, n: int, frame: bytes) -> Outgoing:
+        token = encode_ticker(kind).encode()
+        return Outgoing(self._prefix + b"raw." + token, b"%b:%d:raw" % (conversation.id, n), frame)
+
+    def render(self, conversation: Conversation, event: Event | None, n: int, frame: Frame) -> list[Outgoing]:
+        """The messages of one frame, as `process` makes them: of those that were held back."""
+        made: list[Outgoing] = []
+        if event is not None and not isinstance(event, Gap):
+            identity = b"%b:%d" % (conversation.id, n)
+            if isinstance(event, Trade):
+                identity = trade_identity(event.trade_id) or identity
+            made = self.messages_of([event], lambda _: identity)
+        if self._publish_raw:
+            made.append(self._raw_message(conversation, self._decode(frame[1]).type, n, frame[1]))
+        return made
+
+    def messages_of(self, events: Iterable[Event], identity: Callable[[str], bytes]) -> list[Outgoing]:
+        """Events as messages; `identity` makes the id from a ticker. None of a ticker that fits into no subject."""
+        made = []
+        for event in events:
+            key = (type(event), event.ticker)  # type: ignore[union-attr]  # a mapper makes no Gap
+            subject = self._subjects.get(key) or self._subject(key, b"")
+            if subject is not None:
+                made.append(Outgoing(subject, identity(key[1]), normalized.encode(event)))
+        return made
+
+    def publish(self, messages: list[Outgoing]) -> None:
+        """Messages that come from no frame of just now: those held back, or another connector's."""
+        if not messages:
+            return
+        with contextlib.suppress(SpoolFull):
+            self._turn_segment(now_ns())
+        if self._spool.current is None:
+            self._problem("not_published_spool_full", len(messages), b"")
+        else:
+            self._emit(messages)
+
+    def record_handover(self, handover: Handover) -> None:
+        """Keep it in the spool, before anything that follows from it, and hand it on (`handovers`) to be stored."""
+        self.handovers.append(handover)
+        with contextlib.suppress(SpoolFull):  # it is stored all the same
+            self._turn_segment(now_ns())
+            self._spool.append(pack(HANDOVER, b"", msgspec.json.encode(handover)))
 
     def _emit(self, messages: list[Outgoing]) -> None:
         try:
@@ -316,7 +350,13 @@ class Pipeline:
         return False
 
     def record_gap(self, gap: Gap) -> None:
-        """Keep a gap in the spool, announce it on the stream and hand it on (`gaps`) to become an object and a row."""
+        """Keep a gap in the spool, announce it on the stream and hand it on (`gaps`) to become an object and a row.
+
+        While another connector publishes it is none: that one has the frames. It is remembered for a takeover.
+        """
+        if self.standby is not None and not self.standby.taking_over:
+            self.standby.gaps.append(gap)
+            return
         log.warning(
             "gap recorded", reason=gap.reason, connection=gap.connection, sid=gap.sid,
             seconds=round((gap.to_ns - gap.from_ns) / 1e9, 3),

@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 import structlog
 
+from ssmd.archive.handover import Handover, store_handover
 from ssmd.archive.writer import FRAME_BYTES, ObjectConflict, RawSegment, compress, next_number, store_gap, store_raw
+from ssmd.clock import iso
 from ssmd.connector.outbox import Outbox
-from ssmd.connector.spool import GAP, RAW, RawMeta, Segment, Spool, read_entries
+from ssmd.connector.spool import GAP, HANDOVER, RAW, RawMeta, Segment, Spool, read_entries
 from ssmd.errors import FatalError, TransientError
 from ssmd.feeds.interface import GROUPS
 from ssmd.market.events import Gap
@@ -39,7 +41,14 @@ class Sealer:
     """Seals segments in order, in the background; a failure of the outside delays it and loses nothing."""
 
     def __init__(
-        self, feed: str, bucket: str, spool: Spool, outbox: Outbox, storage: Storage, registry: Registry
+        self,
+        feed: str,
+        bucket: str,
+        spool: Spool,
+        outbox: Outbox,
+        storage: Storage,
+        registry: Registry,
+        shard: str = "",
     ) -> None:
         self._feed = feed
         self._bucket = bucket
@@ -47,17 +56,25 @@ class Sealer:
         self._outbox = outbox
         self._storage = storage
         self._registry = registry
+        self._shard = shard
         self._waiting: deque[Segment] = deque(spool.leftovers)
         self._stored: deque[tuple[Segment, Stored]] = deque()
         self._done: list[Segment] = []
         self._gaps: deque[Gap] = deque()
         self._gap_rows: deque[Gap] = deque()
+        self._handovers: deque[Handover] = deque()
         self._numbers: dict[tuple[object, str], int] = {}
         self._wake = asyncio.Event()
         self.trouble: dict[str, str] = {}
         self.issues: list[Issue] = []
+        self.keep_from: int | None = None
+        """Segments from this number on stay, though they are archived: another connector may look into them."""
         self.objects_stored = 0
         self.bytes_stored = 0
+        self.last_sealed: list[str] = []
+        """The keys of the objects that the last sealed segment became."""
+        self.last_gap = ""
+        """The last gap that was stored, for people."""
 
     def add(self, segment: Segment) -> None:
         """A segment was closed."""
@@ -69,10 +86,15 @@ class Sealer:
         self._gaps.append(gap)
         self._wake.set()
 
+    def add_handover(self, handover: Handover) -> None:
+        """A handover was recorded: it is stored now, not only when its segment is sealed."""
+        self._handovers.append(handover)
+        self._wake.set()
+
     @property
     def idle(self) -> bool:
         """Nothing waits to be stored or written down."""
-        return not (self._waiting or self._stored or self._gaps or self._gap_rows)
+        return not (self._waiting or self._stored or self._gaps or self._gap_rows or self._handovers)
 
     @property
     def objects_waiting(self) -> int:
@@ -97,7 +119,7 @@ class Sealer:
     async def _step(self) -> bool:
         """One round over what waits; False when nothing could be done."""
         stored = await self._attempt("storage", self._store_waiting)
-        gaps = await self._attempt("storage", self._store_gaps)
+        gaps = await self._attempt("storage", self._store_records)
         rows = await self._attempt("registry", self._write_rows)
         gap_rows = await self._attempt("registry", self._write_gap_rows)
         return stored or gaps or rows or gap_rows
@@ -139,10 +161,12 @@ class Sealer:
     async def _store(self, segment: Segment) -> Stored:
         contents = await asyncio.to_thread(_read, segment)
         plan = self._plan_of(segment)
-        groups = [group for group in GROUPS if group in contents.metas]
-        objects = [await self._store_group(segment, group, contents, plan) for group in groups]
+        for handover in contents.handovers:  # before the frames: nobody must take them for published ones
+            await store_handover(self._storage, self._bucket, handover)
         for gap in contents.gaps:
             await store_gap(self._storage, self._bucket, gap)
+        groups = [group for group in GROUPS if group in contents.metas]
+        objects = [await self._store_group(segment, group, contents, plan) for group in groups]
         if contents.torn_bytes:
             log.warning("segment ends in a torn entry", segment=segment.number, bytes=contents.torn_bytes)
             self.issues.append(
@@ -152,6 +176,7 @@ class Sealer:
         await asyncio.to_thread(self._spool.note, segment, "stored", msgspec.json.encode(stored))
         self.objects_stored += len(objects)
         self.bytes_stored += sum(record.bytes for record in objects)
+        self.last_sealed = [record.key for record in objects] or self.last_sealed
         log.info(
             "segment archived", segment=segment.number, objects=len(objects),
             records=sum(record.records for record in objects), bytes=sum(record.bytes for record in objects),
@@ -177,7 +202,7 @@ class Sealer:
                 feed=self._feed,
                 day=segment.day,
                 group=group,
-                shard="",
+                shard=self._shard,
                 number=plan[group],
                 records=sum(meta.records for meta in metas),
                 first_ns=min(meta.first_ns for meta in metas),
@@ -201,18 +226,22 @@ class Sealer:
 
     async def _number(self, segment: Segment, group: str) -> int:
         key = (segment.day, group)
-        listed = await next_number(self._storage, self._bucket, self._feed, segment.day, group, "")
+        listed = await next_number(self._storage, self._bucket, self._feed, segment.day, group, self._shard)
         self._numbers[key] = max(listed, self._numbers.get(key, -1) + 1)
         return self._numbers[key]
 
     # -- gaps and rows ------------------------------------------------------------------------------------------
 
-    async def _store_gaps(self) -> bool:
-        if not self._gaps:
+    async def _store_records(self) -> bool:
+        if not self._gaps and not self._handovers:
             return False
+        while self._handovers:
+            await store_handover(self._storage, self._bucket, self._handovers[0])
+            self._handovers.popleft()
         while self._gaps:
             gap = self._gaps[0]
             await store_gap(self._storage, self._bucket, gap)
+            self.last_gap = f"{gap.reason} from {iso(gap.from_ns)} to {iso(gap.to_ns)}"
             self._gaps.popleft()
             self._gap_rows.append(gap)
         return True
@@ -245,7 +274,8 @@ class Sealer:
         """Remove segments that are archived, written down and published."""
         self._outbox.settle()
         published = self._outbox.published.segment
-        for segment in [s for s in self._done if s.number < published or self._outbox.empty]:
+        kept = 1 << 62 if self.keep_from is None else self.keep_from
+        for segment in [s for s in self._done if s.number < kept and (s.number < published or self._outbox.empty)]:
             self._done.remove(segment)
             self._remove(segment)
 
@@ -277,6 +307,7 @@ class Contents:
         self.metas: dict[str, list[RawMeta]] = {}
         self.bodies: dict[str, list[memoryview]] = {}
         self.gaps: list[Gap] = []
+        self.handovers: list[Handover] = []
         self.torn_bytes = 0
 
     def lines(self, group: str) -> Iterator[bytes]:
@@ -298,6 +329,8 @@ def _read(segment: Segment) -> Contents:
             contents.bodies.setdefault(meta.group, []).append(entry.body)
         elif entry.kind == GAP:
             contents.gaps.append(msgspec.json.decode(entry.body, type=Gap))
+        elif entry.kind == HANDOVER:
+            contents.handovers.append(msgspec.json.decode(entry.body, type=Handover))
         end = entry.end
     contents.torn_bytes = segment.bytes - end
     return contents

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Coroutine
 
+import msgspec
 import structlog
 
 from ssmd.clock import NS_PER_S, day_of, iso, now_ns
@@ -15,9 +17,13 @@ from ssmd.connector.keys import Keys
 from ssmd.connector.markets import Markets
 from ssmd.connector.outbox import Outbox
 from ssmd.connector.pipeline import TRANSIT_NS, Pipeline
+from ssmd.connector.predecessor import read_predecessor
 from ssmd.connector.report import Report
+from ssmd.connector.role import Role
 from ssmd.connector.sealer import Sealer
-from ssmd.connector.spool import Spool
+from ssmd.connector.spool import Position, Spool
+from ssmd.connector.standby import Standby
+from ssmd.connector.takeover import Readiness, TakenOver, Takeover
 from ssmd.errors import TransientError
 from ssmd.feeds.interface import Mapper
 from ssmd.middleware.storage.interface import Storage
@@ -35,6 +41,11 @@ _LATE_NS = NS_PER_S
 """A planned end is announced a second longer: an exchange may go on sending until it notices."""
 _SUBSCRIBED_AFTER_S = 15.0
 _ASK_REGISTRY_S = 15.0
+_BOOKS_AFTER_S = 60.0
+"""A connection that is open for so long has the books that it will get."""
+_SUCCESSION_S = 3.0
+"""So long a connector that drains waits for the other one to look into its spool."""
+_RECENT = 6  # ticks: that far back another connector finds what was published last
 
 log = structlog.get_logger(component="connector")
 
@@ -58,6 +69,10 @@ class Connector:
         self._keys: Keys
         self._connections: Connections
         self._heard: Heard
+        self._role: Role
+        self._recent: deque[Position] = deque(maxlen=_RECENT)
+        self._publishing = asyncio.Event()
+        self._taken_over: TakenOver | None = None
         self._markets = Markets(settings, exchange, self._registry, self._add_tickers, self._drop_tickers)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -66,12 +81,15 @@ class Connector:
         """Capture until `stop`; then say goodbye, seal, flush and return (within about 20 s)."""
         settings = self._settings
         self._spool = Spool(settings.spool_folder, settings.spool_max_bytes)
+        self._role = Role(settings.feed, settings.spool_folder)
         try:
+            await self._role.take()
             publisher = await self._transport.publisher(settings.feed)
             self._outbox = Outbox(self._spool, publisher)
             self._sealer = Sealer(
-                settings.feed, settings.raw_bucket, self._spool, self._outbox, self._storage, self._registry
-            )
+                settings.feed, settings.raw_bucket, self._spool, self._outbox, self._storage, self._registry,
+                settings.name,
+            )  # fmt: skip
             self._pipeline = Pipeline(
                 settings.feed,
                 self._exchange.decoder,
@@ -88,9 +106,10 @@ class Connector:
             self._connections = Connections(
                 settings, self._exchange, self._pipeline, self._keys, lambda: self._markets.tickers, self._pass_on_gaps
             )
-            self._resume()
+            await self._resume()
             await self._work(stop)
         finally:
+            self._role.release()
             self._spool.close()
 
     async def _work(self, stop: asyncio.Event) -> None:
@@ -104,6 +123,7 @@ class Connector:
             ("keys", self._connections.follow_keys),
             ("heard", self._heard.follow),
             ("books", self._serve_books),
+            ("role", self._follow_role),
             ("registry", self._watch_registry),
         ]
         try:
@@ -111,6 +131,7 @@ class Connector:
                 tasks = [group.create_task(work(), name=name) for name, work in background]
                 try:
                     await self._connections.stay_connected(stop)
+                    await _ended(next(task for task in tasks if task.get_name() == "books"))
                     await self._drain()
                 finally:
                     for task in tasks:
@@ -118,23 +139,72 @@ class Connector:
         except BaseExceptionGroup as failures:
             raise _first(failures) from failures
 
-    def _resume(self) -> None:
+    async def _resume(self) -> None:
         """What the last run left: where its coverage ended is where the first gap begins."""
         state = self._spool.state
-        covered_ns, connection = self._spool.covered()
-        if covered_ns:
-            reason, margin = ("planned_teardown", 0) if state.clean else ("startup", TRANSIT_NS)
-            self._connections.open_gap(OpenGap(covered_ns - margin, reason, connection))
         if self._spool.leftovers:
             log.info("spool left from the last run", segments=len(self._spool.leftovers))
+        if not self._role.active:
+            self._outbox.skip_leftovers()
+            parts = self._exchange
+            self._pipeline.standby = Standby(parts.decoder, parts.mapper, self._pipeline.render)
+        elif (folder := self._role.predecessor()) is not None:
+            self._outbox.skip_leftovers()
+            old = await asyncio.to_thread(read_predecessor, folder, self._settings.feed)
+            self._continue(old.covered_ns, old.connection, clean=old.clean)
+            self._pipeline.publish(old.unsent)
+        else:
+            covered_ns, connection = self._spool.covered()
+            self._continue(covered_ns, connection, clean=state.clean)
+        if self._role.active:
+            self._role.announce()
+            self._publishing.set()
         state.clean = False
         self._spool.save_state()
+
+    def _continue(self, covered_ns: int, connection: str, *, clean: bool) -> None:
+        """The feed was captured up to `covered_ns`."""
+        if covered_ns:
+            reason, margin = ("planned_teardown", 0) if clean else ("startup", TRANSIT_NS)
+            self._connections.open_gap(OpenGap(covered_ns - margin, reason, connection))
+
+    async def _follow_role(self) -> None:
+        """Stand by until the other connector is gone; then take over."""
+        if self._role.active:
+            return
+        await self._role.become_active()
+        takeover = Takeover(self._settings.feed, self._pipeline, self._role.predecessor(), self._readiness)
+        await takeover.look_back()
+        self._role.announce()
+        if not await takeover.run():
+            self._connections.take_gap()
+            self._continue(takeover.old.covered_ns, takeover.old.connection, clean=takeover.old.clean)
+            self._connections.hurry()
+        self._taken_over = takeover.outcome()
+        self._publishing.set()
+        self._pass_on_gaps()
+
+    def _readiness(self) -> Readiness:
+        connection = self._connections.current
+        if connection is None:
+            return Readiness(None, None)
+        conversation = connection.conversation
+        session = conversation.session
+        missing = session.requested_tickers - session.heard_tickers
+        if now_ns() - connection.opened_ns > _BOOKS_AFTER_S * NS_PER_S:
+            return Readiness(conversation, ())
+        if not self._markets.listed:
+            return Readiness(conversation, None)
+        return Readiness(conversation, tuple(sorted(missing)))
 
     def _pass_on_gaps(self) -> None:
         for gap in self._pipeline.gaps:
             self._sealer.add_gap(gap)
             self._report.gap(gap)
         self._pipeline.gaps.clear()
+        for handover in self._pipeline.handovers:
+            self._sealer.add_handover(handover)
+        self._pipeline.handovers.clear()
 
     # -- background ---------------------------------------------------------------------------------------------
 
@@ -155,12 +225,21 @@ class Connector:
                 self._pipeline.end_segment()
             self._follow_protocol(now)
             self._outbox.settle()
+            self._keep_recent()
             self._sealer.trim()
             self._spool.save_state()
             connection = self._connections.current
             conversation = connection.conversation if connection else None
             self._report.measure(self._pipeline, self._outbox, self._spool, conversation, self._sealer)
             self._count_heard(now)
+
+    def _keep_recent(self) -> None:
+        """Let a connector that stands by find what was published in the last seconds."""
+        if self._spool.current is not None:
+            self._recent.append(Position(self._spool.current.number, self._spool.offset))
+            self._spool.state.recent = self._recent[0]
+        stands_by = self._role.active and self._role.someone_stands_by()
+        self._sealer.keep_from = self._spool.state.recent.segment if stands_by else None
 
     def _count_heard(self, now: int) -> None:
         connection = self._connections.current
@@ -214,19 +293,24 @@ class Connector:
             connection = self._connections.current
             return connection.conversation.mapper if connection is not None else None
 
+        await self._publishing.wait()
         await serve_books(self._transport, self._settings.feed, mapper)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Seal and flush: a gap from the last frame to now says that capture ended here."""
+        """Seal and flush: a gap from the last frame to now says that capture ended here, unless another goes on."""
         now = now_ns()
         state = self._spool.state
+        succession = self._role.active and self._role.someone_stands_by()
+        gap = self._connections.take_gap() if succession else None
         self._connections.close_gap(now + _LATE_NS)
-        state.covered_ns, state.clean = now, True
+        state.covered_ns, state.clean = gap.from_ns if gap else now, True
         self._pipeline.end_segment()
         await _until(lambda: self._outbox.empty, _DRAIN_STREAM_S)
-        if not self._outbox.empty:
+        if succession:
+            await self._hand_over()
+        elif not self._outbox.empty:
             log.warning("broker behind at the end; the rest is published after the next start")
         await _until(lambda: self._sealer.idle, _DRAIN_ARCHIVE_S - _DRAIN_STREAM_S)
         if not self._sealer.idle:
@@ -234,6 +318,16 @@ class Connector:
         self._sealer.trim()
         self._count_heard(now)
         await asyncio.gather(self._report.flush(self._pipeline, self._sealer), self._heard.record())
+
+    async def _hand_over(self) -> None:
+        """Let the other connector go on; what is in the spool stays there until it has looked at it."""
+        self._outbox.settle()
+        self._sealer.keep_from = self._spool.state.recent.segment
+        self._spool.save_state()
+        self._role.release()
+        await _until(lambda: self._role.succeeded, _SUCCESSION_S)
+        log.info("handed over" if self._role.succeeded else "nobody took over yet", feed=self._settings.feed)
+        self._sealer.keep_from = None
 
     def health(self) -> dict[str, object]:
         """For /health and `ssmd status`."""
@@ -256,6 +350,9 @@ class Connector:
             trouble["key"] = self._keys.problem
         return {
             "status": "ok" if connection and not trouble else "degraded",
+            "role": self._role.name,
+            "books_ready": self._readiness().missing == (),
+            "takeover": self._taken_over and msgspec.to_builtins(self._taken_over),
             "connected": connection is not None,
             "problem": problem,
             "connection": conversation.connection if conversation else "",
@@ -266,9 +363,18 @@ class Connector:
             "never_heard": self._heard.never,
             "left_out": self._markets.left_out,
             "gaps": self._report.gap_count,
+            "last_gap": self._sealer.last_gap,
+            "last_segment": ", ".join(self._sealer.last_sealed),
+            "waiting_segments": self._sealer.objects_waiting,
             "spool_bytes": self._spool.closed_bytes + self._spool.offset,
             "trouble": trouble,
         }
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -4,7 +4,8 @@ A spool is a folder of segment files; a segment holds the entries of one UTC day
 
 - RAW: raw lines of one (group, connection), with their counts, so that sealing needs no parsing;
 - OUT: messages for the live stream, so that a broker outage or a crash only delays them;
-- GAP: a gap record.
+- GAP: a gap record;
+- HANDOVER: a record of which connection's events are the day's (`archive.handover`).
 
 An entry is a header (magic, crc32, sizes, kind), a small JSON meta and the body. A torn entry at the end of a file is
 what a crash leaves: reading stops there. Files are append-only; a process never writes into another's segment.
@@ -29,7 +30,7 @@ from ssmd.errors import ConfigError, FatalError
 from ssmd.market.events import Gap
 from ssmd.middleware.transport.interface import Outgoing
 
-RAW, OUT, GAP = 1, 2, 3
+RAW, OUT, GAP, HANDOVER = 1, 2, 3, 4
 
 _HEADER = struct.Struct("<4sIIHH")  # magic, crc32 of meta and body, body size, meta size, kind
 _MAGIC = b"ssE1"
@@ -143,13 +144,15 @@ class SpoolState(msgspec.Struct):
     """What must survive a restart beside the entries themselves (`state.json`; at most a second old after a crash).
 
     `covered_ns`: up to here every frame is in the archive, in the spool or inside a recorded gap; 0 = never captured.
-    `published`: everything before this place is stored by the broker. `accepted_key`: a fingerprint of the exchange
+    `published`: everything before this place is stored by the broker. `recent`: a place some seconds back, behind
+    which a connector that takes over looks for what was published last. `accepted_key`: a fingerprint of the exchange
     credentials that worked last.
     """
 
     covered_ns: int = 0
     connection: str = ""
     published: Position = Position(0, 0)
+    recent: Position = Position(0, 0)
     accepted_key: str = ""
     clean: bool = False
 
@@ -164,7 +167,7 @@ class Spool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(folder / "lock")
-            self.state = self._read_state()
+            self.state = read_state(folder)
             self.leftovers = self._find_segments()
             disk = os.statvfs(folder)
         except OSError as error:
@@ -185,25 +188,12 @@ class Spool:
     # -- files --------------------------------------------------------------------------------------------------
 
     def _find_segments(self) -> list[Segment]:
-        found = []
-        for path in sorted(self._folder.glob("*.spool")):
-            number, _, day = path.stem.partition("-")
-            found.append(Segment(int(number), date.fromisoformat(day), path))
         # Notes of a segment that is gone (killed while removing it) must not be taken for another's of that number.
         known = {path.name.partition(".")[0] for path in self._folder.glob("*.spool")}
         for path in self._folder.glob("[0-9]*-*"):
             if path.name.partition(".")[0] not in known:
                 path.unlink(missing_ok=True)
-        return sorted(found, key=lambda segment: segment.number)
-
-    def _read_state(self) -> SpoolState:
-        try:
-            return msgspec.json.decode((self._folder / "state.json").read_bytes(), type=SpoolState)
-        except FileNotFoundError:
-            pass
-        except msgspec.MsgspecError as error:
-            log.error("spool state unreadable, going by the segments alone", folder=str(self._folder), error=str(error))
-        return SpoolState()
+        return find_segments(self._folder)
 
     def save_state(self) -> None:
         """Write `state.json`, whole or not at all; a full disk leaves an older one, from which a restart can go on."""
@@ -331,26 +321,49 @@ class Spool:
         finally:
             os.close(self._lock)
 
-    # -- what a crash left --------------------------------------------------------------------------------------
-
     def covered(self) -> tuple[int, str]:
-        """(time, connection) of the last frame persisted or of the end of the last gap; (0, "") = never captured.
+        """See `covered`: of the last run."""
+        return covered(self.state, self.leftovers)
 
-        Reads the newest segment with entries only, so that a restart is not held up by old leftovers. After a crash
-        it counts more than the state, which a power cut may have spared where it took the segment's end.
-        """
-        covered, connection = self.state.covered_ns, self.state.connection
-        for segment in () if self.state.clean else reversed(self.leftovers):
-            found = 0
-            for entry in read_entries(segment.path):
-                if entry.kind == RAW:
-                    meta = msgspec.json.decode(entry.meta, type=RawMeta)
-                    found, connection = _later(found, meta.last_ns), meta.connection
-                elif entry.kind == GAP:
-                    found = _later(found, msgspec.json.decode(entry.body, type=Gap).to_ns)
-            if found:
-                return found, connection
-        return covered, connection
+
+def find_segments(folder: Path) -> list[Segment]:
+    """The segment files of a folder, oldest first."""
+    found = []
+    for path in folder.glob("*.spool"):
+        number, _, day = path.stem.partition("-")
+        found.append(Segment(int(number), date.fromisoformat(day), path))
+    return sorted(found, key=lambda segment: segment.number)
+
+
+def read_state(folder: Path) -> SpoolState:
+    """The state that a folder's connector saved last; an empty one when there is none."""
+    try:
+        return msgspec.json.decode((folder / "state.json").read_bytes(), type=SpoolState)
+    except FileNotFoundError:
+        pass
+    except msgspec.MsgspecError as error:
+        log.error("spool state unreadable, going by the segments alone", folder=str(folder), error=str(error))
+    return SpoolState()
+
+
+def covered(state: SpoolState, segments: Sequence[Segment]) -> tuple[int, str]:
+    """(time, connection) of the last frame persisted or of the end of the last gap; (0, "") = never captured.
+
+    Reads the newest segment with entries only, so that a restart is not held up by old leftovers. After a crash it
+    counts more than the state, which a power cut may have spared where it took the segment's end.
+    """
+    connection = state.connection
+    for segment in () if state.clean else reversed(segments):
+        found = 0
+        for entry in read_entries(segment.path):
+            if entry.kind == RAW:
+                meta = msgspec.json.decode(entry.meta, type=RawMeta)
+                found, connection = _later(found, meta.last_ns), meta.connection
+            elif entry.kind == GAP:
+                found = _later(found, msgspec.json.decode(entry.body, type=Gap).to_ns)
+        if found:
+            return found, connection
+    return state.covered_ns, state.connection
 
 
 def _later(before_ns: int, ns: int) -> int:
@@ -359,13 +372,21 @@ def _later(before_ns: int, ns: int) -> int:
 
 
 def _lock(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(file)
+    file = take_lock(path)
+    if file is None:
         raise ConfigError(
             f"the spool folder {path.parent} is in use by another connector",
-            "stop it first (`ssmd down`), or give this one its own spec.connector.spool.path",
-        ) from error
+            "stop it first (`ssmd down`), give this one a --name, or its own spec.connector.spool.path",
+        )
+    return file
+
+
+def take_lock(path: Path) -> int | None:
+    """An open file that holds the lock `path` until it is closed; None while somebody else holds it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
     return file

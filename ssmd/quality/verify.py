@@ -7,6 +7,7 @@ Rules, by what a finding says is wrong:
     line, day, order, repeat, hole                  raw lines: unreadable, of another day, disordered, twice, missing
     message, ticker, overlap                        normalized messages: unreadable, of another ticker, covered twice
     gap, gap_row, gap_object                        recorded gaps: unreadable, without row, without object
+    handover                                        recorded handovers: unreadable, or not of the frames that are there
     row, no_row, row_without_object, day_row        the inventory says something else
     renormalize                                     compacted objects are not what raw gives
     only_in_stream, missing_in_stream               segments are not what raw gives (`ssmd data compact` heals)
@@ -37,6 +38,7 @@ from ssmd.feeds.catalogue import open_feed
 from ssmd.market.events import EVENT_TYPES, Gap
 from ssmd.middleware.storage.interface import ObjectMissing, Storage
 from ssmd.quality.findings import Findings, VerifyReport
+from ssmd.quality.handovers import verify_handovers
 from ssmd.quality.inventory import verify_gap_rows, verify_rows
 from ssmd.quality.recount import Recount, Recounted
 from ssmd.registry.interface import ObjectRecord, Registry
@@ -122,7 +124,7 @@ class _Verification:
         objects: list[RawObject] = []
         manifests: set[RawObject] = set()
         for entry in await self._storage.list(self._raw, prefix):
-            if entry.key.startswith(f"{prefix}_gaps/"):
+            if layout.is_raw_record(entry.key, self._feed, self._day):
                 continue
             if entry.key.startswith(f"{prefix}_manifest/"):
                 manifests.update(self._parsed(layout.parse_raw_manifest, entry.key))
@@ -139,6 +141,9 @@ class _Verification:
         self._findings.counts["raw_objects"] = len(objects)
         self._findings.counts["raw_records"] = sum(record.records for record in self._raw_records)
         await self._verify_numbers(recount)
+        self._findings.counts["handovers"] = await verify_handovers(
+            self._storage, self._raw, self._feed, self._day, recount.numbers, self._findings
+        )
         self._findings.checks["raw"] = RAN
 
     def _parsed(self, parse: Callable[[str], T], key: str) -> list[T]:

@@ -136,7 +136,7 @@ class MemoryTransport:
 
     async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
         self._servers[subject] = handler
-        return _MemoryServer(self._servers, subject)
+        return _MemoryServer(self._servers, subject, handler)
 
     async def ping(self) -> None:
         self.require_up()
@@ -246,9 +246,16 @@ class _MemorySubscription:
 
 
 class _MemoryServer:
-    def __init__(self, servers: dict[str, Callable[[bytes], Awaitable[bytes]]], subject: str) -> None:
+    def __init__(
+        self,
+        servers: dict[str, Callable[[bytes], Awaitable[bytes]]],
+        subject: str,
+        handler: Callable[[bytes], Awaitable[bytes]],
+    ) -> None:
         self._servers = servers
         self._subject = subject
+        self._handler = handler
 
     async def close(self) -> None:
-        self._servers.pop(self._subject, None)
+        if self._servers.get(self._subject) is self._handler:  # else another one serves it by now
+            del self._servers[self._subject]

@@ -1,0 +1,210 @@
+"""What a connector that stands by keeps, so that it can go on where the other one ends: the last seconds of frames.
+
+The frames are in the raw archive like any other. Those of the last seconds are held here as well, in front of a
+mapper that has seen only what came before them: its books are some seconds old. At a takeover the held frames go
+through it up to the place where the old connection ended. There its books are published whole, and after them the
+events of all held frames behind that place: nothing is lost, and no book goes back in time.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ssmd.archive.handover import books_at
+from ssmd.clock import NS_PER_S
+from ssmd.connector.conversation import Conversation
+from ssmd.connector.link import Frame
+from ssmd.connector.predecessor import OVERLAP_NS, Predecessor, content_of
+from ssmd.feeds.interface import Decoder, Mapper
+from ssmd.market.events import Event, Gap, OrderBookUpdate, Trade
+from ssmd.middleware.transport.interface import Outgoing
+
+HOLD_NS = 15 * NS_PER_S
+"""Longer than the other connector takes from its last frame to the end of its publishing."""
+MAX_BYTES = 64 << 20
+MAX_GAPS = 1_000
+_FRAME_OVERHEAD = 120
+
+Render = Callable[[Conversation, Event | None, int, Frame], list[Outgoing]]
+"""The messages of a frame: (conversation, event, n, frame)."""
+
+
+class Held(NamedTuple):
+    """Frames of one read; `first_n` is the number of the first one."""
+
+    conversation: Conversation
+    first_n: int
+    frames: list[Frame]
+
+
+class Standby:
+    """The frames of the current connection that the other connector may not have published yet."""
+
+    def __init__(self, decoder: Decoder, new_mapper: Callable[[str], Mapper], render: Render) -> None:
+        self._decode = decoder.decode
+        self._new_mapper = new_mapper
+        self._render = render
+        self._held: deque[Held] = deque()
+        self._bytes = 0
+        self.conversation: Conversation | None = None
+        self.mapper: Mapper | None = None
+        """Its books are as they were before the first frame held."""
+        self.next_n = 0
+        self.mapped_ns = 0
+        """Receive time of the last frame that is no longer held."""
+        self.covers_ns = 0
+        """Until then events were given away; everything later can be published."""
+        self.taking_over = False
+        """From now on new connections are the day's, and gaps count."""
+        self.gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is held."""
+        return not self._held
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the frames take, about."""
+        return self._bytes
+
+    def hold(self, conversation: Conversation, first_n: int, frames: list[Frame]) -> None:
+        """Frames came, and are in the spool; the oldest ones are let go."""
+        if conversation is not self.conversation and not self.taking_over:
+            self._begin(conversation)
+        self._held.append(Held(conversation, first_n, frames))
+        self._bytes += _size(frames)
+        if self.taking_over:
+            return
+        oldest_ns = frames[-1][0] - HOLD_NS
+        while len(self._held) > 1 and (self._held[0].frames[-1][0] < oldest_ns or self._bytes > MAX_BYTES):
+            self._let_go(self._held.popleft())
+
+    def _begin(self, conversation: Conversation) -> None:
+        self._held.clear()
+        self._bytes = 0
+        self.conversation = conversation
+        self.mapper = self._new_mapper(conversation.connection)
+        self.next_n, self.mapped_ns, self.covers_ns = 0, 0, 0
+
+    def _let_go(self, held: Held) -> None:
+        self._bytes -= _size(held.frames)
+        for n, frame in enumerate(held.frames, held.first_n):
+            if self._map(n, frame) is not None:
+                self.covers_ns = frame[0]
+
+    def _map(self, n: int, frame: Frame) -> Event | None:
+        """The event of the next frame; the mapper's gaps and problems were taken note of when it came."""
+        assert self.mapper is not None
+        self.next_n, self.mapped_ns = n + 1, frame[0]
+        event = self.mapper.map(self._decode(frame[1]), frame[0])
+        self.mapper.take_gaps()
+        self.mapper.take_problems()
+        return event
+
+    def take(self) -> Held:
+        """The oldest frames that are held."""
+        held = self._held.popleft()
+        self._bytes -= _size(held.frames)
+        return held
+
+    def put_back(self, held: Held) -> None:
+        """Frames that were taken and not mapped."""
+        if held.frames:
+            self._held.appendleft(held)
+            self._bytes += _size(held.frames)
+
+    def messages(self, held: Held) -> list[Outgoing]:
+        """What is published of held frames that were taken; call it in order."""
+        if held.conversation is not self.conversation:  # it was lost while we took over
+            self.conversation = held.conversation
+            self.mapper = self._new_mapper(held.conversation.connection)
+        made: list[Outgoing] = []
+        for n, frame in enumerate(held.frames, held.first_n):
+            made += self._render(held.conversation, self._map(n, frame), n, frame)
+        return made
+
+    def books(self, at_ns: int) -> list[Event]:
+        """All books as they are before the first frame held."""
+        return [] if self.mapper is None else list(books_at(self.mapper, at_ns))
+
+
+class Cut:
+    """The search for the place where the old connection ended, among the frames that are held.
+
+    The events before it that the old one had not published are gathered in `also`, with the numbers of their frames;
+    changes of books among them are in the books that are published at the cut.
+    """
+
+    def __init__(self, standby: Standby, old: Predecessor) -> None:
+        self._standby = standby
+        self._old = old
+        self._published = Counter(old.published)
+        self._awaited = Counter(old.awaited)
+        self._count = self._awaited.total()
+        self._known = bool(old.published)
+        self.also: list[Outgoing] = []
+        self.numbers: list[int] = []
+
+    def search(self) -> bool:
+        """Go on through what is held, one read at most; True when the cut is reached."""
+        standby = self._standby
+        if standby.empty:
+            return not self._count
+        held = standby.take()
+        if held.conversation is not standby.conversation:
+            standby.put_back(held)
+            return True
+        for place, frame in enumerate(held.frames):
+            if self._reached(frame[0]):
+                standby.put_back(Held(held.conversation, held.first_n + place, held.frames[place:]))
+                return True
+            self._map(held.conversation, held.first_n + place, frame)
+        return standby.empty and not self._count
+
+    def _reached(self, next_ns: int) -> bool:
+        """Is the cut before a frame received at `next_ns`?"""
+        last_ns = self._old.last_ns
+        if self._count:
+            return next_ns > last_ns + OVERLAP_NS  # what the old one had and this one has not will not come any more
+        return self._standby.mapped_ns >= last_ns or next_ns > last_ns
+
+    def _map(self, conversation: Conversation, n: int, frame: Frame) -> None:
+        event = self._standby._map(n, frame)  # noqa: SLF001 - the other half of one thing
+        end_ns = self._old.last_ns
+        if frame[0] < end_ns - OVERLAP_NS or event is None or isinstance(event, Gap):
+            return
+        if not self._known and frame[0] <= end_ns and not isinstance(event, Trade):
+            return  # perhaps it was published; a trade may be published again, the stream keeps the first
+        content = content_of(event)
+        if self._awaited[content] > 0:
+            self._awaited[content] -= 1
+            self._count -= 1
+        if self._published[content] > 0:
+            self._published[content] -= 1
+            return
+        if isinstance(event, OrderBookUpdate) or self._is_older(event):
+            return
+        self.also += self._standby._render(conversation, event, n, frame)  # noqa: SLF001
+        self.numbers.append(n)
+
+    def _is_older(self, event: Event) -> bool:
+        """Did the old connection publish a later one? A trade is no state: it is wanted in any case."""
+        if isinstance(event, Trade | Gap):
+            return False
+        return event.exchange_ns < self._old.latest.get((type(event), event.ticker), 0)
+
+
+def ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:
+    """Ascending numbers as (first, last) of each run."""
+    found: list[tuple[int, int]] = []
+    for n in numbers:
+        if found and found[-1][1] == n - 1:
+            found[-1] = (found[-1][0], n)
+        else:
+            found.append((n, n))
+    return tuple(found)
+
+
+def _size(frames: list[Frame]) -> int:
+    return sum([len(payload) for _, payload in frames]) + _FRAME_OVERHEAD * len(frames)
