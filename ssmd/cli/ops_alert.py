@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ssmd.registry.alerts import Alert
 
 RECENT_DAYS = 30
+_SHOWN = 80
 COLUMNS = {
     "id": "ID", "raised_at": "RAISED", "operation": "OPERATION", "task": "TASK", "day": "DAY", "state": "STATE",
     "summary": "SUMMARY", "resolved_at": "RESOLVED",
@@ -52,11 +53,12 @@ def alert(  # noqa: PLR0913 -- each is an option of the command
     """
     from ssmd.cli.ops import chosen_for
     from ssmd.registry.alerts import Alerts
+    from ssmd.registry.values import printable
 
     if not operation.strip():
         raise ConfigError("--operation is empty", "Name the DAG, for instance --operation archive_verification.")
     chosen = chosen_for(env, feed)
-    name = chosen.environment.name
+    name, operation, task = chosen.environment.name, printable(operation), printable(task)
     with database_of(chosen) as database:
         alerts = Alerts(database)
         if state == "ok":
@@ -66,9 +68,9 @@ def alert(  # noqa: PLR0913 -- each is an option of the command
             number = alerts.report(name, operation, state, task=task, run=run, day=date, summary=summary)
             said, closed = f"alert {number} is open", 0
     if json:
-        show_json({"operation": operation, "state": state, "id": number, "closed": closed})
+        show_json({"operation": operation[:_SHOWN], "state": state, "id": number, "closed": closed})
     else:
-        mark_line(GOOD, "/".join(part for part in (operation, task) if part), said)
+        mark_line(GOOD, "/".join(part[:_SHOWN] for part in (operation, task) if part), said)
     return EXIT_DONE
 
 

@@ -4,4 +4,4 @@ from cyclopts import App
 
 app = App(name="quality", help="Expectations about a day's data, and whether its checks ran.")
 
-app.command("ssmd.cli.quality_ran:ran", name="ran", help="Did every check of a day run? What silently did not is named.")
+app.command("ssmd.cli.quality_ran:ran", name="ran", help="Did every check of a day run? What did not is named.")

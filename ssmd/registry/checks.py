@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.environments import Trigger
@@ -110,7 +111,7 @@ class CheckRuns:
                 sa.select(feeds.c.name.label("feed"), check_runs)
                 .join(feeds, feeds.c.id == check_runs.c.feed_id)
                 .where(check_runs.c.feed_id == find_feed(connection, feed))
-                .distinct(check_runs.c.check_name)
+                .ext(distinct_on(check_runs.c.check_name))
                 .order_by(check_runs.c.check_name, check_runs.c.started_at.desc(), check_runs.c.id.desc())
             )
             return [_run(row) for row in connection.execute(chosen)]
