@@ -89,9 +89,10 @@ class _Press:
         """A day's pages, its neighbours' pages (they name each other), and the tables that it stands in."""
         for asset in assets().values():
             await self._storage.replace(self._bucket, asset.key, asset.content)
-        written = await self._while_changing(lambda: self._stored(day), lambda run: self._day(day, run, whole=True))
-        found = await self._days()
-        for near in _neighbours(found, day):
+        written = await self._while_changing(
+            lambda: self._stored(day), lambda found: self._day(day, *found, whole=True)
+        )
+        for near in _neighbours(await self._days(), day):
             if near is not None:
                 await self._neighbour(near)
         written += await self._while_changing(lambda: self._known(day), lambda known: self._tables(known, day))
@@ -99,19 +100,20 @@ class _Press:
 
     # --- one day ------------------------------------------------------------------------------------------------------
 
-    async def _stored(self, day: date) -> bytes:
-        return await self._storage.get(self._bucket, day_prefix(self._feed, day) + RUN)
+    async def _stored(self, day: date) -> tuple[bytes, Neighbours]:
+        """What a day's page is made from."""
+        near = _neighbours(await self._days(), day)
+        return await self._storage.get(self._bucket, day_prefix(self._feed, day) + RUN), near
 
     async def _neighbour(self, day: date) -> None:
         try:
-            await self._while_changing(lambda: self._stored(day), lambda run: self._day(day, run, whole=False))
+            await self._while_changing(lambda: self._stored(day), lambda found: self._day(day, *found, whole=False))
         except DataError as error:  # it is another day's trouble
             log.warning("report of another day not readable", feed=self._feed, day=day, error=error.message)
 
-    async def _day(self, day: date, content: bytes, *, whole: bool) -> list[str]:
+    async def _day(self, day: date, content: bytes, near: Neighbours, *, whole: bool) -> list[str]:
         """Its page; when `whole`, also those of its suites and its summary."""
         run, prefix = _read(content, self._feed, day), day_prefix(self._feed, day)
-        near = _neighbours(await self._days(), day)
         await self._write(prefix + INDEX, await asyncio.to_thread(pages.day_page, run, near))
         if not whole:
             return [prefix + INDEX]
