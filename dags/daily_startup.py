@@ -20,7 +20,7 @@ BEGINS = ENVIRONMENT.teardown if ENVIRONMENT.handover == "overlap" else ENVIRONM
 
 with DAG(
     "daily_startup",
-    schedule=CronTriggerTimetable(cron(BEGINS), timezone=ENVIRONMENT.timezone, run_immediately=True),
+    schedule=CronTriggerTimetable(cron(BEGINS), timezone=ENVIRONMENT.timezone),
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(hours=2),
     params={"feed": feed_param(), "date": date_param("today")},
@@ -36,6 +36,8 @@ with DAG(
         )
         for service in ("connector", "archiver", "gateway")
     ]
-    health = ssmd_task("check_health", ["ops", "health", "--feed", FEED], execution_timeout=timedelta(minutes=5))
+    health = ssmd_task(
+        "check_health", ["ops", "health", "--date", DAY, "--feed", FEED], execution_timeout=timedelta(minutes=5)
+    )
 
     chain(sync, keys, *starts, health)

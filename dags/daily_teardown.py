@@ -1,9 +1,11 @@
 """End the day before: drain the gateway, flush the archiver, stop its connector; then compact and verify its archive.
 
-A run is about one UTC day, the day that has ended. What has already stopped says so and is success.
+A run is about one UTC day, the day that has ended. What has already stopped says so and is success. A run by hand ends
+the day for good: it starts nothing (`next_…` are skipped).
 
-- **`handover: overlap`** (the default): it runs ten minutes after `daily_startup`. Where the new day runs, the gateway
-  and the archiver are drained and go on with it, and only the old connector stops; nothing is missed.
+- **`handover: overlap`** (the default): it runs ten minutes after `daily_startup`. The gateway and the archiver are
+  drained and go on with the new day, and only the old connector stops; nothing is missed. Should `daily_startup` have
+  failed, `next_connector` starts the new day; when it cannot, the old day is not ended, and capture goes on.
 - **`handover: strict`**: it runs at `spec.schedule.teardown` and stops everything until `daily_startup`. What is missed
   in between is a recorded gap.
 
@@ -30,10 +32,23 @@ with DAG(
     params={"feed": feed_param(), "date": date_param("yesterday")},
     **house(__doc__, ended=True),
 ):
+    # Until the next day is there, the old one is not ended: should daily_startup have failed, capture goes on.
+    follows = [
+        ssmd_task(
+            f"next_{service}",
+            ["ops", "start", service, "--date", "{{ next_day() }}", "--feed", FEED],
+            scheduled_only=True,
+            on_skipped_callback=[],
+            execution_timeout=timedelta(minutes=20),
+        )
+        for service in ("connector", "archiver", "gateway")
+        if ENVIRONMENT.handover == "overlap"
+    ]
     stops = [
         ssmd_task(
             task_id,
             ["ops", "stop", service, "--date", "{{ ended_day() }}", "--feed", FEED],
+            trigger_rule="none_failed",
             execution_timeout=timedelta(minutes=20),
         )
         for task_id, service in (
@@ -56,4 +71,4 @@ with DAG(
         outlets=[ARCHIVE_DAY],
     )
 
-    chain(*stops, compact, verify)
+    chain(*follows, *stops, compact, verify)

@@ -14,7 +14,7 @@ from ssmd_tasks import feed_param, house, ssmd_task
 
 with DAG(
     "key_verification",
-    schedule=CronTriggerTimetable("30 5 * * *", timezone="UTC", run_immediately=True),
+    schedule=CronTriggerTimetable("30 5 * * *", timezone="UTC"),
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(minutes=20),
     params={"feed": feed_param()},

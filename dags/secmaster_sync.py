@@ -16,7 +16,7 @@ from ssmd_tasks import FEED, feed_param, house, ssmd_task
 
 with DAG(
     "secmaster_sync",
-    schedule=CronTriggerTimetable("0 * * * *", timezone="UTC", run_immediately=True),
+    schedule=CronTriggerTimetable("0 * * * *", timezone="UTC"),
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(minutes=50),
     params={

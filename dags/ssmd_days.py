@@ -85,10 +85,15 @@ def days_of(context: Mapping[str, Any], *, ended: bool) -> list[date]:
         return [date.fromisoformat(asked)]
     if events := run.consumed_asset_events:
         return sorted({_day_of_event(event) for event in events})
-    if str(getattr(run.run_type, "value", run.run_type)) in ("scheduled", "backfill") and run.data_interval_start:
+    if run_type(run) in ("scheduled", "backfill") and run.data_interval_start:
         return [_utc_day(run.data_interval_start)]
     latest = _utc_day(run.run_after) - timedelta(days=1 if ended else 0)
     return [min(latest, _utc_day(run.logical_date))] if run.logical_date else [latest]
+
+
+def run_type(run: Any) -> str:
+    """`scheduled`, `manual`, `backfill`, `asset_triggered`, …"""
+    return str(getattr(run.run_type, "value", run.run_type))
 
 
 def days_asked(context: Mapping[str, Any]) -> list[date]:
@@ -96,7 +101,7 @@ def days_asked(context: Mapping[str, Any]) -> list[date]:
     params = context["params"]
     first, last = params.get("from"), params.get("to")
     if first is None and last is None:
-        if str(getattr(context["dag_run"].run_type, "value", "")) == "backfill":
+        if run_type(context["dag_run"]) == "backfill":
             return days_of(context, ended=True)
         raise AirflowFailException("Which days? Trigger it again and give `from`, and `to` for more than one day.")
     start, end = date.fromisoformat(first or last), date.fromisoformat(last or first)
@@ -134,7 +139,7 @@ def cron(clock: str, later: int = 0) -> str:
 def ended_day(context: Mapping[str, Any]) -> date:
     """The day whose services a teardown ends: that of the last start but one (overlap), or of the last one (strict)."""
     run = context["dag_run"]
-    if str(getattr(run.run_type, "value", "")) != "scheduled" or (context.get("params") or {}).get("date"):
+    if run_type(run) != "scheduled" or (context.get("params") or {}).get("date"):
         return days_of(context, ended=True)[0]
     day = 24 * 60
     if ENVIRONMENT.handover == "overlap":
@@ -142,3 +147,8 @@ def ended_day(context: Mapping[str, Any]) -> date:
     else:
         ago = (_minutes(ENVIRONMENT.teardown) - _minutes(ENVIRONMENT.startup)) % day or day
     return _utc_day(run.data_interval_end - timedelta(minutes=ago))
+
+
+def next_day(context: Mapping[str, Any]) -> date:
+    """The day that follows it."""
+    return ended_day(context) + timedelta(days=1)

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from airflow.sdk import BaseOperator, Context, Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from jinja2 import pass_context
 from ssmd_alerts import DONE, FINDINGS, SsmdNotifier
-from ssmd_days import ENVIRONMENT, command, days_asked, days_of, ended_day, with_file
+from ssmd_days import ENVIRONMENT, command, days_asked, days_of, ended_day, next_day, run_type, with_file
 
 POOL = "ssmd_heavy"
 """Tasks that read or write a whole day; the pool's slots say how many run at a time."""
@@ -44,6 +44,8 @@ FINAL = (2, 3, 70)
 
 _SAID = 20
 _LONGEST = 4_000
+_SUMMARY = 1_000
+_STORED = 16_000
 _POD_FILE = "/etc/ssmd/environment.yaml"
 _LOG_LEFT_S = 1.0
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -60,13 +62,13 @@ class _Outcome:
     exit_code: int | None = None
     summary = ""
 
-    def settle(self, context: Any, code: int, said: Sequence[str], error: str) -> None:
+    def settle(self, context: Any, code: int, said: Sequence[str], error: Sequence[str]) -> None:
         """Say it so that it is seen; raise AirflowException to be tried again, AirflowFailException not to be.
 
-        `said`: the last lines of the output, `error`: the last line on stderr.
+        `said`: the last lines of the answer on stdout, `error`: the last ones on stderr.
         """
         task: Any = self
-        self.exit_code, self.summary = code, error or (said[-1] if said else "")
+        self.exit_code, self.summary = code, (_last_message(said) or _last_message(error))[:_SUMMARY]
         if code in (DONE, FINDINGS):
             for asset in task.outlets:
                 context["outlet_events"][asset].extra = {
@@ -75,35 +77,44 @@ class _Outcome:
         if code == DONE:
             return
         if code == FINDINGS:
-            task.log.warning("exit code 6: done, with findings. They are, in the command's own words:")
-            for line in said:
-                task.log.warning("  %s", line)
-            # Shown in the task's tab "Task State Store"; not an XCom, nothing downstream can come to depend on it
-            with suppress(AirflowException):
-                context["task_state_store"].set("findings", "\n".join(said) or "see the log")
+            self._show_findings(context, [*error, *said][-_SAID:])
             return
+        self.summary = (_last_message(error) or self.summary)[:_SUMMARY]
         if code < 0 or code > 128:
-            number = -code if code < 0 else code - 128
-            raise AirflowException(f"the command was ended by {_signal(number)}; {self.summary}".rstrip("; "))
+            raise AirflowException(f"the command was ended by {_signal(-code if code < 0 else code - 128)}")
         why = f"exit code {code}, {MEANING.get(code, 'unknown')}: {self.summary or 'it said nothing'}"
         raise AirflowFailException(why) if code in FINAL else AirflowException(why)
+
+    def _show_findings(self, context: Any, lines: Sequence[str]) -> None:
+        """Where people look: at the end of the log, as warnings; and in the task's tab "Task State Store".
+
+        Not an XCom: nothing downstream can come to depend on it.
+        """
+        task: Any = self
+        task.log.warning("exit code 6: done, with findings. They are, in the command's own words:")
+        for line in lines:
+            task.log.warning("  %s", line)
+        try:
+            context["task_state_store"].set("findings", "\n".join(lines)[:_STORED] or "see the log")
+        except AirflowException as problem:
+            task.log.warning("the findings are in the log only: %s", problem)
 
 
 class SsmdProcess(_Outcome, BaseOperator):
     """A command as a child of the task's process, in a process group of its own; its output is the task's log."""
 
     template_fields: Sequence[str] = ("day", "words")
-    ui_color = "#eef4fb"
     grace_s: ClassVar[float] = 4.0
     """Seconds between SIGTERM and SIGKILL; one less than Airflow gives the task itself."""
 
-    def __init__(self, *, words: Sequence[str], day: str, **kwargs: Any) -> None:
+    def __init__(self, *, words: Sequence[str], day: str, scheduled_only: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.words, self.day = list(words), day
+        self.words, self.day, self.scheduled_only = list(words), day, scheduled_only
         self._child: subprocess.Popen[bytes] | None = None
 
     def execute(self, context: Context) -> None:
         """Run it, and let its exit code decide."""
+        _only_if_wanted(self.scheduled_only, context)
         words = command(self.words)
         self.log.info("%s", shlex.join(["ssmd", *with_file(self.words, ENVIRONMENT.file)]))
         try:
@@ -114,30 +125,49 @@ class SsmdProcess(_Outcome, BaseOperator):
             )  # fmt: skip
         except OSError as error:
             raise AirflowFailException(f"cannot run {words[0]}: {error.strerror}; is ssmd installed?") from error
-        said: deque[str] = deque(maxlen=_SAID)
-        error_line = ""
+        said: dict[str, deque[str]] = {"stdout": deque(maxlen=_SAID), "stderr": deque(maxlen=_SAID)}
         try:
             for stream, line in _lines(self._child):
                 self.log.info("%s", line)
-                said.append(line)
-                error_line = line if stream == "stderr" else error_line
+                said[stream].append(line)
             code = self._child.wait()
         finally:
-            self.on_kill()
-        self.settle(context, code, list(said), error_line)
+            self._end(self._child)
+        self.settle(context, code, list(said["stdout"]), list(said["stderr"]))
 
     def on_kill(self) -> None:
-        """End the command: SIGTERM to its group, SIGKILL to what is left after `grace_s`. Returns at once.
-
-        The command may have ended; what it left behind in its group (an orphan that holds the output) has not.
-        """
+        """End the command: SIGTERM to its group, SIGKILL to what is left after `grace_s`. Returns at once."""
         child = self._child
-        if child is None or not _signal_group(child.pid, signal.SIGTERM if child.poll() is None else 0):
+        if child is None or child.returncode is not None:
             return
-        if child.poll() is None:
-            after = threading.Timer(self.grace_s, _signal_group, (child.pid, signal.SIGKILL))
-            after.daemon = True
-            after.start()
+        _signal_group(child.pid, signal.SIGTERM)
+        after = threading.Timer(self.grace_s, _signal_group, (child.pid, signal.SIGKILL))
+        after.daemon = True
+        after.start()
+
+    def _end(self, child: "subprocess.Popen[bytes]") -> None:
+        """The same, when the task itself is at its end (a time-out): wait until it is done."""
+        if child.poll() is not None:
+            return
+        _signal_group(child.pid, signal.SIGTERM)
+        try:
+            child.wait(self.grace_s)
+        except subprocess.TimeoutExpired:
+            _signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def _only_if_wanted(scheduled_only: bool, context: Any) -> None:
+    if scheduled_only and run_type(context["dag_run"]) != "scheduled":
+        raise AirflowSkipException("only in runs by the schedule")
+
+
+def _last_message(lines: Sequence[str]) -> str:
+    """The last line and, when it is indented, those that it belongs to: `what went wrong`, below it `  - the fix`."""
+    for number in range(len(lines) - 1, -1, -1):
+        if not lines[number].startswith(" "):
+            return "\n".join(lines[number:])
+    return "\n".join(lines)
 
 
 def _variables(context: Any) -> dict[str, str]:
@@ -148,7 +178,7 @@ def _variables(context: Any) -> dict[str, str]:
 
 def _started_by(context: Any) -> dict[str, str]:
     run, ti = context["dag_run"], context["ti"]
-    by_hand = str(getattr(run.run_type, "value", run.run_type)) in ("manual", "operator_triggered")
+    by_hand = run_type(run) in ("manual", "operator_triggered")
     return {
         "SSMD_TRIGGER": "manual" if by_hand else "scheduled",
         "SSMD_TRIGGERED_BY": f"airflow:{ti.dag_id}/{run.run_id}/{ti.task_id}",
@@ -160,12 +190,9 @@ def _end_with_parent() -> None:
     _libc.prctl(_DEATH_SIGNAL, signal.SIGTERM)
 
 
-def _signal_group(group: int, number: int) -> bool:
-    try:
+def _signal_group(group: int, number: int) -> None:
+    with suppress(ProcessLookupError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _signal(number: int) -> str:
@@ -213,7 +240,9 @@ if ENVIRONMENT.in_cluster:
 
         template_fields: Sequence[str] = ("day", *KubernetesPodOperator.template_fields)
 
-        def __init__(self, *, words: Sequence[str], day: str, task_id: str, **kwargs: Any) -> None:
+        def __init__(
+            self, *, words: Sequence[str], day: str, task_id: str, scheduled_only: bool = False, **kwargs: Any
+        ) -> None:
             mounts = [k8s.V1VolumeMount(name="environment", mount_path=str(Path(_POD_FILE).parent), read_only=True)]
             volumes = [
                 k8s.V1Volume(
@@ -234,15 +263,16 @@ if ENVIRONMENT.in_cluster:
                 service_account_name="ssmd", get_logs=True, do_xcom_push=False, container_name_log_prefix_enabled=False,
                 on_finish_action="delete_pod", termination_message_policy="FallbackToLogsOnError", **kwargs,
             )  # fmt: skip
-            self.day = day
+            self.day, self.scheduled_only = day, scheduled_only
 
         def execute(self, context: Context) -> None:
             """Run it, and let its exit code decide."""
+            _only_if_wanted(self.scheduled_only, context)
             self.arguments = [word for word in self.arguments if word]
             self.env_vars = [k8s.V1EnvVar(name=name, value=value) for name, value in _started_by(context).items()]
             super().execute(context)
             if self.exit_code is None:
-                self.settle(context, DONE, [], "")
+                self.settle(context, DONE, [], [])
 
         def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
             """In place of the operator's own rule, by which every exit code but 0 is a failure."""
@@ -254,7 +284,7 @@ if ENVIRONMENT.in_cluster:
                 return
             self.process_pod_deletion(remote_pod, reraise=False)
             said = [line for line in (ended.message or "").splitlines() if line.strip()][-_SAID:]
-            self.settle(context, ended.exit_code, said, said[-1] if said else "")
+            self.settle(context, ended.exit_code, [], said)
 
     def _containers(pod: Any) -> list[Any]:
         return list((pod and pod.status and pod.status.container_statuses) or [])
@@ -264,9 +294,11 @@ def ssmd_task(task_id: str, words: Sequence[str], *, image: str | None = None, d
     """A task that is the command `ssmd {words}`: a process here, or a pod of `image` in the environment's cluster.
 
     `day`: the UTC day it is about (default: the run's), which `DAY` stands for in `words`; words that come out empty
-    are left out. `options`: those of every Airflow task.
+    are left out. `options`: those of every Airflow task, and `scheduled_only` to be skipped in runs by hand.
     """
     given = {"task_id": task_id, "words": list(words), "day": "{{ day() }}" if day is None else day, **options}
+    if day is not None:
+        given["map_index_template"] = "{{ task.day }}{{ ': findings' if task.exit_code == 6 else '' }}"
     return SsmdPod(image=image or ENVIRONMENT.image, **given) if ENVIRONMENT.in_cluster else SsmdProcess(**given)
 
 
@@ -301,12 +333,16 @@ def house(doc: str, *, ended: bool) -> dict[str, Any]:
     def day_ended(context: Any) -> str:
         return ended_day(context).isoformat()
 
+    @pass_context
+    def day_next(context: Any) -> str:
+        return next_day(context).isoformat()
+
     return {
         "description": doc.strip().partition("\n")[0].lstrip("# ").rstrip("."),
         "doc_md": doc,
         "catchup": False,
         "max_active_runs": 1,
-        "user_defined_macros": {"day": day, "ended_day": day_ended},
+        "user_defined_macros": {"day": day, "ended_day": day_ended, "next_day": day_next},
         "on_failure_callback": SsmdNotifier("failed", ended=ended, whole=True),
         "on_success_callback": SsmdNotifier("ok", ended=ended, whole=True),
         "default_args": {
