@@ -10,6 +10,7 @@ import msgspec
 from ssmd.errors import FatalError, RefusedError, Unavailable
 from ssmd.ops.days import DayOf, Days
 from ssmd.ops.programs import SLOTS, Programs, ProgramState
+from ssmd.ops.telling import facts_of, last_facts, ready, why_not, with_numbers
 from ssmd.service_state import Farewell
 
 Handover: TypeAlias = Literal["overlap", "strict"]
@@ -21,6 +22,8 @@ STOP_S = 30.0
 """A drain that takes longer has failed; the supervisor then ends the process."""
 RESTART_S, STOPPED_S = 3, 60
 """After so many seconds the clients of the gateway should come back: from a restart, and from a stop for good."""
+TAKEOVER_S = 15.0
+"""A connector that was standby publishes after so many seconds at the latest, when the active one has left."""
 _KILLED_S = 15.0
 _RETRIES = 3
 _LOOK_S = 0.1
@@ -172,28 +175,64 @@ class Operator:
     # -- stop ---------------------------------------------------------------------------------------------------
 
     def _stop(self, service: str, day: date, running: list[Instance]) -> Step:
+        recorded = self._days.read().programs
         ending = [one for one in running if one.day.day <= day]
         staying = [one for one in running if one.day.day > day]
-        if not ending:
+        wanted = [name for name in SLOTS[service] if name in recorded and recorded[name].day > day]
+        if ending and wanted:
+            self._ensure(service, wanted, staying)
+        announced = [one.next for name in SLOTS[service] if (one := recorded.get(name)) and one.next]
+        later = max((day_after for day_after in announced if day_after > day), default=None)
+        if not ending and (staying or later is None):
             said = f"{_of_days(staying)} stays" if staying else "it does not run"
             program = staying[-1].program if staying else service
             return _step(service, day, "nothing to stop", program, f"nothing of {day} runs: {said}")
-        later = max((one.day.next for one in ending if one.day.next and one.day.next > day), default=None)
+        return self._hand_over(service, day, ending, wanted or [one.program for one in staying], later)
+
+    def _ensure(self, service: str, wanted: list[str], staying: list[Instance]) -> None:
+        """A later day was started: its programs must do their job before the earlier day's ends, or there is a hole.
+
+        One that has ended is started again. Raises what keeps it from its job; then nothing was stopped.
+        """
+        for program in wanted:
+            if program not in {one.program for one in staying}:
+                self._programs.start(program)
+            self._await_ready(service, program)
+
+    def _hand_over(
+        self, service: str, day: date, ending: list[Instance], staying: list[str], later: date | None
+    ) -> Step:
+        """End the programs of the day; then those of the later day, if one was started, are on their own."""
         findings: list[str] = []
         facts: dict[str, Any] = {}
+        program = ending[-1].program if ending else service
         for one in ending:
             self._tell(service, later)
-            left, wrong = self._end(service, one)
-            facts[one.program] = left
+            facts[one.program], wrong = self._end(service, one, forget=later is None)
             findings += wrong
-        program = ending[-1].program
-        if later is not None and not staying:
+        left = facts.get(program, {})
+        if later is not None:
             facts["started"] = self._launch(service, program, later)
             detail = f"drained and stopped for {day}; {program} runs for {later} now"
-            return _step(service, day, "restarted", program, _with(facts[program], detail), findings, facts)
-        after = f"{_of_days(staying)} goes on" if staying else f"no {service} runs now"
-        detail = _with(facts[program], f"drained and stopped: {after}")
+            return _step(service, day, "restarted", program, with_numbers(left, detail), findings, facts)
+        if not staying:
+            detail = with_numbers(left, f"drained and stopped: no {service} runs now")
+            return _step(service, day, "stopped", program, detail, findings, facts)
+        findings += self._await_active(staying)
+        detail = with_numbers(left, f"drained and stopped: {', '.join(staying)} goes on")
         return _step(service, day, "stopped", program, detail, findings, facts)
+
+    def _await_active(self, staying: list[str]) -> list[str]:
+        """One that has captured beside the one that ended publishes now; a finding when it does not."""
+        deadline = self._clock() + TAKEOVER_S
+        while True:
+            states = self._programs.states()
+            roles = [(self._programs.health(name, states[name].pid) or {}).get("role", "active") for name in staying]
+            if "active" in roles:
+                return []
+            if self._clock() > deadline:
+                return [f"{', '.join(staying)} has not taken over after {TAKEOVER_S:.0f} s; see: ssmd ops health"]
+            self._pause(_LOOK_S)
 
     def _tell(self, service: str, later: date | None) -> None:
         """Have the clients of the gateway told why it goes, and when to come back."""
@@ -203,7 +242,7 @@ class Operator:
         stopped = Farewell("the gateway is stopped by an operator; try again once a minute", STOPPED_S)
         self._programs.farewell_to_clients(service, restarted if later else stopped)
 
-    def _end(self, service: str, one: Instance) -> tuple[dict[str, Any], list[str]]:
+    def _end(self, service: str, one: Instance, *, forget: bool) -> tuple[dict[str, Any], list[str]]:
         """Stop one program; what it said at its end, and what was not well about it.
 
         FatalError when the process was still there after 30 s (then it was killed), or failed while it drained.
@@ -220,7 +259,8 @@ class Operator:
                 )
             self._pause(_LOOK_S)
         self._programs.farewell_to_clients(service, None)
-        self._days.forget(one.program)
+        if forget:  # else the day that was announced to it is still to come
+            self._days.forget(one.program)
         took = self._clock() - began
         farewell = self._programs.farewell(one.program, one.state.pid)
         if one.state.pid and (took > STOP_S or state.exit_code != 0 or farewell is None):
@@ -231,64 +271,6 @@ class Operator:
                 f"Its log: SSMD_HOME/log/{one.program}.log",
             )
         return last_facts(service, before, farewell or {})
-
-
-def ready(service: str, health: Mapping[str, Any]) -> bool:
-    """Does it do its job? A connector: it captures with all books, as the active one or beside it."""
-    if service == "connector":
-        return bool(health.get("connected")) and health.get("books_ready", True) is not False
-    if service == "gateway":
-        return health.get("status") in ("ok", "degraded")
-    return health.get("status") == "ok"
-
-
-def why_not(health: Mapping[str, Any]) -> str:
-    """What a service itself says is missing, in a few words."""
-    if not health:
-        return "it does not answer yet"
-    parts = [str(health.get(key)) for key in ("problem", "trouble", "problems") if health.get(key)]
-    if health.get("connected") is False:
-        parts.append("not connected to the exchange")
-    elif health.get("books_ready") is False:
-        parts.append("its books are not there yet")
-    return "; ".join(parts) or f"its status is {health.get('status', 'unknown')}"
-
-
-def facts_of(health: Mapping[str, Any]) -> dict[str, Any]:
-    """The few words of a health answer that an operator wants in a step's answer."""
-    keys = ("status", "role", "books_ready", "connection", "tickers", "taken_seq", "acked_seq", "clients")
-    return {key: health[key] for key in keys if health.get(key) not in (None, "")}
-
-
-def last_facts(service: str, before: Mapping[str, Any], end: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What a drained service left: counts and names from its last word, and findings (what it could not store)."""
-    facts: dict[str, Any] = {}
-    findings: list[str] = []
-    if service == "archiver":
-        facts = {key: end[key] for key in ("segments", "taken_seq", "acked_seq") if key in end}
-        if isinstance(end.get("segments"), int) and isinstance(before.get("segments"), int):
-            facts["drained_segments"] = end["segments"] - before["segments"]
-        if end.get("taken_seq") != end.get("acked_seq"):
-            findings.append("the archiver could not store all it had taken; the stream keeps it for the next one")
-    elif service == "connector":
-        facts = {key: end[key] for key in ("frames", "last_segment", "last_gap", "gaps", "role") if key in end}
-        if end.get("waiting_segments"):
-            findings.append(f"{end['waiting_segments']} spool segments wait to be sealed; the next connector does it")
-    else:
-        facts = {"clients": before.get("clients", 0), "clients_left": end.get("clients", 0)}
-    return facts, findings
-
-
-def _with(facts: Mapping[str, Any], detail: str) -> str:
-    """`detail`, and the numbers that belong to it."""
-    words = {
-        "drained_segments": "{} segments stored while it drained",
-        "last_segment": "last segment {}",
-        "last_gap": "gap recorded: {}",
-        "clients": "{} clients were told",
-    }
-    said = [text.format(facts[key]) for key, text in words.items() if facts.get(key) not in (None, "")]
-    return f"{detail} ({', '.join(said)})" if said else detail
 
 
 def _of_days(found: list[Instance]) -> str:

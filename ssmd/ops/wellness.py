@@ -10,7 +10,8 @@ import msgspec
 from ssmd.errors import EXIT_DONE, EXIT_REFUSED, EXIT_UNAVAILABLE
 from ssmd.ops.days import DayOf
 from ssmd.ops.programs import SERVICES, Programs, ProgramState
-from ssmd.ops.steps import instances, why_not
+from ssmd.ops.steps import instances
+from ssmd.ops.telling import why_not
 
 Verdict: TypeAlias = Literal["ok", "unwell", "away"]
 
