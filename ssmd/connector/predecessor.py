@@ -94,7 +94,7 @@ class _Reading:
         self._unsent_bytes = 0
 
     def read(self, segments: list[Segment]) -> None:
-        start = min(self._recent, self._published) if self._recent.segment else self._published
+        start = min(self._recent, self._published)
         frames_n: int | None = None
         for segment in segments:
             if segment.number < start.segment:

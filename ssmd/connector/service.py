@@ -306,6 +306,7 @@ class Connector:
         gap = self._connections.take_gap() if succession else None
         self._connections.close_gap(now + _LATE_NS)
         state.covered_ns, state.clean = gap.from_ns if gap else now, True
+        state.connection = gap.connection if gap else state.connection
         self._pipeline.end_segment()
         await _until(lambda: self._outbox.empty, _DRAIN_STREAM_S)
         if succession:

@@ -160,7 +160,7 @@ class Cut:
                 standby.put_back(Held(held.conversation, held.first_n + place, held.frames[place:]))
                 return True
             self._map(held.conversation, held.first_n + place, frame)
-        return standby.empty and not self._count
+        return False  # when nothing is held any more, the next call says so
 
     def _reached(self, next_ns: int) -> bool:
         """Is the cut before a frame received at `next_ns`?"""

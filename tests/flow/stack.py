@@ -53,6 +53,7 @@ class Stack:
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     storage: Storage = field(init=False)
     connector: Connector = field(init=False)
+    second: Connector = field(init=False)
     archiver: Archiver = field(init=False)
     seal_bytes: int = 64 << 20
     spool_max_bytes: int = 1 << 30
@@ -85,19 +86,29 @@ class Stack:
         )  # fmt: skip
 
     def start_connector(self) -> None:
+        """The usual connector."""
+        self.connector = self._new_connector("")
+        self._start("connector", self.connector.run)
+
+    def start_second(self) -> None:
+        """The connector `b` of the same feed, beside the usual one."""
+        self.second = self._new_connector("b")
+        self._start("second", self.second.run)
+
+    def _new_connector(self, name: str) -> Connector:
         settings = Settings(
             feed="kalshi",
             raw_bucket="ssmd-raw",
-            spool_folder=self.folder / "spool",
+            spool_folder=self.folder / (f"spool-{name}" if name else "spool"),
             spool_max_bytes=self.spool_max_bytes,
             seal_s=300,
             seal_bytes=self.seal_bytes,
             publish_raw=self.publish_raw,
             selects=lambda _ticker: True,
             tickers=(),
+            name=name,
         )
-        self.connector = Connector(settings, self._exchange(), self.transport, self.storage, self.registry)
-        self._start("connector", self.connector.run)
+        return Connector(settings, self._exchange(), self.transport, self.storage, self.registry)
 
     def start_archiver(self) -> None:
         self.archiver = Archiver("kalshi", self.transport, self.storage, "ssmd-normalized", self.registry, seal_s=2)
@@ -124,7 +135,7 @@ class Stack:
 
     def _our_doing(self, name: str) -> None:
         """Ending the connector is a fault like another: it may cost what is under way."""
-        if name == "connector":
+        if name in ("connector", "second"):
             self._faults.append(Fault(now_ns(), now_ns()))
 
     def failed(self) -> BaseException | None:
@@ -152,7 +163,7 @@ class Stack:
 
     async def finish(self) -> None:
         """Stop what runs, in the order of the local stack."""
-        for name in ("connector", "archiver"):
+        for name in ("second", "connector", "archiver"):
             if name in self._tasks:
                 await self.stop(name)
         await self._session.close()
