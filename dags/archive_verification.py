@@ -12,7 +12,7 @@ whether the day is complete, partial or failed.
 from datetime import timedelta
 
 from airflow.sdk import DAG, task_group
-from ssmd_days import ARCHIVE_DAY, days_of
+from ssmd_days import ARCHIVE_DAY, ended_days
 from ssmd_tasks import DAY, FEED, POOL, date_param, each_day, feed_param, house, ssmd_task
 
 with DAG(
@@ -21,7 +21,7 @@ with DAG(
     tags=["ssmd", "impact/checks"],
     dagrun_timeout=timedelta(hours=12),
     params={"feed": feed_param(), "date": date_param("yesterday")},
-    **house(__doc__, ended=True),
+    **house(__doc__, ended_days),
 ):
 
     @task_group(group_id="day", prefix_group_id=False)
@@ -35,4 +35,4 @@ with DAG(
             execution_timeout=timedelta(hours=4),
         )
 
-    one_day.expand(day=each_day(days_of))
+    one_day.expand(day=each_day(ended_days))

@@ -13,10 +13,11 @@ written are not touched. The log of `renormalize` says what has changed.
 - **It failed with exit code 3**: another backfill works on that day. Wait for it, then clear the task.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, Param, chain, task_group
 from airflow.timetables.events import EventsTimetable  # that of airflow.sdk 1.3.2 loses a field when it is stored
+from pendulum import today
 from ssmd_days import ARCHIVE_DAY, days_asked
 from ssmd_tasks import DAY, FEED, POOL, each_day, feed_param, house, ssmd_task
 
@@ -29,8 +30,7 @@ def day_param(description: str) -> Param:
     return Param(None, type=["null", "string"], format="date", description=description)
 
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-PAST_DAYS = [TODAY - timedelta(days=ago) for ago in range(BACKFILLABLE_DAYS, 0, -1)]
+PAST_DAYS = [today("UTC").subtract(days=ago) for ago in range(BACKFILLABLE_DAYS, 0, -1)]
 
 with DAG(
     "backfill",
@@ -43,7 +43,7 @@ with DAG(
         "from": day_param("First UTC day, not in the future. Empty only with `airflow backfill`, which names the day."),
         "to": day_param("Last UTC day, included. Empty: only the first."),
     },
-    **house(__doc__, ended=True),
+    **house(__doc__, days_asked),
 ):
 
     @task_group(group_id="day", prefix_group_id=False)

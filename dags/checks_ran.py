@@ -11,6 +11,7 @@ of its own; this one finds that it is missing.
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable
+from ssmd_days import ended_days
 from ssmd_tasks import DAY, FEED, date_param, feed_param, house, ssmd_task
 
 with DAG(
@@ -19,6 +20,6 @@ with DAG(
     tags=["ssmd", "impact/checks"],
     dagrun_timeout=timedelta(minutes=30),
     params={"feed": feed_param(), "date": date_param("yesterday")},
-    **house(__doc__, ended=True),
+    **house(__doc__, ended_days),
 ):
     ssmd_task("ran", ["quality", "ran", "--date", DAY, "--feed", FEED], execution_timeout=timedelta(minutes=5))

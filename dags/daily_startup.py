@@ -13,7 +13,7 @@ When `start_connector` fails, nothing that runs has been touched. Fix what its m
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, chain
-from ssmd_days import ENVIRONMENT, cron
+from ssmd_days import ENVIRONMENT, cron, present_day
 from ssmd_tasks import DAY, FEED, date_param, feed_param, house, ssmd_task
 
 BEGINS = ENVIRONMENT.teardown if ENVIRONMENT.handover == "overlap" else ENVIRONMENT.startup
@@ -24,7 +24,7 @@ with DAG(
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(hours=2),
     params={"feed": feed_param(), "date": date_param("today")},
-    **house(__doc__, ended=False),
+    **house(__doc__, present_day),
 ):
     sync = ssmd_task("sync_markets", ["market", "sync", "--feed", FEED], execution_timeout=timedelta(minutes=40))
     keys = ssmd_task("verify_keys", ["key", "verify", ENVIRONMENT.name], execution_timeout=timedelta(minutes=2))

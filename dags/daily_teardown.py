@@ -16,7 +16,7 @@ asset `ssmd_archive_day` says that the day is there, and `archive_verification` 
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, chain
-from ssmd_days import ARCHIVE_DAY, ENVIRONMENT, HANDOVER_MINUTES, cron
+from ssmd_days import ARCHIVE_DAY, ENVIRONMENT, HANDOVER_MINUTES, cron, ended_days
 from ssmd_tasks import DAY, FEED, POOL, date_param, feed_param, house, ssmd_task  # fmt: skip
 
 LATER = HANDOVER_MINUTES if ENVIRONMENT.handover == "overlap" else 0
@@ -30,7 +30,7 @@ with DAG(
     tags=["ssmd", "impact/archive"],
     dagrun_timeout=timedelta(hours=12),
     params={"feed": feed_param(), "date": date_param("yesterday")},
-    **house(__doc__, ended=True),
+    **house(__doc__, ended_days),
 ):
     # Until the next day is there, the old one is not ended: should daily_startup have failed, capture goes on.
     follows = [

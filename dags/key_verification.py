@@ -9,7 +9,7 @@ Runs `ssmd key verify`. No value is ever shown.
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable
-from ssmd_days import ENVIRONMENT
+from ssmd_days import ENVIRONMENT, present_day
 from ssmd_tasks import feed_param, house, ssmd_task
 
 with DAG(
@@ -18,6 +18,6 @@ with DAG(
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(minutes=20),
     params={"feed": feed_param()},
-    **house(__doc__, ended=False),
+    **house(__doc__, present_day),
 ):
     ssmd_task("verify_keys", ["key", "verify", ENVIRONMENT.name], execution_timeout=timedelta(minutes=2))

@@ -12,6 +12,7 @@ Once a day it lists everything, otherwise what has changed.
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param
+from ssmd_days import present_day
 from ssmd_tasks import FEED, feed_param, house, ssmd_task
 
 with DAG(
@@ -23,7 +24,7 @@ with DAG(
         "feed": feed_param(),
         "full": Param(False, type="boolean", description="List everything, not only what has changed."),
     },
-    **house(__doc__, ended=False),
+    **house(__doc__, present_day),
 ):
     ssmd_task(
         "sync",

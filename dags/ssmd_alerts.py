@@ -5,13 +5,13 @@ import os
 import subprocess
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 from airflow.sdk import BaseNotifier, Context
 from airflow.sdk.exceptions import AirflowFailException
-from ssmd_days import ENVIRONMENT, command, days_of
+from ssmd_days import ENVIRONMENT, command
 
 DONE, FINDINGS = 0, 6
 _LONGEST = 1_000
@@ -27,43 +27,56 @@ class SsmdNotifier(BaseNotifier):
 
     template_fields: Sequence[str] = ()
 
-    def __init__(self, state: str, *, ended: bool, whole: bool = False) -> None:
+    def __init__(self, state: str, days: Callable[[Mapping[str, Any]], list[date]] | None = None) -> None:
+        """`days`: of a whole run, which days it was about; None: it tells of a task."""
         super().__init__()
-        self.state, self.ended, self.whole = state, ended, whole
+        self.state, self.days = state, days
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """There are none; Airflow's own would need a DAG that can render, which a callback need not have."""
 
     def notify(self, context: Context) -> None:
-        """Tell of a task, or of the `whole` run."""
+        """Tell of a task, or of a whole run."""
         told = self.message(context)
+        if told["task"] and told["state"] == "ok" and context["ti"].map_index in (None, -1):
+            return  # the end of the run says it for all its tasks; one of several days says it for its own
         if told["state"] != "ok" and (webhook := os.environ.get("SSMD_ALERT_WEBHOOK")):
             self._post(webhook, told)
-        if not ENVIRONMENT.in_cluster:
-            self._write_down(told)
+        if ENVIRONMENT.in_cluster:
+            return
+        for day in told["days"] or [None]:
+            self._write_down(told, day)
 
     def message(self, context: Any) -> dict[str, Any]:
         """What is said."""
         run, task, ti = context.get("dag_run"), context.get("task"), context.get("ti")
-        findings = not self.whole and getattr(task, "exit_code", None) == FINDINGS
-        why = context.get("reason") if self.whole else context.get("exception") or getattr(task, "summary", "")
-        days = [] if run is None else [day.isoformat() for day in _days_or_none(context, ended=self.ended)]
-        dag_id = context["dag"].dag_id
         told = {
             "environment": ENVIRONMENT.name,
-            "operation": dag_id,
-            "task": "" if self.whole or ti is None else ti.task_id,
+            "operation": context["dag"].dag_id,
+            "task": "",
             "run": context.get("run_id") or (run.run_id if run else ""),
-            "day": days[0] if self.whole and len(days) == 1 else None if self.whole else getattr(task, "day", None),
-            "state": "findings" if findings else self.state,
-            "summary": str(why or "")[:_LONGEST],
-            "log": None if ti is None or self.whole else getattr(ti, "log_url", None),
+            "state": self.state,
+            "days": [],
+            "summary": str(context.get("reason") or ""),
+            "log": None,
         }
-        place = "/".join(part for part in (dag_id, told["task"]) if part)
-        told["text"] = (
-            f"ssmd {ENVIRONMENT.name}: {place} {told['state']}, {told['day'] or ''} {told['summary']}".strip()
-        )
-        return told
+        if self.days is None:
+            told |= {
+                "task": ti.task_id,
+                "state": "findings" if self.state == "ok" and task.exit_code == FINDINGS else self.state,
+                "days": [task.day] if _is_day(task.day) else [],
+                "summary": str(context.get("exception") or task.summary),
+                "log": getattr(ti, "log_url", None),
+            }
+        elif run is not None:
+            told["days"] = [day.isoformat() for day in _or_none(self.days, context)]
+        told["summary"] = told["summary"][:_LONGEST]
+        place = "/".join(part for part in (told["operation"], told["task"]) if part)
+        days = ", ".join(told["days"])
+        return {
+            **told,
+            "text": f"ssmd {ENVIRONMENT.name}: {place} {told['state']} {days} {told['summary']}".replace("  ", " "),
+        }
 
     def _post(self, webhook: str, told: Mapping[str, Any]) -> None:
         request = urllib.request.Request(  # noqa: S310 the address is the operator's
@@ -78,9 +91,9 @@ class SsmdNotifier(BaseNotifier):
                 self.log.error("alert not posted (try %d of %d): %s", attempt, _TRIES, type(error).__name__)
                 time.sleep(0.5 * attempt)
 
-    def _write_down(self, told: Mapping[str, Any]) -> None:
+    def _write_down(self, told: Mapping[str, Any], day: str | None) -> None:
         words = ["ops", "alert", "--operation", told["operation"], "--state", told["state"], "--run", told["run"]]
-        for name, value in (("--task", told["task"]), ("--date", told["day"]), ("--summary", told["summary"])):
+        for name, value in (("--task", told["task"]), ("--date", day), ("--summary", told["summary"])):
             words += [f"{name}={value}"] if value else []
         try:
             ended = subprocess.run(
@@ -93,8 +106,17 @@ class SsmdNotifier(BaseNotifier):
             self.log.error("alert not written down, exit code %d: %s", ended.returncode, ended.stderr[-_LONGEST:])
 
 
-def _days_or_none(context: Any, *, ended: bool) -> list[date]:
+def _or_none(days: Callable[[Mapping[str, Any]], list[date]], context: Mapping[str, Any]) -> list[date]:
     try:
-        return days_of(context, ended=ended)
+        return days(context)
     except (AirflowFailException, ValueError):
         return []
+
+
+def _is_day(text: str) -> bool:
+    """Is it a day, and not a template that was never rendered because the task did not come so far?"""
+    try:
+        date.fromisoformat(text)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -74,12 +74,20 @@ def with_file(words: Sequence[str], file: str) -> list[str]:
     return [*(word for word in words if word), "--env", file]
 
 
-def days_of(context: Mapping[str, Any], *, ended: bool) -> list[date]:
-    """The UTC days a run is about: as asked for, as the archive's events say, or as the schedule means it.
+def ended_days(context: Mapping[str, Any]) -> list[date]:
+    """The UTC days of a run about days that are over: as asked for, as the archive's events or the schedule say.
 
-    `ended`: the DAG is about days that are over, so that a run by hand without a date means yesterday, else today. A
-    logical date given by hand counts when it is an earlier day.
+    By hand without a date it is yesterday, or the day of an earlier logical date.
     """
+    return _days(context, ago=1)
+
+
+def present_day(context: Mapping[str, Any]) -> list[date]:
+    """The UTC day of a run about what is now: as asked for, or as the schedule says; by hand without a date today."""
+    return _days(context, ago=0)
+
+
+def _days(context: Mapping[str, Any], *, ago: int) -> list[date]:
     run, params = context["dag_run"], context.get("params") or {}
     if asked := params.get("date"):
         return [date.fromisoformat(asked)]
@@ -87,7 +95,7 @@ def days_of(context: Mapping[str, Any], *, ended: bool) -> list[date]:
         return sorted({_day_of_event(event) for event in events})
     if run_type(run) in ("scheduled", "backfill") and run.data_interval_start:
         return [_utc_day(run.data_interval_start)]
-    latest = _utc_day(run.run_after) - timedelta(days=1 if ended else 0)
+    latest = _utc_day(run.run_after) - timedelta(days=ago)
     return [min(latest, _utc_day(run.logical_date))] if run.logical_date else [latest]
 
 
@@ -99,12 +107,12 @@ def run_type(run: Any) -> str:
 def days_asked(context: Mapping[str, Any]) -> list[date]:
     """The days from `from` to `to`; without them the day of `airflow backfill`; nothing else is guessed."""
     params = context["params"]
-    first, last = params.get("from"), params.get("to")
-    if first is None and last is None:
+    given = [day for day in (params.get("from"), params.get("to")) if day]
+    if not given:
         if run_type(context["dag_run"]) == "backfill":
-            return days_of(context, ended=True)
+            return ended_days(context)
         raise AirflowFailException("Which days? Trigger it again and give `from`, and `to` for more than one day.")
-    start, end = date.fromisoformat(first or last), date.fromisoformat(last or first)
+    start, end = date.fromisoformat(given[0]), date.fromisoformat(given[-1])
     if end < start:
         raise AirflowFailException(f"`to` {end} is before `from` {start}: give them the other way round.")
     return [start + timedelta(days=number) for number in range((end - start).days + 1)]
@@ -115,7 +123,7 @@ def _utc_day(moment: datetime) -> date:
 
 
 def _day_of_event(event: Any) -> date:
-    said = (event.extra or {}).get("day")
+    said = str((event.extra or {}).get("day"))
     try:
         return date.fromisoformat(said)
     except (TypeError, ValueError) as error:
@@ -140,7 +148,7 @@ def ended_day(context: Mapping[str, Any]) -> date:
     """The day whose services a teardown ends: that of the last start but one (overlap), or of the last one (strict)."""
     run = context["dag_run"]
     if run_type(run) != "scheduled" or (context.get("params") or {}).get("date"):
-        return days_of(context, ended=True)[0]
+        return ended_days(context)[0]
     day = 24 * 60
     if ENVIRONMENT.handover == "overlap":
         ago = day + HANDOVER_MINUTES

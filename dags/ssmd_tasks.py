@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ from airflow.sdk import BaseOperator, Context, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from jinja2 import pass_context
 from ssmd_alerts import DONE, FINDINGS, SsmdNotifier
-from ssmd_days import ENVIRONMENT, command, days_asked, days_of, ended_day, next_day, run_type, with_file
+from ssmd_days import ENVIRONMENT, command, ended_day, next_day, run_type, with_file
 
 POOL = "ssmd_heavy"
 """Tasks that read or write a whole day; the pool's slots say how many run at a time."""
@@ -305,6 +304,8 @@ def ssmd_task(task_id: str, words: Sequence[str], *, image: str | None = None, d
 class Days(BaseOperator):
     """The days of a run, for tasks that are made once for each."""
 
+    exit_code, summary, day = None, "", ""
+
     def __init__(self, *, choose: Callable[[Mapping[str, Any]], list[date]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.choose = choose
@@ -316,18 +317,17 @@ class Days(BaseOperator):
         return days
 
 
-def each_day(choose: Callable[..., list[date]]) -> Any:
-    """The days that `choose` gives at run time (`days_of`, `days_asked`): what to `.expand` a group of tasks over."""
-    chosen = choose if choose is days_asked else partial(choose, ended=True)
-    return Days(task_id="days", choose=chosen, execution_timeout=timedelta(minutes=1)).output
+def each_day(days: Callable[[Mapping[str, Any]], list[date]]) -> Any:
+    """The days that `days` gives at run time: what to `.expand` a group of tasks over."""
+    return Days(task_id="days", choose=days, execution_timeout=timedelta(minutes=1), on_success_callback=[]).output
 
 
-def house(doc: str, *, ended: bool) -> dict[str, Any]:
-    """What every DAG of this folder has in common. `doc`: the file's docstring; `ended`: it is about finished days."""
+def house(doc: str, days: Callable[[Mapping[str, Any]], list[date]]) -> dict[str, Any]:
+    """What every DAG of this folder has in common. `doc`: the file's docstring; `days`: those that a run is about."""
 
     @pass_context
     def day(context: Any) -> str:
-        return days_of(context, ended=ended)[0].isoformat()
+        return days(context)[0].isoformat()
 
     @pass_context
     def day_ended(context: Any) -> str:
@@ -343,17 +343,17 @@ def house(doc: str, *, ended: bool) -> dict[str, Any]:
         "catchup": False,
         "max_active_runs": 1,
         "user_defined_macros": {"day": day, "ended_day": day_ended, "next_day": day_next},
-        "on_failure_callback": SsmdNotifier("failed", ended=ended, whole=True),
-        "on_success_callback": SsmdNotifier("ok", ended=ended, whole=True),
+        "on_failure_callback": SsmdNotifier("failed", days),
+        "on_success_callback": SsmdNotifier("ok", days),
         "default_args": {
             "owner": "ssmd-operations",
             "retries": 3,
             "retry_delay": timedelta(seconds=30),
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": timedelta(minutes=10),
-            "on_failure_callback": SsmdNotifier("failed", ended=ended),
-            "on_skipped_callback": SsmdNotifier("skipped", ended=ended),
-            "on_success_callback": SsmdNotifier("ok", ended=ended),
+            "on_failure_callback": SsmdNotifier("failed"),
+            "on_skipped_callback": SsmdNotifier("skipped"),
+            "on_success_callback": SsmdNotifier("ok"),
         },
     }
 
