@@ -84,7 +84,7 @@ def test_the_next_days_connector_starts_beside_the_present_one_and_stays_when_th
     stopped = scene.operator().stop("connector", TODAY)
     assert (stopped.done, stopped.program, stopped.findings) == ("stopped", "connector", [])
     assert "connector-b goes on" in stopped.detail
-    assert "last segment kalshi/trades-07" in stopped.detail
+    assert "last segment trades-07" in stopped.detail
     assert scene.runs() == {"connector-b"}
 
     assert scene.operator().start("connector", AFTER).program == "connector"  # a, b, a again
