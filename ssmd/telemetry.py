@@ -224,6 +224,102 @@ class ClientGauges(Collector):
 GATEWAY_CLIENT_GAUGES = ClientGauges()
 METRICS.register(GATEWAY_CLIENT_GAUGES)
 
+# --- checks, as the gateway reads them from the database -------------------------------------------------------------
+
+DAY_STATUSES = ("complete", "partial", "processing", "failed", "missing")
+
+
+class CheckReading(NamedTuple):
+    """One check. None: not known now; `day_age_s` None: it does not look at whole days."""
+
+    check: str
+    ok: bool | None
+    findings: int | None
+    days_failing: int | None
+    age_s: float
+    day_age_s: float | None
+
+
+class AlertReading(NamedTuple):
+    """How many alerts of an operation are open in a state."""
+
+    operation: str
+    state: str
+    number: int
+
+
+class ChecksReading(NamedTuple):
+    """Everything about checks; `known` False: the database does not answer. The last two are yesterday's."""
+
+    known: bool
+    checks: list[CheckReading]
+    alerts: list[AlertReading]
+    status: str | None
+    score: float | None
+
+
+class CheckGauges(Collector):
+    """Gauges of checks and alerts, read when they are scraped. What is not known is NaN; ages grow all the same."""
+
+    def __init__(self) -> None:
+        self._read: Callable[[], ChecksReading] | None = None
+
+    def follow(self, read: Callable[[], ChecksReading]) -> None:
+        """Take the readings from here."""
+        self._read = read
+
+    def forget(self, read: Callable[[], ChecksReading]) -> None:
+        """Take no readings from here any more."""
+        if self._read == read:
+            self._read = None
+
+    def collect(self) -> Iterable[Metric]:
+        """The gauges now; none where no database is followed."""
+        if self._read is None:
+            return []
+        said = self._read()
+        known = GaugeMetricFamily("ssmd_checks_known", "1 while the database says how the checks stand, else 0.")
+        known.add_metric([], said.known)
+        ok = _by("check", "ssmd_check_ok", "1 when the check of the latest day that is over passed, else 0.")
+        found = _by("check", "ssmd_check_findings", "What it found there.")
+        failing = _by("check", "ssmd_check_days_failing", "Days of the last 31 whose last run of it did not pass.")
+        age = _by(
+            "check", "ssmd_check_age_seconds", "Time since it last ran to its end; never: since the archive began."
+        )
+        day_age = _by("check", "ssmd_check_day_age_seconds", "Time since the end of the latest day that it looked at.")
+        for each in said.checks:
+            ok.add_metric([each.check], _or_nan(each.ok))
+            found.add_metric([each.check], _or_nan(each.findings))
+            failing.add_metric([each.check], _or_nan(each.days_failing))
+            age.add_metric([each.check], each.age_s)
+            if each.day_age_s is not None:
+                day_age.add_metric([each.check], each.day_age_s)
+        alerts = GaugeMetricFamily(
+            "ssmd_alerts_open", "Alerts of operations that nobody has seen to.", labels=["operation", "state"]
+        )
+        for alert in said.alerts:
+            alerts.add_metric([alert.operation, alert.state], alert.number)
+        score = GaugeMetricFamily(
+            "ssmd_day_quality_score", "Stored quality score of the last day that is over, 0 to 1."
+        )
+        score.add_metric([], _or_nan(said.score))
+        status = _by("status", "ssmd_day_status", "1 for the inventory's status of the last day that is over.")
+        for name in DAY_STATUSES:
+            status.add_metric([name], _or_nan(None if said.status is None else said.status == name))
+        return [known, ok, found, failing, age, day_age, alerts, score, status]
+
+
+def _by(label: str, name: str, documentation: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, labels=[label])
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+CHECK_GAUGES = CheckGauges()
+METRICS.register(CHECK_GAUGES)
+
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 KEY_EXPIRES_IN_DAYS = Gauge(

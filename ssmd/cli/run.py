@@ -76,7 +76,7 @@ def gateway(*, env: EnvFile = None, admin_port: AdminPort = None) -> int:
         buckets = chosen.environment.spec.middleware.storage.buckets
         outside = Outside(
             opener.transport(), registry, opener.storage(), opener.database(), opener.cache(),
-            buckets.normalized, buckets.raw, buckets.reports,
+            buckets.normalized, buckets.raw, buckets.reports, chosen.environment.name,
         )  # fmt: skip
         return Gateway(chosen.environment.spec.feed, outside, settings, home=chosen.home)
 

@@ -11,7 +11,7 @@ from ssmd.registry.interface import Registry
 
 @dataclass(frozen=True)
 class Outside:
-    """The servers of one environment. None: the environment has none, and what needs it says so."""
+    """The servers of one environment, and its name. None: the environment has none, and what needs it says so."""
 
     transport: Transport
     registry: Registry
@@ -21,3 +21,4 @@ class Outside:
     normalized_bucket: str = "ssmd-normalized"
     raw_bucket: str = "ssmd-raw"
     reports_bucket: str = "ssmd-reports"
+    environment: str = ""

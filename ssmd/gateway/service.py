@@ -17,6 +17,7 @@ from ssmd.config.values import is_loopback
 from ssmd.errors import ConfigError
 from ssmd.gateway.admin import AdminEndpoint
 from ssmd.gateway.catalogue import Catalogue
+from ssmd.gateway.check_watch import CheckWatch
 from ssmd.gateway.doors import MAX_BODY_BYTES, STREAM, Doors
 from ssmd.gateway.health import Health, StorageWatch
 from ssmd.gateway.hot import Hot
@@ -107,7 +108,10 @@ class Gateway:
             clock,
         )
         self._rates = Rates(self.hub.taken)
-        status = StatusView(self.hub, self._catalogue, self._rates, self.health, self._stream.states, clock)
+        self._checks = CheckWatch(feed, outside.environment, outside.database, clock)
+        status = StatusView(
+            self.hub, self._catalogue, self._rates, self.health, self._stream.states, self._checks.view, clock
+        )
         self._pages = Pages(feed, settings, status, lambda: self.routes)
         self.routes: list[Route] = [
             *self._health.routes(),
@@ -138,6 +142,7 @@ class Gateway:
         try:
             site = Port(runner, listener, context)
             await site.start()
+            self._checks.start()
             self.ready.set()
             log.info("gateway listening", feed=self.feed, url=f"http{'s' if context else ''}://{self.host}:{self.port}")
             tasks = [
@@ -159,6 +164,7 @@ class Gateway:
                     task.cancel()
                 results = await asyncio.gather(*tasks, return_exceptions=True)
         finally:
+            self._checks.stop()
             await runner.cleanup()
         for result in results:
             if isinstance(result, Exception):

@@ -35,7 +35,7 @@ class Archive(msgspec.Struct, frozen=True):
 
 
 class StatusView:
-    """The values of the page. `states` gives the state of each client."""
+    """The values of the page. `states` gives the state of each client, `checks` how the checks stand."""
 
     def __init__(
         self,
@@ -44,8 +44,10 @@ class StatusView:
         rates: Rates,
         health: Callable[[], object],
         states: Callable[[], list[str]],
+        checks: Callable[..., dict[str, Any] | None],
         clock: Callable[[], int] = now_ns,
     ) -> None:
+        self._checks = checks
         self._hub = hub
         self._catalogue = catalogue
         self._rates = rates
@@ -76,6 +78,7 @@ class StatusView:
             "clients": sum(states.values()), "client_states": sorted(states.items()),
             "slow_clients": sum(states.values()) - states["healthy"],
             "channels": self._channels(monotonic_s), "dependencies": dependencies,
+            "checks": self._checks(reasons=reasons),
             **_gap_values(gaps, now), **_archive_values(archive, now, current=current),
         }  # fmt: skip
 

@@ -102,7 +102,7 @@ class CheckRuns:
                 .where(check_runs.c.feed_id == find_feed(connection, feed), check_runs.c.day.between(first, last))
                 .order_by(check_runs.c.started_at, check_runs.c.id)
             )
-            return [_run(row) for row in connection.execute(chosen)]
+            return [run_of(row) for row in connection.execute(chosen)]
 
     def latest(self, feed: str) -> list[CheckRun]:
         """The last run of each check, whatever its day."""
@@ -114,7 +114,7 @@ class CheckRuns:
                 .ext(distinct_on(check_runs.c.check_name))
                 .order_by(check_runs.c.check_name, check_runs.c.started_at.desc(), check_runs.c.id.desc())
             )
-            return [_run(row) for row in connection.execute(chosen)]
+            return [run_of(row) for row in connection.execute(chosen)]
 
 
 def missing(runs: Sequence[CheckRun], wanted: Sequence[str]) -> list[str]:
@@ -123,6 +123,7 @@ def missing(runs: Sequence[CheckRun], wanted: Sequence[str]) -> list[str]:
     return [check for check in wanted if check not in done]
 
 
-def _run(row: sa.Row[Any]) -> CheckRun:
+def run_of(row: sa.Row[Any]) -> CheckRun:
+    """A row of `check_runs`, with the feed's name as `feed`."""
     fields = {name: value for name, value in row._mapping.items() if name not in ("feed_id", "check_name")}
     return CheckRun(**fields, check=row.check_name)

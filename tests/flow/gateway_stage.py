@@ -72,12 +72,13 @@ async def running(
     database: Database | None = None,
     cache: Cache | None = None,
     home: Path | None = None,
+    environment: str = "",
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway that is up; it is stopped at the end and must stop cleanly."""
     broker = broker or MemoryTransport()
     registry = registry or MemoryRegistry()
-    outside = Outside(broker, registry, storage, database, cache)
+    outside = Outside(broker, registry, storage, database, cache, environment=environment)
     gateway = Gateway(FEED, outside, any_port(**settings), clock, buffer_bytes=buffer_bytes, home=home)
     stage = Stage(broker, gateway, registry)
     await broker.serve(f"ssmd.books.{FEED}", stage.answer_books)
