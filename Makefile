@@ -46,6 +46,7 @@ bench: $(VENV)/.dev  ## Measure the speed of every path against its limit, in on
 
 docs: $(VENV)/.dev  ## Write the generated reference pages again
 	@$(PY) -m ssmd.config.reference
+	@$(PY) dags/ssmd_catalogue.py
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
