@@ -28,8 +28,8 @@ its exit code is the contract:
 | 1, 7, ended by a signal | failed; a dependency is away | tried again, three times, after 30 s, 60 s, 120 s |
 | 2, 3, 70 | wrong input; refused by a check; a bug | failed at once, with the command's own last message |
 
-**Findings** are warnings at the end of the task's log, and stand in its tab *Task State Store*; a task that is made once
-for each day says so behind the day (`2026-11-20: findings`); the event of the asset says it, too.
+**Findings** are warnings at the end of the task's log, and stand in its tab *Task State Store*; a task that is made for
+each day says so behind the day (`2026-11-20: findings`); the event of the asset says it, too.
 
 Whatever fails, is skipped or has findings is told: posted as JSON to `spec.airflow.webhook`, and (local environments)
 written down by `ssmd ops alert`, which the gateway's metric `ssmd_alerts_open` and `ssmd ops alerts` show until a later
@@ -43,8 +43,8 @@ logical date, else about yesterday (what looks at finished days) or today (what 
 
 1. Write the `ssmd …` command first; it must do no harm when it is run twice for a day.
 2. A file here, called like the DAG. Its docstring is the page in the web interface and here (Markdown: what it does,
-   then each way it fails and what to do). `DAG(…, tags=["ssmd", "impact/…"], dagrun_timeout=…, **house(__doc__, days))`;
-   tasks by `ssmd_task(…)` with an `execution_timeout`, and `pool=POOL` when they read or write a whole day; every
+   then each way it fails and what to do). `DAG(…, tags=["ssmd", "impact/…"], dagrun_timeout=…,
+   **house(__doc__, days))`; tasks by `ssmd_task(…)` with an `execution_timeout`, and `pool=POOL` when they read or write a whole day; every
    parameter a `Param` with type and description. No work, no network and no import of ssmd at the top of the file.
 3. `make docs`, and the tests in `tests/dags`: they count the DAGs and try each command on the real command line.
 
