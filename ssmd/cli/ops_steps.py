@@ -73,6 +73,10 @@ def do_step(chosen: Chosen, action: "Action", service: str, day: date) -> Step:
 
 def whole_day(chosen: Chosen, action: "Action", day: date, *, ahead: bool, no_airflow: bool, json: bool) -> int:
     """All steps of a startup or teardown, by Airflow or here."""
+    if action == "teardown":
+        record = Home(chosen.home).read_record()
+        started = Days(Home(chosen.home).run, record.mark).read().programs.values() if record else []
+        _refuse_unborn(day, [known.latest for known in started])
     if no_airflow or chosen.environment.spec.airflow is None:
         from ssmd.cli.ops_day import here
 
@@ -98,7 +102,7 @@ def show_step(step: Step) -> None:
 def _refuse_unborn(day: date, started: list[date]) -> None:
     """A day that has neither begun nor been started cannot be stopped."""
     today = datetime.now(UTC).date()
-    if day > max(today, *started, today):
+    if day > max([today, *started]):
         raise ConfigError(
             f"cannot stop the day {day}: it has not begun (today is {today}, UTC)", f"Run: ssmd ops stop --date {today}"
         )

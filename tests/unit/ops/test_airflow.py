@@ -110,7 +110,8 @@ def test_an_airflow_that_stays_away_ends_the_watching_and_not_the_run(fake: Fake
 
 
 def test_a_run_that_waits_is_explained(fake: FakeAirflow, airflow: Airflow) -> None:
-    fake.script[DAG] = [("queued", {})] * 40 + [("success", {})]
+    waiting: list[tuple[str, dict[str, str]]] = [("queued", {})] * 40
+    fake.script[DAG] = [*waiting, ("success", {})]
     fake.health["scheduler"]["status"] = "unhealthy"
     watching = Watching(airflow, airflow.trigger(DAG, RUN, CONF, ""))
     watching.follow()
