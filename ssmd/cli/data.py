@@ -28,6 +28,8 @@ app.command("ssmd.cli.data_quality:quality", name="quality", help="Show how good
 app.command("ssmd.cli.data_backfill:backfill", name="backfill", help="Make dates again from raw, and say what changed.")
 app.command("ssmd.cli.data_verify:verify", name="verify", help="Recount a day without trusting its writers.")
 
+app.command("ssmd.cli.data_export:export", name="export", help="Make a day's Parquet files, for DuckDB and pandas.")
+
 
 @app.command
 def compact(*, env: EnvFile = None, feed: Feed = None, date: date, json: Json = False) -> int:

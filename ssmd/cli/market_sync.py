@@ -77,7 +77,7 @@ async def _sync(
     parts = open_feed(feed, day_of(now_ns()))
     async with AsyncExitStack() as stack:
         opener = Opener(chosen, stack)
-        address = await _rest_address(opener, feed, rest)
+        address = await rest_address(opener, feed, rest)
         client = parts.new_rest(address, environment=chosen.environment.name)
         stack.push_async_callback(client.close)
         master, topic = SecurityMaster(database), spec.middleware.journal.topics.secmaster
@@ -89,7 +89,7 @@ async def _sync(
             return await syncing.sync(full=full, accept=accept, progress=progress)
 
 
-async def _rest_address(opener: Opener, feed: str, given: str | None) -> str:
+async def rest_address(opener: Opener, feed: str, given: str | None) -> str:
     """What was given, else the exchange of the stack that runs here, else the environment's or the registry's."""
     from ssmd.cli.exchange import endpoints
     from ssmd.local.home import Home

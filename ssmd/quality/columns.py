@@ -62,7 +62,8 @@ def table_of(event_type: str, events: Sequence[Event], books: "Books | None" = N
     """The events as rows. `books` follows the order books over all batches of a day."""
     schema = SCHEMAS[event_type]
     members = EVENT_TYPES[event_type].__struct_fields__
-    columns = dict(zip(members, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True))
+    values: list[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, events), strict=True))
+    columns = dict(zip(members, values, strict=True))
     if event_type == "orderbook":
         columns["best_bid"], columns["best_ask"] = (books or Books()).follow(events)
     arrays = [_ARRAYS.get(_source(field.name), _plain)(columns[_source(field.name)], field.type) for field in schema]

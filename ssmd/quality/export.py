@@ -21,7 +21,7 @@ import structlog
 from ssmd import __version__
 from ssmd.archive.layout import ParquetDay, SegmentObject, TickerObject
 from ssmd.archive.manifest import read_manifest
-from ssmd.archive.reader import cut_messages, normalized_objects, read_messages
+from ssmd.archive.reader import normalized_objects, read_messages
 from ssmd.archive.segments import symbol_of
 from ssmd.archive.spill import Spill
 from ssmd.errors import DataError
@@ -139,8 +139,8 @@ async def _spilled(
                 for message in messages:
                     spill.add((its.type, symbol_of(decode(its.type, message))), message)
         for key in spill.sorted_keys():
-            for blob in spill.blobs(key):
-                yield cut_messages(blob)[0]
+            for messages in spill.lists(key):
+                yield messages
 
 
 class _Writer:

@@ -22,7 +22,7 @@ NS_PER_HOUR = 3_600 * NS_PER_S
 MIN_SPAN_NS = 60 * NS_PER_S
 """Two days are compared when both were captured for a minute at least: figures are per hour."""
 SETTLING_NS = 300 * NS_PER_S
-"""A market that was first known so shortly before the end of the day need not have been heard on it."""
+"""A market that opened so shortly before the end of the day need not have been heard on it."""
 FEW_ROWS = 20
 """Figures about fewer rows on both days say nothing."""
 
@@ -82,14 +82,14 @@ def coverage_rows(
     """The batch `coverage`: active markets of the registry that the environment captures, and all that were heard.
 
     `heard` are rows of the day by market; `known` asks the registry for any other market. A market should be heard
-    when it was open, and known, some minutes before the day ended.
+    when it was open (not: known to us) some minutes before the day ended.
     """
     end_ns = day_bounds(day)[1]
     rows, active = [], set()
     for market in markets:
         active.add(market.ticker)
         count = heard.get(market.ticker, 0)
-        settled = all(_ns(at) < end_ns - SETTLING_NS for at in (market.open_time, market.known_from) if at is not None)
+        settled = _ns(market.open_time or market.known_from) < end_ns - SETTLING_NS
         was_heard = bool(count) or (market.first_heard is not None and _ns(market.first_heard) < end_ns)
         rows.append(
             {
@@ -98,13 +98,13 @@ def coverage_rows(
                 "open_time": _text(market.open_time), "last_heard": _text(market.last_heard),
             }
         )  # fmt: skip
-    for ticker in sorted(heard.keys() - active):
-        rows.append(
-            {
-                "ticker": ticker, "listed": known(ticker), "should_be_heard": False, "heard": True,
-                "heard_on_day": True, "rows": heard[ticker], "open_time": "", "last_heard": "",
-            }
-        )  # fmt: skip
+    rows += [
+        {
+            "ticker": ticker, "listed": known(ticker), "should_be_heard": False, "heard": True,
+            "heard_on_day": True, "rows": heard[ticker], "open_time": "", "last_heard": "",
+        }
+        for ticker in sorted(heard.keys() - active)
+    ]  # fmt: skip
     found = frame(rows, COVERAGE_COLUMNS)
     found["silent"] = found["should_be_heard"].astype(bool) & ~found["heard"].astype(bool)
     return found
@@ -137,7 +137,9 @@ def object_figures(objects: Sequence[ObjectRecord]) -> tuple[Figures, int]:
         frames[record.group] += record.records
         size["raw"] += record.bytes
     figures = {
-        f"{group} frames per hour": (count / hours, count) for group, count in sorted(frames.items()) if group != "control"
+        f"{group} frames per hour": (count / hours, count)
+        for group, count in sorted(frames.items())
+        if group != "control"
     }
     figures["raw bytes per hour"] = size["raw"] / hours, sum(frames.values())
     return figures, span
@@ -165,7 +167,7 @@ def market_figures(rows: Mapping[str, Mapping[str, int]]) -> Figures:
 
 
 def drift_rows(now: Figures, before: Figures, previous: date) -> pd.DataFrame:
-    """The batch `drift`: the figures of both days; a figure of few rows, or of one day only for want of files, is out."""
+    """The batch `drift`: the figures of both days; a figure that the day before had not, or of few rows, is out."""
     rows = []
     for name in sorted(now.keys() | before.keys()):
         value, count = now.get(name, (0.0, 0))

@@ -225,8 +225,9 @@ class _Scan:
     def _trade(self, key: str, record: RawRecord, decoded: Decoded, its: _Connection) -> str:
         decoded.seq = None  # a frame that came twice is looked at twice here
         event = its.mapper.map(decoded, record.received_ns)
-        for problem in its.mapper.take_problems():
-            if problem != "duplicate_trade":  # said of each object, with examples
+        problems = its.mapper.take_problems()
+        if event is None:  # what gives an event all the same (a repeat, a time that went back) is looked at elsewhere
+            for problem in problems:
                 self._problem(key, record, problem)
         return event.trade_id if isinstance(event, Trade) else ""
 

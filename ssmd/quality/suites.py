@@ -62,6 +62,11 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [expectation for expectation in self.expectations if expectation.batch == batch]
 
     @property
+    def in_order(self) -> list[Expectation]:
+        """All, batch by batch: the order in which they are judged."""
+        return [expectation for batch in self.batches for expectation in self.of(batch)]
+
+    @property
     def batches(self) -> list[str]:
         """The batches it looks at, in the order in which they are named."""
         return list(dict.fromkeys(expectation.batch for expectation in self.expectations))

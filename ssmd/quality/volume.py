@@ -84,7 +84,8 @@ async def volume_rows(
 
 
 def _chosen(counts: Mapping[str, int]) -> list[str]:
-    chosen, total = [], 0
+    chosen: list[str] = []
+    total = 0
     for ticker, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if len(chosen) == MAX_MARKETS or (chosen and total + count > MAX_TRADES):
             break

@@ -1,0 +1,313 @@
+"""Where the batches of a day come from: each is made when a suite first asks for it, and says why when it cannot be."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import pandas as pd
+
+from ssmd.archive.layout import ParquetDay
+from ssmd.clock import now_ns
+from ssmd.errors import ConfigError, TransientError
+from ssmd.feeds.catalogue import FeedParts
+from ssmd.market.subjects import check_feed
+from ssmd.middleware.storage.interface import Storage
+from ssmd.quality import facts, rows, volume
+from ssmd.quality.export import export, fetch, read_exported
+from ssmd.quality.gaps import KnownGap, gap_objects, join_gaps
+from ssmd.quality.rawscan import RawFacts, scan
+from ssmd.registry.assessment import BEGINNING
+from ssmd.registry.interface import HeardMarket, ObjectRecord, Registry
+
+PAGE = 10_000
+EVENT_BATCHES = ("trade", "orderbook", "ticker", "status")
+MARKETS_QUERY = """
+    SELECT m.ticker, m.event_ticker, m.series_ticker, m.title, m.status, m.open_time, m.close_time, m.result,
+        coalesce(m.result, '') = '' OR m.status IN ('determined', 'disputed', 'amended', 'finalized') AS result_fits
+    FROM markets m JOIN feeds f ON f.id = m.feed_id WHERE f.name = '{feed}' AND m.known_to IS NULL
+"""
+"""The batch `markets`; a feed's name is letters, digits and hyphens."""
+_RAW_COLUMNS = {
+    "raw_connections": (
+        "connection", "frames", "first_n", "last_n", "missing", "missing_numbers", "repeated", "first_ns", "last_ns",
+    ),
+    "raw_sequences": (
+        "connection", "sid", "frames", "first_seq", "last_seq", "missing", "missing_unrecorded", "missing_numbers",
+        "repeated", "first_ns", "last_ns",
+    ),
+    "raw_problems": ("key", "kind", "frames", "connection", "n", "received_ns", "example"),
+}  # fmt: skip
+
+_TOLD = frozenset(("parse_error", "missing_field", "inconsistent", "internal_error"))
+"""Issue types about single frames."""
+
+
+class NotThere(Exception):
+    """A batch cannot be made; the message says why, and nothing is judged."""
+
+
+class Sql(msgspec.Struct, frozen=True):
+    """A batch that stays in the database: its address (with its password) and the question that gives its rows."""
+
+    url: str
+    query: str
+
+
+Batch: TypeAlias = Iterable[pd.DataFrame] | Sql
+OpenLister: TypeAlias = Callable[[], AbstractAsyncContextManager[volume.Lister]]
+
+
+class Day(msgspec.Struct, frozen=True):
+    """The day that is looked at, and everything that is asked about it.
+
+    `registry` None: it is away. `database_url` is where SQL can be asked, `lister` opens the exchange's REST (None:
+    neither is to be asked; `no_lister` says why). `selects` says which markets the environment captures. `work` is a
+    folder for temporary files.
+    """
+
+    feed: str
+    day: date
+    today: date
+    storage: Storage
+    raw_bucket: str
+    normalized_bucket: str
+    parts: FeedParts
+    work: Path
+    registry: Registry | None = None
+    database_url: Callable[[], str] | None = None
+    lister: OpenLister | None = None
+    no_lister: str = "no address of the exchange is known"
+    selects: Callable[[str], bool] = lambda _ticker: True
+
+
+class Batches:
+    """The batches of one day, each made once."""
+
+    def __init__(self, day: Day) -> None:
+        self.day = day
+        self._files: dict[tuple[str, date], list[Path]] = {}
+        self._raw: RawFacts | None = None
+        self._gaps: list[KnownGap] | None = None
+        self._objects: dict[date, list[ObjectRecord]] = {}
+        self._by_ticker: dict[tuple[str, date], dict[str, int]] = {}
+
+    async def batch(self, name: str) -> Batch:
+        """The batch. NotThere says why there is none; DataError: it is damaged; StorageUnavailable."""
+        if name in EVENT_BATCHES:
+            return rows.pieces(name, await self.files(name))
+        if name == "raw_objects":
+            found = (await self.raw()).objects
+            if not found:
+                raise NotThere("the raw archive has nothing of the day")
+            return [pd.DataFrame(found)]
+        if name in _RAW_COLUMNS:
+            scanned = await self.raw()
+            if not scanned.objects:
+                raise NotThere("the raw archive has nothing of the day")
+            found = getattr(scanned, name.removeprefix("raw_"))
+            if name == "raw_problems":
+                found = [*found, *await self._told_problems({row["kind"] for row in found})]
+            return [facts.frame(found, _RAW_COLUMNS[name])]
+        make = {
+            "gaps": self._gap_batch, "markets": self._market_batch, "coverage": self._coverage_batch,
+            "volume": self._volume_batch, "drift": self._drift_batch,
+        }[name]  # fmt: skip
+        return await make()
+
+    async def files(self, event_type: str, day: date | None = None, *, make: bool = True) -> list[Path]:
+        """The day's Parquet files here; NotThere when the archive has nothing of this type (or, unmade, no export)."""
+        on = day or self.day.day
+        if (event_type, on) not in self._files:
+            self._files[event_type, on] = await self._fetched(ParquetDay(self.day.feed, event_type, on), make)
+        return self._files[event_type, on]
+
+    async def _fetched(self, its: ParquetDay, make: bool) -> list[Path]:
+        storage, bucket = self.day.storage, self.day.normalized_bucket
+        if make:
+            exported, _ = await export(storage, bucket, its, work=self.day.work)
+        else:
+            known = await read_exported(storage, bucket, its)
+            if known is None:
+                raise NotThere(f"{its.day} was not exported")
+            exported = known
+        if not exported.rows:
+            raise NotThere(f"the normalized archive has no {its.type} of {its.day}")
+        found = []
+        for number, part in enumerate(exported.parts):
+            path = self.day.work / f"{its.type}-{its.day}-{number:05d}.parquet"
+            found.append(await fetch(storage, bucket, part.key, path))
+        return found
+
+    async def raw(self) -> RawFacts:
+        """The day's raw archive, read once."""
+        if self._raw is None:
+            day = self.day
+            known = None
+            if day.registry is not None:
+                known = {record.key: record for record in await self._recorded(day.day) if record.data_type == "raw"}
+            gaps = [its.gap for its in await self.gaps()]
+            self._raw = await scan(day.storage, day.raw_bucket, day.feed, day.day, day.parts, known, gaps)
+        return self._raw
+
+    async def _told_problems(self, seen: set[str]) -> list[dict[str, object]]:
+        """What the capture itself could not use, of kinds that only the state of a connection shows."""
+        day = self.day
+        if day.registry is None:
+            return []
+        issues = await asyncio.to_thread(day.registry.issues, day.feed, day.day)
+        told = [issue for issue in issues if issue.data_type == "raw" and issue.severity != "info"]
+        return [
+            {
+                "key": "", "kind": issue.detail, "frames": issue.count, "connection": issue.connection,
+                "example": issue.sample,
+            }
+            for issue in told
+            if issue.issue_type in _TOLD and issue.detail not in seen
+        ]  # fmt: skip
+
+    async def gaps(self) -> list[KnownGap]:
+        """The recorded gaps that touch the day, from both places that know them."""
+        if self._gaps is None:
+            day, stored = self.day, None
+            if day.registry is not None:
+                stored = await asyncio.to_thread(day.registry.gaps, day.feed, day.day)
+            objects = await gap_objects(day.storage, day.raw_bucket, day.feed, day.day, day.day, stored, day.today)
+            self._gaps = join_gaps(objects.gaps, stored, now_ns())
+        return self._gaps
+
+    async def rows_by_ticker(self, event_type: str, day: date | None = None) -> dict[str, int]:
+        """How many rows of a type each market has; none when there are none."""
+        on = day or self.day.day
+        if (event_type, on) not in self._by_ticker:
+            try:
+                files = await self.files(event_type, on, make=day is None)
+            except NotThere:
+                files = []
+            self._by_ticker[event_type, on] = await asyncio.to_thread(facts.rows_by_ticker, files)
+        return self._by_ticker[event_type, on]
+
+    async def _recorded(self, day: date) -> list[ObjectRecord]:
+        if day not in self._objects:
+            self._objects[day] = await asyncio.to_thread(self._registry().objects, self.day.feed, day)
+        return self._objects[day]
+
+    def _registry(self) -> Registry:
+        if self.day.registry is None:
+            raise NotThere("the database is away")
+        return self.day.registry
+
+    async def _gap_batch(self) -> Batch:
+        return [facts.gap_rows(await self.gaps(), self.day.day)]
+
+    async def _market_batch(self) -> Batch:
+        registry = self._registry()
+        if not await asyncio.to_thread(registry.markets, self.day.feed, None, 1):
+            raise NotThere("the security master has no market. Run: ssmd market sync")
+        if self.day.database_url is not None:
+            return Sql(self.day.database_url(), MARKETS_QUERY.format(feed=check_feed(self.day.feed)))
+        return await asyncio.to_thread(lambda: list(_market_pages(registry, self.day.feed)))
+
+    async def _coverage_batch(self) -> Batch:
+        day, registry = self.day, self._registry()
+        heard: dict[str, int] = {}
+        for event_type in ("trade", "orderbook", "ticker"):
+            for ticker, count in (await self.rows_by_ticker(event_type)).items():
+                heard[ticker] = heard.get(ticker, 0) + count
+        if not heard:
+            raise NotThere("no market was heard on the day")
+
+        def make() -> pd.DataFrame:
+            known = (market for page in _heard_pages(registry, day.feed) for market in page)
+            return facts.coverage_rows(
+                known, heard, lambda ticker: registry.market(day.feed, ticker) is not None, day.selects, day.day
+            )
+
+        found = await asyncio.to_thread(make)
+        if not found["listed"].any():
+            raise NotThere("the security master knows none of these markets. Run: ssmd market sync")
+        return [found]
+
+    async def _volume_batch(self) -> Batch:
+        day = self.day
+        counts = await self.rows_by_ticker("trade")
+        if not counts:
+            raise NotThere("the normalized archive has no trade of the day")
+        if day.lister is None:
+            raise NotThere(day.no_lister)
+        spans = (await self.raw()).spans
+        gaps = [its.gap for its in await self.gaps()]
+        try:
+            async with day.lister() as lister:
+                compared = await volume.volume_rows(
+                    lister, day.parts.listed_trade, await self.files("trade"), counts,
+                    facts.captured(spans.values(), day.day), gaps, day.day,
+                )  # fmt: skip
+        except (volume.NotAsked, TransientError, ConfigError) as error:
+            raise NotThere(str(error)) from error
+        return [compared]
+
+    async def _drift_batch(self) -> Batch:
+        previous = await self._previous_day()
+        figures, span = facts.object_figures(await self._recorded(self.day.day))
+        before, before_span = facts.object_figures(await self._recorded(previous))
+        if min(span, before_span) < facts.MIN_SPAN_NS:
+            raise NotThere(f"less than a minute was captured of {self.day.day} or of {previous}")
+        quotes, quotes_before = await self._quote_figures(None), await self._quote_figures(previous)
+        if quotes and quotes_before:
+            figures |= quotes
+            before |= quotes_before
+        kinds = ("trade", "orderbook", "ticker")
+        ours = {kind: await self.rows_by_ticker(kind) for kind in kinds}
+        theirs = {kind: await self.rows_by_ticker(kind, previous) for kind in kinds}
+        both = [kind for kind in kinds if theirs[kind]]
+        figures |= facts.market_figures({kind: ours[kind] for kind in both})
+        before |= facts.market_figures({kind: theirs[kind] for kind in both})
+        return [facts.drift_rows(figures, before, previous)]
+
+    async def _quote_figures(self, day: date | None) -> facts.Figures:
+        """Of a day before this one only when its export is there: what is old is not made again for this."""
+        try:
+            files = await self.files("ticker", day, make=day is None)
+        except NotThere:
+            return {}
+        return await asyncio.to_thread(facts.quote_figures, files)
+
+    async def _previous_day(self) -> date:
+        """The last day before this one of which there is raw data."""
+        registry, last = self._registry(), self.day.day - timedelta(days=1)
+        held = await asyncio.to_thread(registry.inventory, self.day.feed, BEGINNING, last)
+        days = [row.day for row in held if row.data_type == "raw" and row.record_count]
+        if not days:
+            raise NotThere("there is no archived day before this one")
+        return max(days)
+
+
+def _heard_pages(registry: Registry, feed: str) -> Iterable[list[HeardMarket]]:
+    after = ""
+    while page := registry.heard_markets(feed, PAGE, after):
+        yield page
+        after = page[-1].ticker
+
+
+def _market_pages(registry: Registry, feed: str) -> Iterable[pd.DataFrame]:
+    """The batch `markets` of a registry that is not PostgreSQL."""
+    after = ""
+    settled = ("determined", "disputed", "amended", "finalized")
+    while page := registry.markets(feed, None, PAGE, after):
+        after = page[-1].ticker
+        found = pd.DataFrame(
+            {
+                "ticker": market.ticker, "event_ticker": market.event_ticker, "series_ticker": market.series_ticker,
+                "title": market.title, "status": market.status, "open_time": market.open_time,
+                "close_time": market.close_time, "result": market.result,
+                "result_fits": not market.result or market.status in settled,
+            }
+            for market in page
+        )  # fmt: skip
+        for name in ("open_time", "close_time"):
+            found[name] = pd.to_datetime(found[name], format="ISO8601", utc=True)
+        yield found
