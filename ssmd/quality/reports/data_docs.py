@@ -4,10 +4,12 @@ Its templates put text into HTML without escaping it, and load scripts and style
 made inert before they go in, the frame of the page is ours, and what comes out is sanitized.
 """
 
+import copy
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import ChoiceLoader, FileSystemLoader
 
@@ -16,17 +18,42 @@ from ssmd.quality.reports.sanitizing import sanitized
 from ssmd.quality.reports.texts import WORD, enliven, inert
 
 TEMPLATES = Path(__file__).parent / "data_docs_templates"
-_LEFT_OUT = frozenset(("unexpected_index_list", "unexpected_list", "unexpected_index_query"))
+_LEFT_OUT = frozenset(("id", "unexpected_index_list", "unexpected_list", "unexpected_index_query"))
 """Parts of a result that are for machines, or too long for a page."""
 
 _TRACEBACK = "Left out: it tells the paths of the machine that ran it."
 
 
-def data_docs(document: dict[str, Any]) -> str:
-    """The page's content as HTML; `document` is an `ExpectationSuiteValidationResult` as JSON.
+class DataDocs(NamedTuple):
+    """The page's content as HTML, and which of the results it does not have, with the reason."""
 
-    Takes seconds the first time, for the import. ConfigError when Great Expectations is not installed.
+    content: str
+    left_out: list[str]
+
+
+def data_docs(document: dict[str, Any]) -> DataDocs:
+    """The Data Docs of an `ExpectationSuiteValidationResult` as JSON.
+
+    Takes seconds the first time, for the import. ConfigError when Great Expectations is not installed. What else is
+    raised comes from its renderers, which know some results less well than others: those are left out one by one.
     """
+    render = _renderer()
+    shown = _showable(document)
+    try:
+        return DataDocs(render(shown), [])
+    except Exception:  # noqa: BLE001 which result it is, it does not say
+        kept, left_out = [], []
+        for result in shown["results"]:
+            try:
+                render(shown | {"results": [result]})
+                kept.append(result)
+            except Exception as error:  # noqa: BLE001
+                kind = (result.get("expectation_config") or {}).get("type")
+                left_out.append(f"{enliven(str(kind))}: {type(error).__name__}")
+        return DataDocs(render(shown | {"results": kept}), left_out)
+
+
+def _renderer() -> Callable[[dict[str, Any]], str]:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     try:
@@ -40,16 +67,20 @@ def data_docs(document: dict[str, Any]) -> str:
         raise ConfigError(
             f"Great Expectations cannot be imported ({error})", "Run: pip install 'ssmd[quality]'"
         ) from error
-    loaded = expectationSuiteValidationResultSchema.load(_showable(document))
-    result = ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
     view: Any = DefaultJinjaPageView()
     view.env.loader = ChoiceLoader([FileSystemLoader(TEMPLATES), view.env.loader])
-    return sanitized(enliven(view.render(ValidationResultsPageRenderer().render(result))))
+
+    def render(shown: dict[str, Any]) -> str:
+        loaded = expectationSuiteValidationResultSchema.load(copy.deepcopy(shown))
+        result = ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
+        return sanitized(enliven(view.render(ValidationResultsPageRenderer().render(result))))
+
+    return render
 
 
 def _showable(document: dict[str, Any]) -> dict[str, Any]:
     """The document with inert texts; the types of expectations are left alone, their renderers are found by them."""
-    shown: dict[str, Any] = inert({name: part for name, part in document.items() if name != "results"})
+    shown: dict[str, Any] = inert({name: part for name, part in document.items() if name not in ("results", "id")})
     shown["results"] = [_result(result) for result in document.get("results", ())]
     return shown
 

@@ -250,7 +250,9 @@ def _suite_document(run: QualityRun, suite: SuiteOutcome) -> bytes:
     from ssmd.quality.reports.data_docs import data_docs
 
     try:
-        return pages.suite_document(run, suite, data_docs(suite.document), "")
+        docs = data_docs(suite.document)
+        left_out = f"Great Expectations cannot show these results: {', '.join(docs.left_out)}" if docs.left_out else ""
+        return pages.suite_document(run, suite, docs.content, left_out)
     except ConfigError:
         raise
     except Exception as error:  # a renderer may raise anything about a result that it does not know

@@ -17,6 +17,7 @@ from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.quality.outcome import QualityRun
 from ssmd.quality.reports import publish, rebuild, stored_days
 from ssmd.quality.reports.publishing import INDEX_DAYS
+from tests.fakes.faulty_storage import FaultyStorage, Killed
 from tests.quality_runs import BUCKET, DAY, GAP_KEY, HOSTILE, RAW_KEY, bad, calm, expectation, run, silent, suite
 
 OF_DAY = "kalshi/2026/11/22/"
@@ -216,6 +217,27 @@ async def test_publishers_at_the_same_time_end_with_the_pages_of_one_run_each(
         if key.endswith("run.json"):
             await publish(msgspec.json.decode(content, type=QualityRun), alone, BUCKET)
     assert stored == await everything(alone)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_publisher_that_is_killed_anywhere_is_repaired_by_the_next(after: bool) -> None:
+    alone = MemoryStorage()
+    for made in (calm(DAY - timedelta(days=1)), without_documents(bad())):
+        await publish(made, alone, BUCKET)
+    wanted, killed = await everything(alone), 0
+    for n in range(200):
+        storage = MemoryStorage()
+        await publish(calm(DAY - timedelta(days=1)), storage, BUCKET)
+        await publish(run(DAY, suite("gone", expectation())), storage, BUCKET)
+        try:
+            await publish(without_documents(bad()), FaultyStorage(storage, n, after), BUCKET)
+        except* Killed:
+            killed += 1
+        else:
+            break
+        await publish(without_documents(bad()), storage, BUCKET)
+        assert await everything(storage) == wanted, n
+    assert killed > 20
 
 
 async def test_days_know_their_neighbours_also_those_that_came_later() -> None:
