@@ -57,10 +57,16 @@ class Days:
             ) from error
         return found if found.stack == self._stack else Record(self._stack, slots=found.slots)
 
-    def note(self, program: str, service: str, day: DayOf) -> None:
+    def note(self, program: str, day: DayOf) -> None:
         """Record a program's day."""
         record = self.read()
-        self._write(Record(self._stack, record.programs | {program: day}, record.slots | {service: program}))
+        self._write(Record(self._stack, record.programs | {program: day}, record.slots))
+
+    def note_slot(self, service: str, program: str) -> None:
+        """The service does its job as this program."""
+        record = self.read()
+        if record.slots.get(service) != program:
+            self._write(Record(self._stack, record.programs, record.slots | {service: program}))
 
     def forget(self, program: str) -> None:
         """The program was stopped."""

@@ -123,7 +123,7 @@ class Operator:
                 f"Run: ssmd ops stop {service} --date {newest.day.day}",
             )
         if len(SLOTS[service]) == 1:
-            self._days.note(newest.program, service, msgspec.structs.replace(newest.day, next=day))
+            self._days.note(newest.program, msgspec.structs.replace(newest.day, next=day))
             return _step(
                 service, day, "noted", newest.program,
                 f"runs for {newest.day.day} until that day is stopped, then for {day}",
@@ -146,9 +146,11 @@ class Operator:
 
     def _launch(self, service: str, program: str, day: date) -> dict[str, Any]:
         # noted first: a command that is killed here leaves a program of the right day
-        self._days.note(program, service, DayOf(day=day, since=datetime.now(UTC), by=self._by))
+        self._days.note(program, DayOf(day=day, since=datetime.now(UTC), by=self._by))
         self._programs.start(program)
-        return self._await_ready(service, program)
+        facts = self._await_ready(service, program)
+        self._days.note_slot(service, program)
+        return facts
 
     def _await_ready(self, service: str, program: str) -> dict[str, Any]:
         """Wait until it does its job; what it then says of itself. Its own error when it ends instead."""
