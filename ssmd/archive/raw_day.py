@@ -223,6 +223,8 @@ class _Merge:
         await self._begin()
         ready, parked, closed = self._ready, self._parked, self._closed
         while ready or await self._skip_hole():
+            if not ready:  # what was there is not what a manifest said
+                continue
             record, source = heapq.heappop(ready)[-2:]
             _, connection, n, _ = record
             if n != self._next[connection]:
@@ -272,12 +274,18 @@ class _Merge:
 
     async def _skip_hole(self) -> bool:
         """Nothing is next: frames are missing or repeated. False when nothing is left."""
-        found = [(items[0][0][0], *at) for at, items in self._parked.items()]
-        for at, objects in self._closed.items():
-            found += [(self._sources.pending[its].first_ns, *at) for its in objects if its in self._sources.pending]
-        if not found:
+        pending = self._sources.pending
+        nearest: dict[str, tuple[int, int]] = {}  # the lowest count of each connection, and a time for it
+        for (connection, n), items in self._parked.items():
+            nearest[connection] = min(nearest.get(connection, (n, items[0][0][0])), (n, items[0][0][0]))
+        for (connection, n), objects in self._closed.items():
+            for its in objects:
+                if its in pending:
+                    at = n, pending[its].first_ns
+                    nearest[connection] = min(nearest.get(connection, at), at)
+        if not nearest:
             return False
-        _, connection, n = min(found)
+        _, connection, n = min((received_ns, name, n) for name, (n, received_ns) in nearest.items())
         expected = self._next[connection]
         if n < expected:
             raise DataError(f"{self._bucket}: frame {n} of {connection} is there twice", _HINT)

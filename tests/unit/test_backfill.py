@@ -15,11 +15,12 @@ from ssmd.archive.reader import normalized_objects, read_messages, read_normaliz
 from ssmd.archive.segments import symbol_of
 from ssmd.archive.spill import Spill
 from ssmd.archive.writer import compress
-from ssmd.backfill import CompactReport, compact
+from ssmd.backfill import CompactReport, Place, backfill_date, compact, compaction, dates, survey
 from ssmd.clock import NS_PER_DAY, day_start_ns
 from ssmd.errors import DataError
 from ssmd.market.events import EVENT_TYPES, Event, Gap, OrderBookUpdate
 from ssmd.middleware.storage.memory import MemoryStorage
+from ssmd.registry.interface import RegistryUnavailable
 from ssmd.wire.normalized import encode, event_type_of
 from tests.events import DAY, trade
 from tests.fakes.faulty_storage import FaultyStorage, Killed
@@ -32,6 +33,8 @@ TOMORROW = DAY + timedelta(days=1)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archiver_module, "FETCH_S", 0.002)
+    for module in (compaction, dates):
+        monkeypatch.setattr(module, "now_ns", lambda: day_start_ns(TOMORROW))
 
 
 @pytest.fixture
@@ -265,6 +268,90 @@ async def test_a_compaction_killed_anywhere_is_finished_by_the_next(tmp_path: Pa
         assert not [key for key in keys if "/_segments/" in key]
         calls += 7
     assert calls > 30
+
+
+def place(venue: Venue) -> Place:
+    return Place(venue.storage, RAW, NORMALIZED, venue.registry)
+
+
+async def test_a_plan_touches_nothing_and_names_what_a_run_then_does(venue: Venue, tmp_path: Path) -> None:
+    await venue.receive(tmp_path, [talk()])
+    await archive_stream(venue)
+    await run(venue)
+    stale = TickerObject(FEED, "trade", DAY, "STALE")
+    await venue.storage.put_once(NORMALIZED, stale.key, b"x")
+    changed = TickerObject(FEED, "trade", DAY, TICKERS[0])
+    await venue.storage.replace(NORMALIZED, changed.key, b"y")
+    await venue.storage.delete(NORMALIZED, TickerObject(FEED, "trade", DAY, TICKERS[1]).key)
+    rows = venue.registry.objects(FEED, DAY)
+    watched = venue.storage = FaultyStorage(venue.storage)
+
+    planned = await backfill_date(FEED, DAY, place(venue), await survey(place(venue), FEED, DAY), write=False)
+
+    assert {method for method, _ in watched.log} <= {"list", "get", "stream"}
+    assert venue.registry.objects(FEED, DAY) == rows
+    done = await backfill_date(FEED, DAY, place(venue), await survey(place(venue), FEED, DAY))
+    assert (planned.state, done.state) == ("planned", "written")
+    assert planned.objects == done.objects
+    assert (done.objects.added, done.objects.changed, done.objects.removed) == (1, 1, 1)
+    assert set(done.changed_objects) == {
+        its.key for its in (stale, changed, TickerObject(FEED, "trade", DAY, TICKERS[1]))
+    }
+    again = await backfill_date(FEED, DAY, place(venue), await survey(place(venue), FEED, DAY))
+    assert (again.objects.added, again.objects.changed, again.objects.removed) == (0, 0, 0)
+    assert again.events == again.events_before
+
+
+async def test_nothing_is_replaced_when_the_lock_is_lost_before_that(venue: Venue, tmp_path: Path) -> None:
+    await venue.receive(tmp_path, [talk()])
+    watched = venue.storage = FaultyStorage(venue.storage)
+
+    class Lost:
+        def read(self, count: int) -> None: ...
+
+        def compared(self, done: int, total: int) -> None: ...
+
+        def publishing(self) -> None:
+            raise RegistryUnavailable("the lock is lost")
+
+    with pytest.raises(RegistryUnavailable):
+        await backfill_date(FEED, DAY, place(venue), await survey(place(venue), FEED, DAY), steps=Lost())
+
+    assert {method for method, _ in watched.log} <= {"list", "get", "stream"}
+
+
+async def test_the_bytes_read_are_told_up_to_the_total(venue: Venue, tmp_path: Path) -> None:
+    await venue.receive(tmp_path, [talk()])
+    told: list[int] = []
+
+    class Watch:
+        def read(self, count: int) -> None:
+            told.append(count)
+
+        def compared(self, done: int, total: int) -> None:
+            assert done <= total
+
+        def publishing(self) -> None: ...
+
+    raw = await survey(place(venue), FEED, DAY)
+    await backfill_date(FEED, DAY, place(venue), raw, steps=Watch())
+
+    assert sum(told) == raw.bytes > 0
+
+
+async def test_a_day_that_began_before_the_format_of_today_is_read_with_its_own_decoder(
+    venue: Venue, tmp_path: Path
+) -> None:
+    said = Talk("c-old", start_ns=day_start_ns(date(2026, 2, 1)))
+    said.frame(b'{"type":"trade","sid":1,"seq":1,"msg":{"market_ticker":"OLD","trade_id":"t","yes_price":45,"count":3,'
+               b'"taker_side":"yes","ts":1769904000}}')  # fmt: skip
+    await venue.receive(tmp_path, [said])
+
+    report = await backfill_date(
+        FEED, date(2026, 2, 1), place(venue), await survey(place(venue), FEED, date(2026, 2, 1))
+    )
+
+    assert (report.decoder, report.events, report.problems) == ("integer-cents", {"trade": 1}, {})
 
 
 async def test_a_damaged_raw_archive_is_not_compacted(venue: Venue, tmp_path: Path) -> None:

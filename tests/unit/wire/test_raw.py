@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmd.errors import DataError
-from ssmd.wire.raw import MAX_TYPE_CHARS, RawRecord, parse_line, raw_line
+from ssmd.wire import raw
+from ssmd.wire.raw import MAX_TYPE_CHARS, RawRecord, Received, parse_line, parse_lines, raw_line
 
 RECEIVED_NS = 1_786_410_915_579_123_456
 FRAME = b'{"type":"trade","sid":1,"seq":2,"msg":{"trade_id":"x"}}'
@@ -177,3 +178,76 @@ def test_a_changed_line_is_a_data_error_or_exactly_what_a_writer_writes(
 def test_random_bytes_are_a_data_error(data: bytes) -> None:
     with pytest.raises(DataError):
         parse_line(data)
+
+
+PIECES = st.sampled_from(
+    [
+        b'{"ts":1786410915579,"type":"trade","conn":"c-1","n":7,"recv_ns":1786410915579123456,"data":{"a":1}}\n',
+        b'{"ts":1786410915579,', b'"type":"trade",', b'"type":"tr\\u0041de",', b'"type":"tr%de",', b'"conn":"c-1",',
+        b'"conn":"c,\\"n\\":2",', b'"n":7,', b'"n":07,', b'"n":+7,', b'"n":12345678901234567890,', b'"n":"7",',
+        b'"recv_ns":1786410915579123456,', b'"recv_ns":1786410915580123456,', b'"recv_ns":78641091557912345,',
+        b'"data":', b'"data_b64":"AAE="', b"{}", b"}", b"\n", b"\r", b"\r\n", b" ", b"\x00", b"\xff", b'"', b"x" * 70,
+        b'{"ts":1786410915579,"type":"' + b"t" * 65 + b'","conn":"c","n":0,"recv_ns":1786410915579000000,"data":1}\n',
+        b'{"ts":1786410915578,"type":"t","conn":"c","n":0,"recv_ns":1786410915579000000,"data":1}\n',
+        b'{"ts":1786410915579,"type":"t","conn":"c","n":07,"recv_ns":1786410915579000000,"data":1}\n',
+        b'{"ts":1786410915579,"type":"t","conn":"c","n":7,"recv_ns":1786410915579000000,"data":1\r}\n',
+        b'{"ts":1786410915579,"type":"t","conn":"c","n":7,"recv_ns":1786410915579000000,"data":}\n',
+        b'{"ts":1786410915579,"type":"t","conn":"c","n":7,"recv_ns":1786410915579000000,"data":1}',
+        b'{"ts":1786410915579,"type":"","conn":"","n":0,"recv_ns":1786410915579000000,"data":1}\n',
+        b'x{"ts":1786410915579,"type":"t","conn":"c","n":0,"recv_ns":1786410915579000000,"data":1}\n',
+        b'{"ts":1786410915579,"type":"t","conn":"c","n":0,"recv_ns":1786410915579000000,"data":}\n',
+    ]
+)  # fmt: skip
+
+
+def one_by_one(block: bytes) -> list[Received] | str:
+    """The records of a block by the strict parser alone, or what it says is wrong."""
+    lines = block.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    try:
+        records = [parse_line(line) for line in lines]
+    except DataError as error:
+        return error.message
+    return [(record.received_ns, record.connection, record.n, record.frame) for record in records]
+
+
+def by_the_block(block: bytes) -> list[Received] | str:
+    try:
+        return parse_lines(block)
+    except DataError as error:
+        return error.message
+
+
+@settings(max_examples=500)
+@given(st.lists(PIECES | st.binary(max_size=5), max_size=14).map(b"".join))
+def test_a_block_is_read_as_its_lines_are_whatever_it_holds(block: bytes) -> None:
+    assert by_the_block(block) == one_by_one(block)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2**64 - 1) | st.integers(10**18, 10**19 - 1),
+            st.text(max_size=70) | st.sampled_from(["trade", "orderbook_delta"]),
+            st.text(max_size=10) | st.just("c-1"),
+            st.integers(0, 10**20 - 1) | st.integers(0, 10**6),
+            st.binary(max_size=30) | st.just(b'{"type":"trade"}'),
+            st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_a_block_of_lines_as_they_are_written_comes_back(
+    lines: list[tuple[int, str, str, int, bytes, bool]],
+) -> None:
+    block = b"".join(raw_line(*line) for line in lines)
+
+    assert parse_lines(block) == [(ns, connection, n, frame) for ns, _, connection, n, frame, _ in lines]
+
+
+def test_the_usual_block_needs_no_strict_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = b"".join(raw_line(RECEIVED_NS + n, "trade", "c-1", n, b'{"n":%d}' % n, True) for n in range(9))
+    monkeypatch.setattr(raw, "parse_line", None)
+
+    assert [record[2] for record in parse_lines(block)] == list(range(9))
