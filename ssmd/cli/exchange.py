@@ -23,8 +23,11 @@ CHANNELS = {"trade": "trade", "orderbook": "orderbook_delta", "ticker": "ticker"
 _log = structlog.get_logger()
 
 
-async def open_connector(opener: Opener, ws: str | None, rest: str | None) -> Connector:
-    """The connector; `ws` and `rest` are stronger than spec.endpoints, and that than the registry."""
+async def open_connector(opener: Opener, ws: str | None, rest: str | None, name: str = "") -> Connector:
+    """The connector; `ws` and `rest` are stronger than spec.endpoints, and that than the registry.
+
+    `name` is a second connector's, which has a spool folder of its own beside the usual one.
+    """
     spec, home = opener.spec, opener.chosen.home
     registry = opener.registry()
     ws, rest = await endpoints(opener, registry, ws, rest)
@@ -32,13 +35,14 @@ async def open_connector(opener: Opener, ws: str | None, rest: str | None) -> Co
     settings = Settings(
         feed=spec.feed,
         raw_bucket=spec.middleware.storage.buckets.raw,
-        spool_folder=home / connector.spool.path / spec.feed,
+        spool_folder=home / connector.spool.path / (f"{spec.feed}-{name}" if name else spec.feed),
         spool_max_bytes=connector.spool.max_mb << 20,
         seal_s=connector.seal_s,
         seal_bytes=connector.seal_mb << 20,
         publish_raw=connector.publish_raw,
         selects=spec.symbols.selects,
         tickers=spec.symbols.tickers,
+        name=name,
     )
     client = KalshiRest(rest, environment=opener.chosen.environment.name)
     opener.defer(client.close)

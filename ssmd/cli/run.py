@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -10,7 +11,7 @@ from cyclopts import App, Parameter
 
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, choose
-from ssmd.errors import Unavailable
+from ssmd.errors import ConfigError, Unavailable
 from ssmd.registry.interface import Registry
 from ssmd.runtime import Service, run_service
 from ssmd.telemetry import configure_logging
@@ -22,12 +23,22 @@ AdminPort = Annotated[int | None, Parameter(help="Port of /metrics and /health; 
 
 @app.command
 def connector(
-    *, env: EnvFile = None, ws: str | None = None, rest: str | None = None, admin_port: AdminPort = None
+    *,
+    env: EnvFile = None,
+    name: str = "",
+    ws: str | None = None,
+    rest: str | None = None,
+    admin_port: AdminPort = None,
 ) -> int:
     """Capture the feed: every frame into the raw archive, every event into the stream.
 
+    A second connector of the feed on this machine (with another name) stands by: it captures to the raw archive as
+    well, and publishes from the moment on when the first one ends.
+
     Parameters
     ----------
+    name
+        Name of a second connector (lower-case letters and digits): it has a spool folder and raw objects of its own.
     ws
         WebSocket address of the exchange, instead of spec.endpoints and the registry.
     rest
@@ -38,9 +49,11 @@ def connector(
     async def open_service(opener: Opener) -> Service:
         from ssmd.cli.exchange import open_connector
 
-        return await open_connector(opener, ws, rest)
+        return await open_connector(opener, ws, rest, name)
 
-    return _serve("connector", chosen, open_service, admin_port or chosen.environment.spec.connector.metrics_port)
+    _check_name(name)
+    port = admin_port or (None if name else chosen.environment.spec.connector.metrics_port)
+    return _serve("connector", chosen, open_service, port, name)
 
 
 @app.command
@@ -94,8 +107,24 @@ async def _willing_registry(opener: Opener) -> Registry:
     return registry
 
 
-def _serve(name: str, chosen: Chosen, open_service: Callable[[Opener], Awaitable[Service]], port: int | None) -> int:
-    configure_logging(name)
+def _check_name(name: str) -> None:
+    if name and not re.fullmatch(r"[a-z0-9]{1,32}", name):
+        shown = ascii(name[:40])
+        raise ConfigError(
+            f"--name {shown} is no name for a connector: at most 32 lower-case letters and digits", "Use --name b"
+        )
+
+
+def _serve(
+    name: str,
+    chosen: Chosen,
+    open_service: Callable[[Opener], Awaitable[Service]],
+    port: int | None,
+    twin: str = "",
+) -> int:
+    """Run the service `name`; `twin` tells it apart from another one of its kind."""
+    full_name = f"{name}-{twin}" if twin else name
+    configure_logging(full_name)
 
     async def open_watched(stack: AsyncExitStack) -> Service:
         from ssmd.cli.key_watch import check_service_keys, key_watch
@@ -107,4 +136,4 @@ def _serve(name: str, chosen: Chosen, open_service: Callable[[Opener], Awaitable
         stack.push_async_callback(asyncio.to_thread, watch.close)
         return await open_service(opener)
 
-    return run_service(name, open_watched, chosen.home, chosen.environment.spec.gateway.host, port or 0)
+    return run_service(full_name, open_watched, chosen.home, chosen.environment.spec.gateway.host, port or 0)

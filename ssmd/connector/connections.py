@@ -12,10 +12,10 @@ import structlog
 from ssmd import telemetry as metrics
 from ssmd.clock import now_ns
 from ssmd.connector import link as links
+from ssmd.connector.conversation import Conversation
 from ssmd.connector.exchange import Credentials, Exchange, Settings
 from ssmd.connector.keys import CHECK_S, Keys
 from ssmd.connector.link import CredentialsRefused, Frame, Link
-from ssmd.connector.conversation import Conversation
 from ssmd.connector.pipeline import TRANSIT_NS, Pipeline
 from ssmd.errors import ConfigError, RateLimited, SsmdError, TransientError
 from ssmd.market.events import Gap

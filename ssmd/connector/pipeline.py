@@ -27,7 +27,7 @@ from ssmd.connector.spool import (
 )
 from ssmd.connector.standby import Standby
 from ssmd.errors import DataError
-from ssmd.feeds.interface import Command, Decoded, Decoder, Mapper, SequenceGap, Session
+from ssmd.feeds.interface import Command, Decoded, Decoder, SequenceGap
 from ssmd.market.events import Event, Gap, MarketStatus, OrderBookUpdate, Quote, Trade
 from ssmd.market.identity import trade_identity
 from ssmd.market.subjects import encode_ticker

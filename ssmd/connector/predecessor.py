@@ -6,6 +6,7 @@ drain. Nothing is written there: its own connector archives it, now or after its
 
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -39,13 +40,20 @@ _MAX_UNSENT_BYTES = 128 << 20
 log = structlog.get_logger(component="connector")
 
 
+class Latest(NamedTuple):
+    """The last event of one type and ticker: its content, the exchange's latest time, when its frame came."""
+
+    content: bytes
+    exchange_ns: int
+    received_ns: int
+
+
 class Predecessor(msgspec.Struct):
     """Everything up to `covered_ns` was captured; the last frame came at `last_ns` on `connection`.
 
     `clean`: it drained, so that everything was published; else `last_n` is the last frame whose event was (None: not
     known). `unsent` was meant for the stream and perhaps never reached it. `published` counts the events of the last
-    seconds by content, `awaited` those of the last second that another connection should have brought as well, and
-    `latest` is the exchange's time of the last event by type and ticker.
+    seconds by content, and `latest` is the last event by type and ticker.
     """
 
     covered_ns: int = 0
@@ -55,8 +63,7 @@ class Predecessor(msgspec.Struct):
     last_n: int | None = None
     unsent: list[Outgoing] = []
     published: Counter[bytes] = msgspec.field(default_factory=Counter)
-    awaited: Counter[bytes] = msgspec.field(default_factory=Counter)
-    latest: dict[tuple[type[Event], str], int] = {}
+    latest: dict[tuple[type[Event], str], Latest] = {}
 
 
 def content_of(event: Event) -> bytes:
@@ -146,8 +153,9 @@ class _Reading:
                     continue
                 content = content_of(event)
                 found.published[content] += 1
+                if isinstance(event, OrderBookUpdate) and event.kind is Kind.SNAPSHOT:
+                    continue  # asked for by the old connection: no other one brings it
                 its = (type(event), event.ticker)  # type: ignore[union-attr]  # no gap
-                latest[its] = max(latest.get(its, 0), event.exchange_ns)  # type: ignore[union-attr]
-                whole = isinstance(event, OrderBookUpdate) and event.kind is Kind.SNAPSHOT
-                if at_ns >= found.last_ns - OVERLAP_NS and not whole:
-                    found.awaited[content] += 1
+                before_ns = latest[its].exchange_ns if its in latest else 0
+                exchange_ns = max(before_ns, event.exchange_ns)  # type: ignore[union-attr]
+                latest[its] = Latest(content, exchange_ns, at_ns)

@@ -159,7 +159,8 @@ class Connector:
         if self._role.active:
             self._role.announce()
             self._publishing.set()
-        state.clean = False
+        state.clean, state.recent = False, self._spool.place
+        self._recent.append(state.recent)
         self._spool.save_state()
 
     def _continue(self, covered_ns: int, connection: str, *, clean: bool) -> None:
@@ -235,9 +236,8 @@ class Connector:
 
     def _keep_recent(self) -> None:
         """Let a connector that stands by find what was published in the last seconds."""
-        if self._spool.current is not None:
-            self._recent.append(Position(self._spool.current.number, self._spool.offset))
-            self._spool.state.recent = self._recent[0]
+        self._recent.append(self._spool.place)
+        self._spool.state.recent = self._recent[0]
         stands_by = self._role.active and self._role.someone_stands_by()
         self._sealer.keep_from = self._spool.state.recent.segment if stands_by else None
 

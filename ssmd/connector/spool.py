@@ -227,6 +227,11 @@ class Spool:
         self._unnamed = True
         return segment
 
+    @property
+    def place(self) -> Position:
+        """Where the next entry will stand."""
+        return Position(self._next_number, 0) if self.current is None else Position(self.current.number, self.offset)
+
     def append(self, entries: bytes) -> Position:
         """Append packed entries to the current segment in one write; where they end.
 

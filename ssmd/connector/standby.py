@@ -23,6 +23,8 @@ HOLD_NS = 15 * NS_PER_S
 """Longer than the other connector takes from its last frame to the end of its publishing."""
 MAX_BYTES = 64 << 20
 MAX_GAPS = 1_000
+TRANSIT_NS = 100_000_000
+"""What the old connection got in its last moments is on its way to this one, however young it is."""
 _FRAME_OVERHEAD = 120
 
 Render = Callable[[Conversation, Event | None, int, Frame], list[Outgoing]]
@@ -43,7 +45,7 @@ class Standby:
     def __init__(self, decoder: Decoder, new_mapper: Callable[[str], Mapper], render: Render) -> None:
         self._decode = decoder.decode
         self._new_mapper = new_mapper
-        self._render = render
+        self.render = render
         self._held: deque[Held] = deque()
         self._bytes = 0
         self.conversation: Conversation | None = None
@@ -90,10 +92,10 @@ class Standby:
     def _let_go(self, held: Held) -> None:
         self._bytes -= _size(held.frames)
         for n, frame in enumerate(held.frames, held.first_n):
-            if self._map(n, frame) is not None:
+            if self.map_next(n, frame) is not None:
                 self.covers_ns = frame[0]
 
-    def _map(self, n: int, frame: Frame) -> Event | None:
+    def map_next(self, n: int, frame: Frame) -> Event | None:
         """The event of the next frame; the mapper's gaps and problems were taken note of when it came."""
         assert self.mapper is not None
         self.next_n, self.mapped_ns = n + 1, frame[0]
@@ -121,7 +123,7 @@ class Standby:
             self.mapper = self._new_mapper(held.conversation.connection)
         made: list[Outgoing] = []
         for n, frame in enumerate(held.frames, held.first_n):
-            made += self._render(held.conversation, self._map(n, frame), n, frame)
+            made += self.render(held.conversation, self.map_next(n, frame), n, frame)
         return made
 
     def books(self, at_ns: int) -> list[Event]:
@@ -140,17 +142,26 @@ class Cut:
         self._standby = standby
         self._old = old
         self._published = Counter(old.published)
-        self._awaited = Counter(old.awaited)
-        self._count = self._awaited.total()
+        self._awaited = self._expected()
         self._known = bool(old.published)
         self.also: list[Outgoing] = []
         self.numbers: list[int] = []
+
+    def _expected(self) -> set[bytes]:
+        """What the old connection got last, of each type and ticker: behind it there is nothing of the old one's.
+
+        Of the last second alone, and of less if in that time this connection was only being subscribed.
+        """
+        conversation, old = self._standby.conversation, self._old
+        settled_ns = 0 if conversation is None else conversation.first_ns + OVERLAP_NS
+        start_ns = max(old.last_ns - OVERLAP_NS, min(settled_ns, old.last_ns - TRANSIT_NS))
+        return {latest.content for latest in old.latest.values() if latest.received_ns >= start_ns}
 
     def search(self) -> bool:
         """Go on through what is held, one read at most; True when the cut is reached."""
         standby = self._standby
         if standby.empty:
-            return not self._count
+            return not self._awaited
         held = standby.take()
         if held.conversation is not standby.conversation:
             standby.put_back(held)
@@ -165,34 +176,33 @@ class Cut:
     def _reached(self, next_ns: int) -> bool:
         """Is the cut before a frame received at `next_ns`?"""
         last_ns = self._old.last_ns
-        if self._count:
+        if self._awaited:
             return next_ns > last_ns + OVERLAP_NS  # what the old one had and this one has not will not come any more
         return self._standby.mapped_ns >= last_ns or next_ns > last_ns
 
     def _map(self, conversation: Conversation, n: int, frame: Frame) -> None:
-        event = self._standby._map(n, frame)  # noqa: SLF001 - the other half of one thing
+        event = self._standby.map_next(n, frame)
         end_ns = self._old.last_ns
         if frame[0] < end_ns - OVERLAP_NS or event is None or isinstance(event, Gap):
             return
         if not self._known and frame[0] <= end_ns and not isinstance(event, Trade):
             return  # perhaps it was published; a trade may be published again, the stream keeps the first
         content = content_of(event)
-        if self._awaited[content] > 0:
-            self._awaited[content] -= 1
-            self._count -= 1
+        self._awaited.discard(content)
         if self._published[content] > 0:
             self._published[content] -= 1
             return
         if isinstance(event, OrderBookUpdate) or self._is_older(event):
             return
-        self.also += self._standby._render(conversation, event, n, frame)  # noqa: SLF001
+        self.also += self._standby.render(conversation, event, n, frame)
         self.numbers.append(n)
 
     def _is_older(self, event: Event) -> bool:
         """Did the old connection publish a later one? A trade is no state: it is wanted in any case."""
         if isinstance(event, Trade | Gap):
             return False
-        return event.exchange_ns < self._old.latest.get((type(event), event.ticker), 0)
+        latest = self._old.latest.get((type(event), event.ticker))
+        return latest is not None and event.exchange_ns < latest.exchange_ns
 
 
 def ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:

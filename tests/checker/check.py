@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.checker.merged import check_handovers
 from tests.checker.model import NS_PER_S, Archive, Entry, Fault, Finding
 from tests.checker.reading import read_archive, read_ledger
 from tests.checker.rules import check_gaps, check_missing, match
@@ -24,6 +25,7 @@ RULES = {
     "I9": "objects and manifests agree",
     "N": "n is contiguous per connection",
     "T": "normalized trades equal the raw ones",
+    "M": "two connections are merged once",
 }
 _SHOWN = 10
 
@@ -90,6 +92,11 @@ def check(
 
         wrong, result.trades = check_trades(archive, storage, feed, schemas, normalized_bucket)
         result.findings += wrong
+        if archive.handovers:
+            from tests.checker.quotes import check_quotes
+
+            result.findings += check_handovers(archive)
+            result.findings += check_quotes(archive, storage, feed, schemas, normalized_bucket)
     return result
 
 

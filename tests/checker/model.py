@@ -7,7 +7,8 @@ NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A broken rule: `rule` is its id (I1…I5, I9, N = numbering, T = trades), `where` the object or connection."""
+    """A broken rule: `rule` is its id (I1…I5, I9, N = numbering, T = trades,
+    M = merged once), `where` the object or connection."""
 
     rule: str
     where: str
@@ -58,6 +59,19 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """A connection stands by (`first_n` None) or takes over; see `eligible` in `merged.py` for what that means."""
+
+    object: str
+    to: str
+    at_ns: int
+    first_n: int | None
+    before: str
+    last_n: int | None
+    also: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """When something was broken on purpose."""
 
@@ -75,6 +89,8 @@ class Archive:
     objects: int = 0
     size: int = 0
     raw_trades: list[tuple[Record, bytes]] = field(default_factory=list)
+    handovers: list[Handover] = field(default_factory=list)
+    raw_quotes: list[tuple[Record, bytes]] = field(default_factory=list)  # kept when there are handovers
 
     @property
     def count(self) -> int:

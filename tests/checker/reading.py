@@ -12,7 +12,7 @@ from typing import Any
 
 import zstandard
 
-from tests.checker.model import Archive, Entry, Finding, Gap, Record
+from tests.checker.model import Archive, Entry, Finding, Gap, Handover, Record
 
 _DAY = re.compile(r"(\d{4})/(\d{2})/(\d{2})/(.+)")
 _RAW_NAME = re.compile(r"(trades|orderbook|ticker|lifecycle|control)(-[a-z0-9-]+?)?-(\d{2,})\.jsonl\.zst")
@@ -93,6 +93,8 @@ def read_archive(storage: Path, feed: str, bucket: str = "ssmd-raw") -> Archive:
         rest = match[4] if match else ""
         if rest.startswith("_gaps/") and rest.endswith(".json"):
             _read_gap(archive, key, file, feed)
+        elif rest.startswith("_handovers/") and rest.endswith(".json"):
+            _read_handover(archive, key, file, feed)
         elif rest.startswith("_manifest/") and rest.endswith(".json"):
             manifests.add(key)
         elif match and _RAW_NAME.fullmatch(rest):
@@ -101,7 +103,7 @@ def read_archive(storage: Path, feed: str, bucket: str = "ssmd-raw") -> Archive:
             manifest = file.parent / "_manifest" / f"{rest.removesuffix('.jsonl.zst')}.json"
             _read_object(archive, key, file, manifest, day)
         else:
-            archive.findings.append(Finding("I9", key, "is neither a raw object, a manifest nor a gap"))
+            archive.findings.append(Finding("I9", key, "is neither a raw object, a manifest, a gap nor a handover"))
     for key in sorted(manifests):
         folder, _, name = key.partition("/_manifest/")
         if f"{folder}/{name.removesuffix('.json')}.jsonl.zst" not in names:
@@ -153,6 +155,8 @@ def _records(archive: Archive, key: str, data: bytes, day: str) -> Iterator[Reco
                 archive.findings.append(Finding("I9", key, f"{connection} n {n} was not received on {day}"))
             if kind == "trade":
                 archive.raw_trades.append((record, frame))
+            if kind == "ticker" and archive.handovers:  # they are read first: `_` comes before letters
+                archive.raw_quotes.append((record, frame))
             yield record
     if rest:
         raise Unreadable("the last line has no end")
@@ -195,3 +199,16 @@ def _read_gap(archive: Archive, key: str, file: Path, feed: str) -> None:
         archive.findings.append(Finding("I9", key, f"is not a gap object ({error})"))
         return
     archive.gaps.append(gap)
+
+
+def _read_handover(archive: Archive, key: str, file: Path, feed: str) -> None:
+    try:
+        row = json.loads(file.read_bytes())
+        also = tuple((first, last) for first, last in row["also"])
+        handover = Handover(key, row["to"], row["at_ns"], row["first_n"], row["from"], row["last_n"], also)
+        if row["feed"] != feed or not key.endswith(f"/{handover.at_ns}-{handover.to}.json"):
+            raise ValueError("another feed, or another name than what it holds")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        archive.findings.append(Finding("I9", key, f"is not a handover object ({error})"))
+        return
+    archive.handovers.append(handover)

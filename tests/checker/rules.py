@@ -11,6 +11,8 @@ from tests.checker.model import NS_PER_S, Archive, Entry, Fault, Finding, Gap, R
 SLACK_NS = 1_000_000
 TRANSIT_NS = 50_000_000  # a gap may begin this much before the last frame: the lost one was sent while it was under way
 FAULT_ALLOWANCE_NS = 5 * NS_PER_S
+TWIN_NS = NS_PER_S  # the exchange sends the same thing to two connections at about the same time
+DATA_TYPES = ("trade", "ticker", "orderbook_delta", "orderbook_snapshot", "market_lifecycle_v2")
 
 
 @dataclass(slots=True)
@@ -157,11 +159,14 @@ def _order(connection: str, chosen: Mapping[int, Entry]) -> list[Finding]:
 def check_missing(
     found: Match, gaps: Sequence[Gap], ignore_after_ns: int | None = None, slack_ns: int = SLACK_NS
 ) -> tuple[list[Finding], set[str]]:
-    """I1, and which gaps cover a really missing frame."""
+    """I1, and which gaps cover a really missing frame. One that came over another connection is not missing."""
     findings = []
     useful: set[str] = set()
+    twins = _Twins(found)
     for entry in found.missing:
         if ignore_after_ns is not None and entry.t_ns > ignore_after_ns:
+            continue
+        if twins.has(entry):
             continue
         covering = [gap for gap in gaps if _covers(gap, entry, found, slack_ns)]
         useful.update(gap.object for gap in covering)
@@ -169,6 +174,31 @@ def check_missing(
             what = f"{entry.type} n {entry.index} (sid {entry.sid}, seq {entry.seq}) sent at {entry.t_ns}"
             findings.append(Finding("I1", entry.connection, f"{what} is neither archived nor in a gap"))
     return findings, useful
+
+
+class _Twins:
+    """Archived frames by type and market: when the exchange sent them, and to which connection. Each is a twin once."""
+
+    def __init__(self, found: Match) -> None:
+        self._sent: dict[tuple[str, str | None], list[tuple[int, str]]] = defaultdict(list)
+        if found.missing:
+            for entries in found.entries.values():
+                for entry in entries.values():
+                    self._sent[entry.type, entry.ticker].append((entry.t_ns, entry.connection))
+            for times in self._sent.values():
+                times.sort()
+
+    def has(self, entry: Entry) -> bool:
+        """Was a frame of this type and market sent to another connection at that time, and archived?"""
+        if entry.type not in DATA_TYPES:
+            return False
+        times = self._sent.get((entry.type, entry.ticker), [])
+        start = bisect_right(times, (entry.t_ns - TWIN_NS, ""))
+        end = bisect_right(times, (entry.t_ns + TWIN_NS, ""))
+        others = [its for its in times[start:end] if its[1] != entry.connection]
+        if others:
+            times.remove(min(others, key=lambda its: abs(its[0] - entry.t_ns)))
+        return bool(others)
 
 
 def _covers(gap: Gap, entry: Entry, found: Match, slack_ns: int) -> bool:

@@ -1,6 +1,5 @@
 """Two connectors of a feed: the second one stands by and takes over; nothing is lost, doubled or turned back."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
