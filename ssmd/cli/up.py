@@ -91,9 +91,10 @@ def plan_of(chosen: Chosen, options: Options) -> Plan:
 def _airflow(chosen: Chosen, secrets: KeySecrets, database: str | None) -> AirflowServer | None:
     """The Airflow that is ours to start: the one on this machine."""
     config = chosen.environment.spec.airflow
-    if config is None or not is_loopback(urlsplit(config.url).hostname or ""):
+    url = secrets.text(config.url).rstrip("/") if config else ""
+    if config is None or not is_loopback(urlsplit(url).hostname or ""):
         return None
-    host, port = address_of(config.url)
+    host, port = address_of(url)
     if database is None:
         message = "spec.airflow needs spec.database: Airflow keeps its own database on the same PostgreSQL"
         raise ConfigError(message, "Add spec.database.url, or run: ssmd up --no-airflow")
@@ -102,7 +103,7 @@ def _airflow(chosen: Chosen, secrets: KeySecrets, database: str | None) -> Airfl
     name = DATABASE if alone else f"{DATABASE}_{chosen.environment.name.replace('-', '_')}"
     own, own_async = neighbour_urls(database, name)
     return AirflowServer(
-        url=config.url.rstrip("/"),
+        url=url,
         host=host,
         port=port,
         parallelism=config.parallelism,

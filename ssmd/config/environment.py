@@ -4,6 +4,7 @@ import hashlib
 import json
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -244,6 +245,12 @@ class Airflow(Section):
     parallelism: int = Field(default=4, ge=1, le=256)
     """Tasks that a local Airflow runs at a time."""
 
+    @property
+    def local_port(self) -> int | None:
+        """The port of this machine that it takes; None when it is elsewhere, or its address names a secret."""
+        parts = urlsplit(self.url)
+        return (parts.port or 80) if is_loopback(parts.hostname or "") else None
+
 
 class Database(Section):
     """The metadata database."""
@@ -303,6 +310,7 @@ class Spec(Section):
             ("archiver.metrics_port", self.archiver.metrics_port),
             ("gateway.port", self.gateway.port),
             ("gateway.metrics_port", self.gateway.metrics_port),
+            ("airflow.url", self.airflow.local_port if self.airflow else None),
         ):
             if port is not None and used.setdefault(port, setting) != setting:
                 problems.append(f"uses port {port} twice, as {used[port]} and as {setting}")

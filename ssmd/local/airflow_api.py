@@ -2,6 +2,7 @@
 
 import http.client
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,23 @@ def health(host: str, port: int, timeout_s: float = 2.0) -> dict[str, Any] | Non
     except Unavailable:
         return None
     return answer if status == http.client.OK and isinstance(answer, dict) else None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run of a DAG. `state`: queued, running, success or failed; `ended_at`: UTC, None while it has not."""
+
+    id: str
+    state: str
+    ended_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Is it over?"""
+        return self.state in ("success", "failed")
+
+    def ended_before(self, moment: datetime) -> bool:
+        """Was it over at `moment`?"""
+        return self.ended and self.ended_at is not None and self.ended_at < moment
 
 
 class AirflowApi:
@@ -54,10 +72,15 @@ class AirflowApi:
         path = f"/api/v2/dags/{quote(dag)}/dagRuns"
         return self._ask("POST", path, body, allowed=(*_CREATED, _CONFLICT))[0] != _CONFLICT
 
-    def run_state(self, dag: str, run_id: str) -> str:
-        """`queued`, `running`, `success` or `failed`."""
-        answer = self._ask("GET", f"/api/v2/dags/{quote(dag)}/dagRuns/{quote(run_id, safe='')}")[1]
-        return str(answer["state"])
+    def latest_run(self, dag: str) -> Run | None:
+        """The run that was begun last; None when there is none yet."""
+        path = f"/api/v2/dags/{quote(dag)}/dagRuns?order_by=-id&limit=1"
+        runs = self._ask("GET", path)[1]["dag_runs"]
+        return _run_of(runs[0]) if runs else None
+
+    def run(self, dag: str, run_id: str) -> Run:
+        """How a run is now."""
+        return _run_of(self._ask("GET", f"/api/v2/dags/{quote(dag)}/dagRuns/{quote(run_id, safe='')}")[1])
 
     def failed_tasks(self, dag: str, run_id: str) -> list[str]:
         """The tasks of a run that failed by themselves."""
@@ -108,6 +131,11 @@ def _request(
         return response.status, msgspec.json.decode(data) if data else None
     except msgspec.MsgspecError:
         return response.status, data[:200].decode(errors="replace")
+
+
+def _run_of(answer: Mapping[str, Any]) -> Run:
+    ended = answer.get("end_date")
+    return Run(answer["dag_run_id"], answer["state"], datetime.fromisoformat(ended) if ended else None)
 
 
 def _last_line(text: object) -> str:

@@ -32,7 +32,12 @@ WEBHOOK = "SSMD_ALERT_WEBHOOK"
 SCHEDULER, DAGS, TRIGGERER, API = PROGRAMS = ("airflow-scheduler", "airflow-dags", "airflow-triggerer", "airflow-api")
 """In the order of their stop: the scheduler's tasks end first, and tell the API server how."""
 
-HEAVY_POOL, HEAVY_SLOTS = "ssmd_heavy", 2
+POOLS = {
+    "ssmd_heavy": (2, "Jobs that read or write a whole day"),
+    "ssmd_sync": (1, "Syncs of the security master, of which the registry allows one at a time"),
+}
+"""Slots and description."""
+
 _SETTLE_S = 10
 _TASKS_END_S = 15
 _END_S = 5
@@ -126,8 +131,11 @@ def configuration(server: AirflowServer, home: Home, secrets: SharedSecrets, use
         "scheduler": {
             "catchup_by_default": False,
             "enable_health_check": False,
-            # kill -9 of the scheduler: its successor takes the tasks of a dead one after this
+            # A scheduler was killed: its successor sees that after the one, and looks so often for tasks to start again
             "scheduler_health_check_threshold": 20,
+            "orphaned_tasks_check_interval": 15,
+            # A worker was killed
+            "task_instance_heartbeat_timeout": 120,
         },
         "dag_processor": {
             "dag_bundle_storage_path": home.airflow / "bundles",  # not the system's temporary folder
@@ -165,7 +173,7 @@ def programs(server: AirflowServer, home: Home, file: Path, variables: Mapping[s
     return [
         Program(
             name=name,
-            command=[sys.executable, "-m", "airflow", *command],
+            command=[sys.executable, "-m", "ssmd.local.airflow_program", name, *_log(name, home), "--", *command],
             folder=str(home.airflow),
             variables=given,
             hidden=sorted({*foreign, *(secret for secret in every if secret not in seen.get(name, []))}),
@@ -176,6 +184,15 @@ def programs(server: AirflowServer, home: Home, file: Path, variables: Mapping[s
         )
         for name, command in commands.items()
     ]
+
+
+def _log(name: str, home: Home) -> list[str]:
+    return ["--log", str(scheduler_log(home))] if name == SCHEDULER else []
+
+
+def scheduler_log(home: Home) -> Path:
+    """What the scheduler and its workers write themselves (see `airflow_program`)."""
+    return home.log / "airflow-scheduler-tasks.log"
 
 
 def own_variables(home: Home, file: Path, variables: Mapping[str, str]) -> dict[str, str]:

@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from ssmd.errors import FatalError, SsmdError, Unavailable
 from ssmd.local.airflow_access import Access
-from ssmd.local.airflow_api import AirflowApi, health
-from ssmd.local.airflow_server import HEAVY_POOL, HEAVY_SLOTS, PROGRAMS, SCHEDULER, AirflowServer
+from ssmd.local.airflow_api import AirflowApi, Run, health
+from ssmd.local.airflow_server import POOLS, PROGRAMS, AirflowServer, scheduler_log
 from ssmd.local.home import Home
 from ssmd.local.supervisord import Control, tail
 
@@ -22,11 +23,12 @@ A = TypeVar("A")
 
 FIRST_RUN = "first_start"
 FIRST_DAGS = ("secmaster_sync", "daily_startup")
-"""What a new installation should have done once: one after the other, since the second begins with the first."""
+"""What a new installation has done once, before anybody has to look."""
 
 READY_S, DAGS_S, RUNS_S = 180.0, 180.0, 900.0
 _KEEP_LOGS_S = 30 * 86_400
 _LOOK_S = 0.5
+_SCHEDULED_S = 15.0
 
 
 class Stopped(Exception):
@@ -60,6 +62,7 @@ class AirflowStart:
         self._well = False
         self._thread = threading.Thread(target=self._run, name="airflow start", daemon=True)
         self._began = time.monotonic()
+        self._began_at = datetime.now(UTC)
 
     def start(self) -> None:
         """Begin."""
@@ -87,7 +90,8 @@ class AirflowStart:
             self._start_programs()
             self._await_ready()
             api = AirflowApi(self._server.host, self._server.port, self._access)
-            self._retry(lambda: api.ensure_pool(HEAVY_POOL, HEAVY_SLOTS, "Jobs that fill a processor or the memory"))
+            for pool, (slots, what) in POOLS.items():
+                self._retry(partial(api.ensure_pool, pool, slots, what))
             self._well = all(self._first_run(api, dag) for dag in FIRST_DAGS)
         except Stopped:
             return
@@ -129,32 +133,47 @@ class AirflowStart:
             if not waiting:
                 break
             if time.monotonic() > deadline:
-                log = self._home.log / f"{SCHEDULER}.err.log"
+                log = scheduler_log(self._home)
                 raise Unavailable(f"not ready after {READY_S:.0f} s, missing: {', '.join(waiting)}", f"Read {log}")
             self._pause(_LOOK_S)
         self._say(f"✓ airflow    ready after {time.monotonic() - self._began:.0f} s: {self._server.url}")
 
     def _first_run(self, api: AirflowApi, dag: str) -> bool:
-        """Once in the life of an Airflow database; False when it did not succeed."""
+        """Watch the run with which a new Airflow begins, and start it where no schedule does; False when it failed.
+
+        Later starts of this Airflow have runs behind them: then nothing is started, and what is under way is told.
+        """
         if not self._await_dag(api, dag):
             return False
-        now = datetime.now(UTC).isoformat()
-        note = "Triggered by `ssmd up` after the first start of this Airflow."
-        if not self._retry(lambda: api.trigger(dag, FIRST_RUN, now, note)):
+        run = self._present_run(api, dag)
+        if run is None or run.ended_before(self._began_at):
             return True
         began = time.monotonic()
-        place = f"{self._server.url}/dags/{dag}/runs/{FIRST_RUN}"
-        while (state := self._retry(lambda: api.run_state(dag, FIRST_RUN))) not in ("success", "failed"):
+        place = f"{self._server.url}/dags/{dag}/runs/{run.id}"
+        while not run.ended:
             if time.monotonic() > began + RUNS_S:
-                self._say(f"○ airflow    {dag} is {state} since {RUNS_S:.0f} s: {place}")
+                self._say(f"○ airflow    {dag} is {run.state} since {RUNS_S:.0f} s: {place}")
                 return False
             self._pause(_LOOK_S)
-        if state == "success":
-            self._say(f"✓ airflow    {dag} succeeded in {time.monotonic() - began:.0f} s (first start)")
+            run = self._retry(partial(api.run, dag, run.id))
+        if run.state == "success":
+            self._say(f"✓ airflow    {dag} succeeded ({run.id})")
             return True
-        failed = ", ".join(api.failed_tasks(dag, FIRST_RUN))
+        failed = ", ".join(self._retry(partial(api.failed_tasks, dag, run.id)))
         self._say(f"✗ airflow    {dag} failed ({failed or 'no task ran'}): {place}")
         return False
+
+    def _present_run(self, api: AirflowApi, dag: str) -> Run | None:
+        """The latest run. A schedule that is due begins within seconds of the DAG's discovery; else it is triggered."""
+        deadline = time.monotonic() + _SCHEDULED_S
+        while (run := self._retry(lambda: api.latest_run(dag))) is None and time.monotonic() < deadline:
+            self._pause(_LOOK_S)
+        if run is None:
+            now = datetime.now(UTC).isoformat()
+            note = "Triggered by `ssmd up` after the first start of this Airflow."
+            self._retry(lambda: api.trigger(dag, FIRST_RUN, now, note))
+            run = self._retry(lambda: api.latest_run(dag))
+        return run
 
     def _await_dag(self, api: AirflowApi, dag: str) -> bool:
         deadline = time.monotonic() + DAGS_S

@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 
 from ssmd.errors import SsmdError
+from ssmd.local.airflow_server import require_installed
 from ssmd.local.home import Home
 from ssmd.local.plan import Plan
 from ssmd.local.ports import problem
@@ -53,6 +54,8 @@ def machine_checks(plan: Plan, home: Home, spool: Path) -> Iterator[Check]:
         yield check_postgres_user()
     if plan.valkey:
         yield check_valkey()
+    if plan.airflow:
+        yield check_airflow()
     yield check_spool(spool)
 
 
@@ -154,6 +157,15 @@ def check_valkey() -> Check:
     except SsmdError as error:
         return Check("valkey", "bad", error.message, error.hint)
     return Check("valkey", "good", f"{program.name} is installed; it keeps at most {MAX_MEMORY}, nothing on disk")
+
+
+def check_airflow() -> Check:
+    """Is the Airflow installed that the DAGs are made for?"""
+    try:
+        version = require_installed()
+    except SsmdError as error:
+        return Check("airflow", "bad", error.message, error.hint)
+    return Check("airflow", "good", f"{version} is installed")
 
 
 def check_postgres_user() -> Check:

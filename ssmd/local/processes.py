@@ -8,6 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+MARK = "SSMD_STACK"
+"""Environment variable that every process of a stack has; its value stands in the record."""
+
 _PROC = Path("/proc")
 _SUPERVISED_NAME = b"SUPERVISOR_PROCESS_NAME="
 
@@ -23,6 +26,10 @@ class ProcessId(msgspec.Struct, frozen=True):
         """Does it still run? A dead child that nobody has waited for does not."""
         found = _stat(self.pid)
         return found is not None and found[1] == self.started and found[0] not in "ZX"
+
+    def age_s(self) -> int:
+        """Whole seconds since it was started."""
+        return max(0, int(time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / os.sysconf("SC_CLK_TCK")))
 
     def send(self, sign: signal.Signals) -> None:
         """Send a signal if the process still is the one that was meant."""

@@ -20,11 +20,11 @@ from ssmd.local.live import FirstTrade
 from ssmd.local.plan import SERVICES, Plan, programs, storage_folder
 from ssmd.local.ports import refuse_taken
 from ssmd.local.postgres import PostgresServer
-from ssmd.local.processes import ProcessId, identify
+from ssmd.local.processes import MARK, ProcessId, identify
 from ssmd.local.progress import Progress
 from ssmd.local.readiness import answers, await_server, await_service, require_answer, require_writable, summary, works
 from ssmd.local.supervisord import Control, Program, await_control, configuration, is_secret, launch
-from ssmd.local.teardown import MARK, stop_stack
+from ssmd.local.teardown import stop_stack
 from ssmd.local.watch import Watch
 
 SERVICE_READY_S = 25.0
@@ -166,7 +166,8 @@ class Stack:
         found = programs(plan, home, server, variables, self._demo)
         self._write_configuration(found)
         with self._progress.step("supervisor", str(home.config)):
-            self._supervisord = launch(home, variables)
+            own_logs = [airflow_server.scheduler_log(home)] if plan.airflow else []
+            self._supervisord = launch(home, variables, own_logs)
             self._write_record(up=identify(os.getpid()))
             await_control(self._controls(), self._supervisord, home)
 

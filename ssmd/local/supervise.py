@@ -4,15 +4,21 @@ supervisord sleeps up to a second before it notices that a child has died, and a
 one. For a feed these seconds are a gap. There is no setting for it; the wait goes through one method, shortened here.
 
 The secrets of its children come as JSON on stdin: what is set after the start is not shown in /proc/PID/environ.
+
+It also keeps the log files small that do not pass through its pipes: `SSMD_ROTATE` is their names, as a JSON list.
 """
 
 import json
 import os
 import sys
+from pathlib import Path
 
 from supervisor import poller, supervisord
 
+from ssmd.local.rotation import watch
+
 LOOK_S = 0.1
+ROTATE = "SSMD_ROTATE"
 
 
 class _QuickPoller(poller.Poller):  # type: ignore[misc]  # the library is untyped
@@ -24,6 +30,7 @@ class _QuickPoller(poller.Poller):  # type: ignore[misc]  # the library is untyp
 def main() -> None:
     """Run supervisord with the arguments of this process."""
     os.environ.update(json.loads(sys.stdin.buffer.read() or b"{}"))
+    watch([Path(name) for name in json.loads(os.environ.pop(ROTATE, "[]"))])
     poller.Poller = _QuickPoller
     supervisord.main(sys.argv[1:])
 

@@ -149,9 +149,10 @@ def is_secret(variable: str) -> bool:
     return _SECRET.search(variable) is not None
 
 
-def launch(home: Home, environment: Mapping[str, str]) -> ProcessId:
+def launch(home: Home, environment: Mapping[str, str], own_logs: Sequence[Path] = ()) -> ProcessId:
     """Start supervisord in a session of its own (Ctrl-C does not reach it); FatalError when it does not come up.
 
+    `own_logs`: files that programs write themselves, which it keeps small.
     It gets the secrets of `environment` through a pipe and hands them on to those programs that may see them: in its
     own environment everybody who may look at the process would read them for as long as it runs.
     """
@@ -162,7 +163,8 @@ def launch(home: Home, environment: Mapping[str, str]) -> ProcessId:
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
-            env={name: value for name, value in environment.items() if not is_secret(name)},
+            env={name: value for name, value in environment.items() if not is_secret(name)}
+            | {"SSMD_ROTATE": json.dumps([str(path) for path in own_logs])},
         )
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError), child.stdin:  # it ended before it read them: told by `await_control`

@@ -4,18 +4,27 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from ssmd.errors import Unavailable
+from ssmd.local import airflow_server
+from ssmd.local.airflow_access import read_access
+from ssmd.local.airflow_api import health
 from ssmd.local.home import Home
+from ssmd.local.memory import memory_of
 from ssmd.local.plan import SERVICES, SPARE, service_of
+from ssmd.local.processes import ProcessId
 from ssmd.local.readiness import failure, service_health, summary, works
 from ssmd.local.supervisord import Control, ProgramState
 
 
 class Component(msgspec.Struct, frozen=True):
-    """One program. `state` is supervisord's word, `status` the service's own (ok, degraded, ...); `up_s` in seconds."""
+    """One program. `state` is supervisord's word, `status` the service's own (ok, degraded, ...); `up_s` in seconds.
+
+    `memory_mb`: 10^6 bytes of it and its children; pages that processes share are counted once.
+    """
 
     name: str
     state: str
@@ -24,6 +33,7 @@ class Component(msgspec.Struct, frozen=True):
     up_s: int
     detail: str
     health: dict[str, Any]
+    memory_mb: int = 0
 
     @property
     def well(self) -> bool:
@@ -45,7 +55,19 @@ def survey(home: Home) -> list[Component]:
         return [Component("supervisord", "UNKNOWN", "down", record.supervisord.pid, 0, error.message, {})]
     finally:
         control.close()
-    return [_component(states[name], home) for name in in_use(record.programs, states)]
+    names = in_use(record.programs, states)
+    airflow = _airflow_health(home) if set(names) & set(airflow_server.PROGRAMS) else None
+    found = [_component(states[name], home, airflow) for name in names]
+    found += [_own("supervisord", record.supervisord)] + ([_own("up", record.up)] if record.up else [])
+    sizes = memory_of(record.mark, {one.name: one.pid for one in found})
+    return [msgspec.structs.replace(one, memory_mb=round(sizes[one.name] / 1e6)) for one in found]
+
+
+def total(components: Sequence[Component]) -> Component:
+    """The stack as one line."""
+    status = "ok" if all(one.well for one in components) else "degraded"
+    up_s = max((one.up_s for one in components), default=0)
+    return Component("total", "", status, 0, up_s, "", {}, sum(one.memory_mb for one in components))
 
 
 def in_use(programs: Sequence[str], states: Mapping[str, ProgramState]) -> list[str]:
@@ -57,8 +79,49 @@ def in_use(programs: Sequence[str], states: Mapping[str, ProgramState]) -> list[
     return [name for name in programs if name in states and name not in free]
 
 
-def _component(state: ProgramState, home: Home) -> Component:
+def _own(name: str, process: ProcessId) -> Component:
+    """supervisord, and the `ssmd up` that watches it: without that one the rest goes on as after `--detach`."""
+    if not process.alive:
+        return Component(name, "EXITED", "ok", 0, 0, "was killed; the stack goes on without it", {})
+    return Component(name, "RUNNING", "ok", process.pid, process.age_s(), "", {})
+
+
+def _airflow_health(home: Home) -> dict[str, Any]:
+    access = read_access(home)
+    where = urlsplit(access.url) if access else None
+    return (health(where.hostname or "", where.port or 80) if where else None) or {}
+
+
+_AIRFLOW_PARTS = {
+    airflow_server.SCHEDULER: "scheduler",
+    airflow_server.DAGS: "dag_processor",
+    airflow_server.TRIGGERER: "triggerer",
+}
+
+
+def _airflow(state: ProgramState, home: Home, up_s: int, parts: dict[str, Any]) -> Component:
+    """A part of Airflow: as the API server knows it by its heartbeats, and that one by its answer."""
+    if not state.pid:
+        if state.state == "STOPPED":
+            return Component(state.name, state.state, "starting", 0, 0, "its database is prepared first", {})
+        return Component(state.name, state.state, "down", 0, 0, failure(state, home).message, {})
+    if not parts:
+        return Component(state.name, state.state, "starting", state.pid, up_s, "the API does not answer yet", {})
+    if state.name == airflow_server.API:
+        access = read_access(home)
+        return Component(state.name, state.state, "ok", state.pid, up_s, access.url if access else "", parts)
+    part = parts.get(_AIRFLOW_PARTS[state.name]) or {}
+    if part.get("status") == "healthy":
+        return Component(state.name, state.state, "ok", state.pid, up_s, "", part)
+    beats = [str(value) for name, value in part.items() if name.startswith("latest_") and value]
+    detail = f"no heartbeat since {beats[0]}" if beats else "no heartbeat yet"
+    return Component(state.name, state.state, "starting", state.pid, up_s, detail, part)
+
+
+def _component(state: ProgramState, home: Home, airflow: dict[str, Any] | None) -> Component:
     up_s = int(time.time()) - state.started if state.pid else 0
+    if airflow is not None and state.name in airflow_server.PROGRAMS:
+        return _airflow(state, home, up_s, airflow)
     if not state.pid:
         return Component(state.name, state.state, "down", 0, 0, failure(state, home).message, {})
     if service_of(state.name) not in SERVICES:

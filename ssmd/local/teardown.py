@@ -3,23 +3,23 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssmd.errors import FatalError, Unavailable
+from ssmd.local import airflow_server
 from ssmd.local.home import Home, StackRecord
 from ssmd.local.plan import stop_order
 from ssmd.local.postgres import STOP_SIGNAL
-from ssmd.local.processes import ProcessId, command_of, identify, marked
+from ssmd.local.processes import MARK, ProcessId, command_of, identify, marked
 from ssmd.local.progress import Progress
 from ssmd.local.supervisord import Control
-
-MARK = "SSMD_STACK"
-"""Environment variable that every process of a stack has; its value stands in the record."""
 
 _AT_REST = ("STOPPED", "EXITED", "FATAL")
 _STOP_LIMIT_S = 45.0
 _UP_LIMIT_S = 150.0
+_AIRFLOW_END_S = 2.0
+"""Its idle workers take no notice of SIGTERM."""
 
 
 def down(home: Home, progress: Progress) -> bool:
@@ -45,7 +45,10 @@ def stop_stack(home: Home, record: StackRecord, progress: Progress, hurry: Calla
     if record.supervisord.alive:
         control = Control(Path(record.socket), record.password)
         try:
-            for name in stop_order(record.programs):
+            order = stop_order(record.programs)
+            _stop_airflow(control, [name for name in order if name in airflow_server.PROGRAMS], progress, hurry)
+            _end_leftovers(home, record, progress, only=airflow_server.PROGRAMS)
+            for name in order:
                 _stop(control, name, progress, hurry)
             control.shutdown()
         except Unavailable as error:
@@ -56,6 +59,17 @@ def stop_stack(home: Home, record: StackRecord, progress: Progress, hurry: Calla
             record.supervisord.end(2.0 if hurry() else 5.0)
     _end_leftovers(home, record, progress)
     home.forget()
+
+
+def _stop_airflow(control: Control, names: list[str], progress: Progress, hurry: Callable[[], bool]) -> None:
+    """The scheduler, whose tasks tell the others how they ended; then the others at once."""
+    for name in names:
+        if name == airflow_server.SCHEDULER:
+            _stop(control, name, progress, hurry)
+        else:
+            control.stop(name)
+    for name in names:
+        _stop(control, name, progress, hurry)
 
 
 def _stop(control: Control, name: str, progress: Progress, hurry: Callable[[], bool]) -> None:
@@ -76,14 +90,16 @@ def _stop(control: Control, name: str, progress: Progress, hurry: Callable[[], b
             step.detail, step.mark = f"stopped with exit code {state.exit_code}", "✗"
 
 
-def _end_leftovers(home: Home, record: StackRecord, progress: Progress) -> None:
-    """Processes that outlived supervisord (it was killed), in the usual order."""
-    found = _leftovers(home, record)
+def _end_leftovers(home: Home, record: StackRecord, progress: Progress, only: Sequence[str] | None = None) -> None:
+    """Processes that outlived supervisord (it was killed) or their program, in the usual order."""
+    found = {name: some for name, some in _leftovers(home, record).items() if only is None or name in only}
     for name in stop_order(list(found)):
+        grace_s = _AIRFLOW_END_S if name in airflow_server.PROGRAMS else 30.0
         for process in found[name]:
             progress.line(f"ending {name or 'process'} ({process.pid}), left over from this stack")
-            process.end(30.0, signal.Signals[f"SIG{STOP_SIGNAL}"] if name == "postgres" else signal.SIGTERM)
-    resisting = [str(process.pid) for processes in _leftovers(home, record).values() for process in processes]
+            process.end(grace_s, signal.Signals[f"SIG{STOP_SIGNAL}"] if name == "postgres" else signal.SIGTERM)
+    left = _leftovers(home, record)
+    resisting = [str(process.pid) for name in left if only is None or name in only for process in left[name]]
     if resisting:
         raise FatalError(f"processes {', '.join(resisting)} of this stack do not end", "End them with: kill -9")
 

@@ -17,8 +17,7 @@ import pytest
 from valkey.asyncio import Valkey
 
 from ssmd.local.home import Home
-from ssmd.local.processes import identify, marked
-from ssmd.local.teardown import MARK
+from ssmd.local.processes import MARK, identify, marked
 from tests.servers import free_port, program
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,10 +17,10 @@ from ssmd.local import stack as stacks
 from ssmd.local.home import Home
 from ssmd.local.plan import Plan
 from ssmd.local.ports import free_port
-from ssmd.local.processes import ProcessId
+from ssmd.local.processes import MARK, ProcessId
 from ssmd.local.progress import Progress
 from ssmd.local.stack import Stack
-from ssmd.local.teardown import MARK, down
+from ssmd.local.teardown import down
 from ssmd.service_state import ServiceState, write_state
 from tests.fakes.supervisord import FakeSupervisord
 from tests.unit.local.test_plan import ENDPOINTS, plan
@@ -47,7 +47,7 @@ class Rig:
         for name in SERVICES:
             write_state(self.home.root, ServiceState(name, 4242, "running", "127.0.0.1", port, ""))
 
-    def launch(self, home: Home, variables: Mapping[str, str]) -> ProcessId:
+    def launch(self, home: Home, variables: Mapping[str, str], own_logs: Sequence[Path]) -> ProcessId:
         """In place of starting supervisord: a fake that follows the configuration that was written."""
         written = configparser.RawConfigParser()
         written.read(home.config)

@@ -10,9 +10,9 @@ import pytest
 
 from ssmd.local import teardown
 from ssmd.local.home import Home, StackRecord
-from ssmd.local.processes import ProcessId, identify
+from ssmd.local.processes import MARK, ProcessId, identify
 from ssmd.local.progress import Progress
-from ssmd.local.teardown import MARK, down, stop_stack
+from ssmd.local.teardown import down, stop_stack
 from tests.fakes.supervisord import FakeSupervisord
 
 PROGRAMS = ["postgres", "nats", "simulator", "connector", "archiver", "gateway"]
