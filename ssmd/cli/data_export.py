@@ -19,7 +19,7 @@ from ssmd.market.events import EVENT_TYPES
 from ssmd.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from ssmd.quality.export import Exported
+    from ssmd.quality.exported import Exported
 
 Types = Annotated[
     list[str] | None,
@@ -35,9 +35,9 @@ def export(
 
     They hold what the normalized archive holds, sorted by ticker, with exact decimals. Needs the extra `quality`.
     """
-    from ssmd.quality.judge import require_great_expectations
+    from ssmd.quality.judge import require
 
-    require_great_expectations()
+    require("pyarrow")
     chosen = choose(env)
     name = chosen.feed(feed)
     types = type or list(EVENT_TYPES)

@@ -3,35 +3,60 @@
 import asyncio
 from contextlib import AsyncExitStack
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
+from cyclopts import Parameter
 
 from ssmd.cli.checking import checking
+from ssmd.cli.day_lock import day_lock
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
 from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
 from ssmd.cli.validation import require_day
 from ssmd.clock import day_of, now_ns
-from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, TransientError
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, ConfigError, TransientError
 from ssmd.registry.interface import Registry
 
 if TYPE_CHECKING:
+    from ssmd.quality.exchange_trades import Exchange
     from ssmd.quality.findings import VerifyReport
+    from ssmd.quality.sampling import Sample
 
 MAX_KEPT = 50
 """Findings (and notes) that the row of a run holds."""
 
 
-def verify(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, json: Json = False) -> int:
+def verify(
+    *,
+    env: EnvFile = None,
+    feed: Feed = None,
+    date: date | None = None,
+    sample: Annotated[
+        str | None, Parameter(help="Read the compacted objects of so many tickers (5% or 200), not of all.")
+    ] = None,
+    exchange: Annotated[
+        bool, Parameter(negative=(), help="Compare trades with those that the exchange's REST API lists, too.")
+    ] = False,
+    rest: Annotated[str | None, Parameter(help="REST address of the exchange, for --exchange.")] = None,
+    json: Json = False,
+) -> int:
     """Recount a day (UTC; default: today) without trusting its writers. Exit code 6 when something is found.
 
-    Without the database the archive is recounted all the same; then the exit code is 7 unless something is found.
+    Without the database the archive is recounted all the same; then the exit code is 7 unless something is found. It
+    is 7, too, when the exchange was to be asked and is away. A sample chooses by the date, and makes no day complete.
     """
-    chosen = choose(env)
-    name, day = chosen.feed(feed), date or day_of(now_ns())
+    from ssmd.quality.sampling import Sample
+
+    chosen, today = choose(env), day_of(now_ns())
+    name, day = chosen.feed(feed), date or today
+    if day > today:
+        raise ConfigError(f"{day} is in the future", "Give a day that has begun (UTC).")
+    looking = _Looking(
+        name, day, date is not None, Sample.parse(sample) if sample is not None else None, exchange or bool(rest), rest
+    )
     with checking(chosen, "verify", name, day) as check:
-        report, complete = asyncio.run(_verified(chosen, name, day, asked=date is not None))
+        report, complete = asyncio.run(_verified(chosen, looking))
         code = EXIT_FINDINGS if not report.clean else EXIT_DONE if complete else EXIT_UNAVAILABLE
         check.end(code, findings=_count(report), summary=_verdict(report), detail=_detail(report))
     if json:
@@ -41,23 +66,61 @@ def verify(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, 
     return code
 
 
-async def _verified(chosen: Chosen, feed: str, day: date, *, asked: bool) -> "tuple[VerifyReport, bool]":
+class _Looking(NamedTuple):
+    """What was asked for; `named`: the day was."""
+
+    feed: str
+    day: date
+    named: bool
+    sample: "Sample | None"
+    exchange: bool
+    rest: str | None
+
+
+async def _verified(chosen: Chosen, looking: _Looking) -> "tuple[VerifyReport, bool]":
+    """The report, and whether everything that was to be asked answered."""
     from ssmd.quality.condition import record_condition
     from ssmd.quality.verify import verify as recount
 
+    feed, day = looking.feed, looking.day
     buckets, today = chosen.environment.spec.middleware.storage.buckets, day_of(now_ns())
     async with AsyncExitStack() as stack:
         opener = Opener(chosen, stack)
         registry = await _reachable(opener.registry())
         storage = opener.storage()
-        if asked:
+        if looking.named:
             await require_day(chosen, registry, storage, feed, day)
+        if registry is not None:  # what a backfill replaces meanwhile would look like damage
+            stack.enter_context(day_lock(chosen, feed, day, "verify", shared=True))
+        asked, why_not = await _exchange(chosen, opener, looking, stack)
         report = await recount(
-            feed, day, storage, registry, raw_bucket=buckets.raw, normalized_bucket=buckets.normalized
-        )
+            feed, day, storage, registry, raw_bucket=buckets.raw, normalized_bucket=buckets.normalized,
+            sample=looking.sample, exchange=asked,
+        )  # fmt: skip
+        if why_not:
+            report.checks["exchange"] = f"not run: {why_not}"
         if registry is not None:
             await asyncio.to_thread(record_condition, report, registry, today)
-        return report, registry is not None
+        return report, registry is not None and not report.exchange_away
+
+
+async def _exchange(
+    chosen: Chosen, opener: Opener, looking: _Looking, stack: AsyncExitStack
+) -> "tuple[Exchange | None, str]":
+    """Whom to ask for the trades it lists; None when nobody is to be asked, or nobody can be, and why."""
+    if not looking.exchange:
+        return None, ""
+    from ssmd.cli.market_sync import rest_address
+    from ssmd.feeds.catalogue import open_feed
+    from ssmd.quality.exchange_trades import Exchange
+
+    parts = open_feed(looking.feed, looking.day)
+    try:
+        address = await rest_address(opener, looking.feed, looking.rest)
+    except TransientError as error:
+        return None, f"the exchange's address is not known: {error.message}"
+    client = await stack.enter_async_context(parts.new_rest(address, environment=chosen.environment.name))
+    return Exchange(client, parts.listed_trade), ""
 
 
 async def _reachable(registry: Registry) -> Registry | None:

@@ -2,21 +2,29 @@
 
 from datetime import date
 
-from ssmd.quality.findings import VerifyReport
+from ssmd.quality.findings import RAN, VerifyReport
 from ssmd.registry.assessment import DayFacts, all_rows, assess, facts_of
 from ssmd.registry.interface import Registry
+
+NEEDED = ("raw", "normalized", "inventory", "renormalize")
+"""Checks without which a day is neither complete nor partial."""
 
 
 def record_condition(report: VerifyReport, registry: Registry, today: date) -> str | None:
     """Write the verdict on a day that is over to its inventory rows; None (and nothing written) for a running day.
 
     Only a verification makes a day `complete`: a row that says so has objects that were read back and counted. With
-    recorded gaps it is `partial`, with findings `failed`.
+    recorded gaps it is `partial`, with findings `failed`. When a sample finds nothing, or a check that is needed did
+    not run, the rows stay as they are. Files that are no part of the archive say nothing about it.
     """
     if report.day >= today:
         return None
+    findings = [finding for finding in report.findings if finding.rule != "parquet"]
+    unread = [name for name in NEEDED if report.checks.get(name, RAN) != RAN]
+    if not findings and unread:
+        return None
     facts = facts_of(registry, report.feed, report.day, today, all_rows(registry, report.feed))
-    if not report.clean:
+    if findings:
         status = "failed"
     elif facts.gaps:
         status = "partial"

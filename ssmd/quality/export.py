@@ -10,7 +10,6 @@ import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +19,20 @@ import structlog
 
 from ssmd import __version__
 from ssmd.archive.layout import ParquetDay, SegmentObject, TickerObject
-from ssmd.archive.manifest import read_manifest
 from ssmd.archive.reader import normalized_objects, read_messages
 from ssmd.archive.segments import symbol_of
 from ssmd.archive.spill import Spill
 from ssmd.errors import DataError
 from ssmd.market.events import Event
-from ssmd.middleware.storage.interface import ObjectMissing, Storage
+from ssmd.middleware.storage.interface import Storage
 from ssmd.quality.columns import SCHEMAS, Books, table_of
+from ssmd.quality.exported import FORMAT, Exported, Part, inputs_of, read_exported
 from ssmd.wire.normalized import decode
 
-FORMAT = 1
-"""Raised when the columns or their meaning change: every day is made again, then."""
 ROWS_AT_ONCE = 65_536
 ROWS_PER_PART = 4_000_000
-AT_ONCE = 16
 
 log = structlog.get_logger(component="quality")
-
-
-class Part(msgspec.Struct, frozen=True):
-    """One Parquet file."""
-
-    key: str
-    rows: int
-    bytes: int
-    sha256: str
-
-
-class Exported(msgspec.Struct, frozen=True):
-    """The Parquet files of an event type and day; `inputs` is a digest of the archive's objects they were made of.
-
-    `first_ns` and `last_ns` are receive times (of gaps: when they ended), 0 without rows; `tickers` counts markets.
-    """
-
-    feed: str
-    type: str
-    day: date
-    inputs: str
-    rows: int
-    tickers: int
-    first_ns: int
-    last_ns: int
-    parts: list[Part]
-    format: int = FORMAT
-    writer_version: str = ""
 
 
 async def export(
@@ -76,7 +44,7 @@ async def export(
     """
     tickers, segments = await normalized_objects(storage, bucket, its.feed, its.type, its.day)
     chosen: Sequence[TickerObject | SegmentObject] = tickers or segments
-    inputs = await _digest(storage, bucket, chosen)
+    inputs = await inputs_of(storage, bucket, chosen)
     known = await read_exported(storage, bucket, its)
     if known is not None and not force and (known.inputs, known.format) == (inputs, FORMAT):
         present = {entry.key: entry.bytes for entry in await storage.list(bucket, its.prefix)}
@@ -95,32 +63,6 @@ async def export(
         made = await _publish(storage, bucket, its, writer, inputs)
     log.info("exported", feed=its.feed, type=its.type, day=its.day.isoformat(), rows=made.rows, parts=len(made.parts))
     return made, True
-
-
-async def read_exported(storage: Storage, bucket: str, its: ParquetDay) -> Exported | None:
-    """What the manifest of the files says; None without one, or with one that is not ours."""
-    try:
-        found = msgspec.json.decode(await storage.get(bucket, its.manifest_key), type=Exported)
-    except (ObjectMissing, msgspec.MsgspecError):
-        return None
-    return found
-
-
-async def _digest(storage: Storage, bucket: str, objects: Sequence[TickerObject | SegmentObject]) -> str:
-    """What changes when one of the objects does; an object without manifest counts by its name."""
-    found = hashlib.sha256()
-
-    async def one(its: TickerObject | SegmentObject) -> str:
-        try:
-            return (await read_manifest(storage, bucket, its)).sha256
-        except ObjectMissing:
-            return ""
-
-    for start in range(0, len(objects), AT_ONCE):
-        some = objects[start : start + AT_ONCE]
-        for its, sha256 in zip(some, await asyncio.gather(*map(one, some)), strict=True):
-            found.update(f"{its.key} {sha256}\n".encode())
-    return found.hexdigest()
 
 
 async def _by_ticker(storage: Storage, bucket: str, objects: Sequence[TickerObject]) -> AsyncIterator[list[bytes]]:

@@ -5,6 +5,9 @@ from datetime import date
 
 import msgspec
 
+RAN = "ran"
+"""What `checks` says of a check that ran on everything; on a part: `ran on a sample: …`."""
+
 MAX_PER_OBJECT = 5
 """More findings of one rule about one object say nothing new; they are counted."""
 
@@ -22,6 +25,8 @@ class VerifyReport(msgspec.Struct, frozen=True):
 
     `checks` says for each check `ran`, or why it did not run: a check that did not run proves nothing. `notes` are
     for information (recorded gaps, a day that is not compacted). `suppressed` counts findings that repeat others.
+    `sampled` says of which part the messages were read, "" when all were. `exchange_away`: it was to be asked, and may
+    answer later.
     """
 
     feed: str
@@ -31,6 +36,8 @@ class VerifyReport(msgspec.Struct, frozen=True):
     checks: dict[str, str]
     counts: dict[str, int]
     suppressed: int
+    sampled: str = ""
+    exchange_away: bool = False
 
     @property
     def clean(self) -> bool:
@@ -47,6 +54,12 @@ class Findings:
         self.notes: list[str] = []
         self.checks: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
+        self.sampled = ""
+
+    @property
+    def ran(self) -> str:
+        """What a check says that read the sample, or everything."""
+        return f"{RAN} on a sample: {self.sampled}" if self.sampled else RAN
 
     def add(self, rule: str, what: str, message: str) -> None:
         """One finding."""
@@ -54,9 +67,10 @@ class Findings:
         if self._seen[rule, what] <= MAX_PER_OBJECT:
             self.found.append(Finding(rule, what, message))
 
-    def report(self, feed: str, day: date) -> VerifyReport:
+    def report(self, feed: str, day: date, *, exchange_away: bool = False) -> VerifyReport:
         """Everything collected."""
         suppressed = self._seen.total() - len(self.found)
         return VerifyReport(
-            feed, day, sorted(self.found), self.notes, self.checks, dict(sorted(self.counts.items())), suppressed
-        )
+            feed, day, sorted(self.found), self.notes, self.checks, dict(sorted(self.counts.items())), suppressed,
+            self.sampled, exchange_away,
+        )  # fmt: skip

@@ -37,12 +37,14 @@ class Recounted(msgspec.Struct):
 
 
 class Numbers:
-    """Which frame numbers of one connection were seen: a byte each, in pages."""
+    """Which frame numbers of one connection were seen: a byte each, in pages; and when the first and last came."""
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
         self.first = 1 << 80
         self.last = -1
+        self.first_ns = 1 << 64
+        self.last_ns = 0
 
     def add(self, n: int) -> bool:
         """False when `n` was there already."""
@@ -107,8 +109,13 @@ class Recount:
         except DataError as error:
             self._findings.add("line", its.key, f"line {counted.records + 1}: {error.message}")
             return
-        name, n = record.connection, record.n
-        if not self.numbers[name].add(n):
+        name, n, ns = record.connection, record.n, record.received_ns
+        numbers = self.numbers[name]
+        if ns < numbers.first_ns:
+            numbers.first_ns = ns
+        if ns > numbers.last_ns:
+            numbers.last_ns = ns
+        if not numbers.add(n):
             self._findings.add("repeat", its.key, f"frame {n} of {name} is in the archive already")
         known = ranges.get(name)
         if known is None:
@@ -117,7 +124,7 @@ class Recount:
             self._findings.add("order", its.key, f"frame {n} of {name} comes after frame {known[1]}")
         else:
             known[1] = n
-        self._time(its, record.received_ns, counted)
+        self._time(its, ns, counted)
 
     async def normalized(self, its: SegmentObject | TickerObject) -> Recounted:
         """Read and decode every message of a normalized object."""
@@ -139,6 +146,15 @@ class Recount:
         counted.symbols = len(symbols)
         if isinstance(its, TickerObject) and symbols - {its.ticker}:
             self._findings.add("ticker", its.key, f"holds events of {sorted(symbols - {its.ticker})[:5]}")
+        return counted
+
+    async def unread(self, its: TickerObject, manifest: Manifest) -> Recounted:
+        """The object's bytes against its manifest, its messages not looked at: they are what the manifest says."""
+        counted = Recounted(Compressed("", 0, 0, 0))
+        async for _ in self._contents(its, counted):
+            pass
+        counted.records, counted.symbols = manifest.records, manifest.symbols or 0
+        counted.first_ns, counted.last_ns = manifest.first_ns, manifest.last_ns
         return counted
 
     def _time(self, its: DataObject, ns: int, counted: Recounted) -> None:

@@ -12,43 +12,40 @@ Rules, by what a finding says is wrong:
     renormalize                                     compacted objects are not what raw gives
     only_in_stream, missing_in_stream               segments are not what raw gives (`ssmd data compact` heals)
     segments_left                                   segments of a closed day stand beside compacted objects
+    parquet                                         an exported file is not what its manifest says
+    exchange_trades                                 the exchange lists trades that are not here, nor in a gap
 """
 
-import asyncio
-import hashlib
-import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from ssmd.archive import layout
-from ssmd.archive.compare import StreamComparison, digest, read_stream
 from ssmd.archive.layout import DataObject, GapObject, RawObject, SegmentObject, TickerObject
 from ssmd.archive.manifest import Manifest, raw_manifests, read_manifest
-from ssmd.archive.normalize import TickerFile, normalize_day
 from ssmd.archive.reader import read_gaps
-from ssmd.archive.spill import Spill
 from ssmd.clock import day_of, iso, now_ns
 from ssmd.errors import DataError
-from ssmd.feeds.catalogue import open_feed
 from ssmd.market.events import EVENT_TYPES, Gap
 from ssmd.middleware.storage.interface import ObjectMissing, Storage
-from ssmd.quality.findings import Findings, VerifyReport
+from ssmd.quality.derived import Asked, Derived, Normal
+from ssmd.quality.exchange_trades import Exchange
+from ssmd.quality.exported import verify_exported
+from ssmd.quality.findings import RAN, Findings, VerifyReport
 from ssmd.quality.handovers import verify_handovers
 from ssmd.quality.inventory import verify_gap_rows, verify_rows
-from ssmd.quality.recount import Recount, Recounted
+from ssmd.quality.recount import Numbers, Recount, Recounted
+from ssmd.quality.sampling import Sample
 from ssmd.registry.interface import ObjectRecord, Registry
 
 T = TypeVar("T")
 
-RAN = "ran"
 
-
-async def verify(
+async def verify(  # noqa: PLR0913 -- what is verified, with what, and how deep
     feed: str,
     day: date,
     storage: Storage,
@@ -58,13 +55,18 @@ async def verify(
     normalized_bucket: str,
     today: date | None = None,
     work: Path | None = None,
+    sample: Sample | None = None,
+    exchange: Exchange | None = None,
 ) -> VerifyReport:
     """Recount a UTC day. Without `registry` the rows are not checked; of a day that is not over, the stream is not.
 
-    A day that is being written may show findings that pass: objects appear one after the other. `work` is a folder
-    for temporary files. Raises StorageUnavailable and RegistryUnavailable; everything else is a finding.
+    `sample`: of compacted objects the messages of these tickers only are read; raw, and the bytes of all objects, are
+    in any case. `exchange`: whom to ask for the trades that it lists. A day that is being written may show findings
+    that pass: objects appear one after the other. `work` is a folder for temporary files. Raises StorageUnavailable and
+    RegistryUnavailable; everything else is a finding.
     """
-    return await _Verification(feed, day, storage, registry, raw_bucket, normalized_bucket, today, work).run()
+    run = _Verification(feed, day, storage, registry, raw_bucket, normalized_bucket, today, work)
+    return await run.run(sample, exchange)
 
 
 class _Verification:
@@ -92,15 +94,19 @@ class _Verification:
         self._findings = Findings()
         self._raw_records: list[ObjectRecord] = []
         self._normalized_records: list[ObjectRecord] = []
-        self._contents: dict[TickerObject, str] = {}
+        self._contents: dict[TickerObject, str | None] = {}
         self._segments: list[SegmentObject] = []
         self._gaps: dict[GapObject, Gap] = {}
+        self._numbers: dict[str, Numbers] = {}
+        self._chosen: frozenset[str] | None = None
 
-    async def run(self) -> VerifyReport:
+    async def run(self, sample: Sample | None, exchange: Exchange | None) -> VerifyReport:
         """All checks."""
         findings = self._findings
         await self._verify_raw()
         await self._verify_gaps()
+        if sample is not None:
+            await self._choose(sample)
         for event_type in EVENT_TYPES:
             await self._verify_normalized(event_type)
         if self._registry is None:
@@ -111,11 +117,34 @@ class _Verification:
             objects = {its.key: gap for its, gap in self._gaps.items()}
             await verify_gap_rows(self._registry, self._feed, self._day, objects, findings)
             findings.checks["inventory"] = RAN
-        await self._verify_derived()
+        derived = Derived(self._feed, self._day, self._storage, findings, closed=self._closed, chosen=self._chosen)
+        away = await derived.verify(
+            self._raw, self._normalized, Normal(self._contents, self._segments), self._work,
+            None if exchange is None else Asked(exchange, self._numbers, list(self._gaps.values())),
+        )  # fmt: skip
+        await verify_exported(
+            self._storage, self._normalized, self._feed, self._day, [*self._contents, *self._segments], findings
+        )
         for gap in self._gaps.values():
             where = gap.connection if gap.sid is None else f"{gap.connection} sid {gap.sid}"
             findings.notes.append(f"gap of {where}: {iso(gap.from_ns)} to {iso(gap.to_ns)}, {gap.reason}")
-        return findings.report(self._feed, self._day)
+        return findings.report(self._feed, self._day, exchange_away=away)
+
+    async def _choose(self, sample: Sample) -> None:
+        """Which tickers' compacted objects are read; of segments, which hold all tickers, everything is."""
+        tickers: set[str] = set()
+        for event_type in EVENT_TYPES:
+            prefix = layout.normalized_day_prefix(self._feed, event_type, self._day)
+            for entry in await self._storage.list(self._normalized, prefix):
+                with suppress(DataError):
+                    its = layout.parse_normalized(entry.key)
+                    if isinstance(its, TickerObject):
+                        tickers.add(its.ticker)
+        if not tickers:
+            self._findings.notes.append(f"--sample {sample.text} was not used: nothing is compacted, all was read")
+            return
+        self._chosen = sample.choose(self._day, tickers)
+        self._findings.sampled = f"{len(self._chosen)} of {len(tickers)} tickers ({sample.text}), chosen by the date"
 
     # -- raw ----------------------------------------------------------------------------------------------------
 
@@ -134,12 +163,13 @@ class _Verification:
         self._raw_records = [
             record
             for its in sorted(objects)
-            if (record := await self._recounted(self._raw, its, its in manifests, recount, recount.raw(its)))
+            if (record := await self._recounted(self._raw, its, its in manifests, recount, partial(recount.raw, its)))
             is not None
         ]
         self._missing_objects(manifests - set(objects))
         self._findings.counts["raw_objects"] = len(objects)
         self._findings.counts["raw_records"] = sum(record.records for record in self._raw_records)
+        self._numbers = recount.numbers
         await self._verify_numbers(recount)
         self._findings.counts["handovers"] = await verify_handovers(
             self._storage, self._raw, self._feed, self._day, recount.numbers, self._findings
@@ -164,16 +194,20 @@ class _Verification:
         its: DataObject,
         described: bool,
         recount: Recount,
-        counting: Awaitable[Recounted],
+        counting: Callable[[], Awaitable[Recounted]],
     ) -> ObjectRecord | None:
         """Count an object and compare it with its manifest; the row it should have, None when it has vanished."""
+        manifest = await self._manifest(bucket, its) if described else None
+        left_out = isinstance(its, TickerObject) and self._chosen is not None and its.ticker not in self._chosen
         try:
-            counted = await counting
+            if left_out and manifest is not None:
+                counted = await recount.unread(its, manifest)  # type: ignore[arg-type]  # a ticker's object
+            else:
+                left_out, counted = False, await counting()
         except ObjectMissing:
             return None  # deleted since the listing: compaction was faster
         if isinstance(its, TickerObject) and counted.whole:
-            self._contents[its] = counted.content
-        manifest = await self._manifest(bucket, its) if described else None
+            self._contents[its] = None if left_out else counted.content
         if not described:
             self._findings.add("no_manifest", its.key, "has no manifest")
         if manifest is not None:
@@ -246,7 +280,7 @@ class _Verification:
                 objects += self._parsed(layout.parse_normalized, entry.key)
         recount = Recount(self._storage, self._normalized, self._day, self._findings)
         for its in sorted(objects, key=lambda found: found.key):
-            counting = recount.normalized(its)
+            counting = partial(recount.normalized, its)
             record = await self._recounted(self._normalized, its, its in manifests, recount, counting)
             if record is not None:
                 self._normalized_records.append(record)
@@ -256,7 +290,7 @@ class _Verification:
         self._segments += segments
         self._findings.counts["normalized_objects"] += len(objects)
         self._findings.counts["normalized_records"] = sum(record.records for record in self._normalized_records)
-        self._findings.checks["normalized"] = RAN
+        self._findings.checks["normalized"] = self._findings.ran
 
     def _verify_overlap(self, segments: Sequence[SegmentObject]) -> None:
         """No sequence number of a stream is in two segments of one type and day."""
@@ -265,82 +299,6 @@ class _Verification:
             if its.first_seq <= reached[its.stream]:
                 self._findings.add("overlap", its.key, f"another segment reaches {reached[its.stream]}")
             reached[its.stream] = max(reached[its.stream], its.last_seq)
-
-    # -- normalized against raw ---------------------------------------------------------------------------------
-
-    async def _verify_derived(self) -> None:
-        """Make the day's events again from raw, and compare them with compacted objects and segments."""
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssmd-verify-", dir=self._work)))
-            events = stack.enter_context(Spill(folder / "events"))
-            stream = stack.enter_context(Spill(folder / "stream"))
-            try:
-                speaker_on = partial(open_feed, self._feed)
-                made = await normalize_day(self._storage, self._raw, self._feed, self._day, speaker_on, events)
-                await read_stream(self._storage, self._normalized, self._segments, stream)
-            except DataError as error:
-                self._findings.checks["renormalize"] = f"not run: {error.message}"
-                return
-            for kind, count in sorted(made.problems.items()):
-                self._findings.notes.append(f"{count} frames or events of raw gave nothing: {kind}")
-            comparison = StreamComparison(stream)
-            contents = await asyncio.to_thread(self._remade, events, comparison)
-        self._findings.checks["renormalize"] = RAN
-        if self._contents:
-            self._compare_compacted(contents)
-        if self._segments:
-            self._compare_stream(comparison)
-        if not self._contents and not self._segments and contents:
-            self._findings.notes.append("the day has neither segments nor compacted objects: run ssmd data compact")
-
-    def _remade(self, events: Spill, comparison: StreamComparison) -> dict[TickerObject, str]:
-        """sha256 of each ticker's content as raw gives it; its events go to `comparison` too."""
-        contents: dict[TickerObject, str] = {}
-        for kind, symbol in events.sorted_keys():
-            its = TickerObject(self._feed, kind, self._day, symbol)
-            identities: Counter[bytes] = Counter()
-            content = hashlib.sha256()
-            for message in TickerFile(its, events, lambda identity, seen=identities: _count(seen, identity)):  # type: ignore[misc]
-                content.update(message)
-            comparison.ticker(kind, symbol, identities)
-            contents[its] = content.hexdigest()
-        comparison.finish()
-        return contents
-
-    def _compare_compacted(self, contents: dict[TickerObject, str]) -> None:
-        if not self._closed:
-            self._findings.notes.append("compacted before the day was over: not compared with raw")
-            return
-        for its in sorted(self._contents.keys() | contents.keys()):
-            stored, expected = self._contents.get(its), contents.get(its)
-            if stored is None:
-                self._findings.add("renormalize", its.key, "is missing (or damaged): raw has events of it")
-            elif expected is None:
-                self._findings.add("renormalize", its.key, "is there, but raw gives no event of it")
-            elif stored != expected:
-                self._findings.add("renormalize", its.key, "does not hold what raw gives")
-        for segment in self._segments:
-            self._findings.add("segments_left", segment.key, "stands beside compacted objects: run ssmd data compact")
-
-    def _compare_stream(self, comparison: StreamComparison) -> None:
-        for kind, count in sorted((+comparison.only).items()):
-            message = f"segments hold {count} {kind} events that raw does not give"
-            if self._closed:
-                self._findings.add("only_in_stream", kind, message)
-            else:
-                self._findings.notes.append(f"{message} yet: the day is not over")
-        if self._contents and self._closed:
-            return  # the compacted objects hold them
-        for kind, count in sorted((+comparison.missing).items()):
-            message = f"segments lack {count} {kind} events that raw gives: run ssmd data compact"
-            if self._closed:
-                self._findings.add("missing_in_stream", kind, message)
-            else:
-                self._findings.notes.append(message)
-
-
-def _count(seen: Counter[bytes], identity: bytes) -> None:
-    seen[digest(identity)] += 1
 
 
 def _record(bucket: str, its: DataObject, counted: Recounted, manifest: Manifest | None) -> ObjectRecord:
