@@ -10,13 +10,13 @@ of its own; this one finds that it is missing.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable
-from ssmd_days import ended_days
+from airflow.sdk import DAG
+from ssmd_days import by_clock, ended_days
 from ssmd_tasks import DAY, FEED, date_param, feed_param, house, ssmd_task
 
 with DAG(
     "checks_ran",
-    schedule=CronTriggerTimetable("0 6 * * *", timezone="UTC", interval=timedelta(days=1)),
+    schedule=by_clock("0 6 * * *", about=timedelta(days=1)),
     tags=["ssmd", "impact/checks"],
     dagrun_timeout=timedelta(minutes=30),
     params={"feed": feed_param(), "date": date_param("yesterday")},

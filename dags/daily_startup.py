@@ -12,15 +12,15 @@ When `start_connector` fails, nothing that runs has been touched. Fix what its m
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, chain
-from ssmd_days import ENVIRONMENT, cron, present_day
+from airflow.sdk import DAG, chain
+from ssmd_days import ENVIRONMENT, every_day, present_day
 from ssmd_tasks import DAY, FEED, date_param, feed_param, house, ssmd_task
 
 BEGINS = ENVIRONMENT.teardown if ENVIRONMENT.handover == "overlap" else ENVIRONMENT.startup
 
 with DAG(
     "daily_startup",
-    schedule=CronTriggerTimetable(cron(BEGINS), timezone=ENVIRONMENT.timezone),
+    schedule=every_day(BEGINS),
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(hours=2),
     params={"feed": feed_param(), "date": date_param("today")},

@@ -15,18 +15,15 @@ asset `ssmd_archive_day` says that the day is there, and `archive_verification` 
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, chain
-from ssmd_days import ARCHIVE_DAY, ENVIRONMENT, HANDOVER_MINUTES, cron, ended_days
+from airflow.sdk import DAG, chain
+from ssmd_days import ARCHIVE_DAY, ENVIRONMENT, HANDOVER_MINUTES, ended_days, every_day
 from ssmd_tasks import DAY, FEED, POOL, date_param, feed_param, house, ssmd_task  # fmt: skip
 
 LATER = HANDOVER_MINUTES if ENVIRONMENT.handover == "overlap" else 0
 
 with DAG(
     "daily_teardown",
-    # Not CronDataIntervalTimetable: that runs at once when it is new, for a day of which there is no archive yet.
-    schedule=CronTriggerTimetable(
-        cron(ENVIRONMENT.teardown, LATER), timezone=ENVIRONMENT.timezone, interval=timedelta(days=1)
-    ),
+    schedule=every_day(ENVIRONMENT.teardown, later=LATER, about=timedelta(days=1)),
     tags=["ssmd", "impact/archive"],
     dagrun_timeout=timedelta(hours=12),
     params={"feed": feed_param(), "date": date_param("yesterday")},

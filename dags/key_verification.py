@@ -8,13 +8,13 @@ Runs `ssmd key verify`. No value is ever shown.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable
-from ssmd_days import ENVIRONMENT, present_day
+from airflow.sdk import DAG
+from ssmd_days import ENVIRONMENT, by_clock, present_day
 from ssmd_tasks import feed_param, house, ssmd_task
 
 with DAG(
     "key_verification",
-    schedule=CronTriggerTimetable("30 5 * * *", timezone="UTC"),
+    schedule=by_clock("30 5 * * *"),
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(minutes=20),
     params={"feed": feed_param()},

@@ -11,13 +11,13 @@ Once a day it lists everything, otherwise what has changed.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param
-from ssmd_days import present_day
+from airflow.sdk import DAG, Param
+from ssmd_days import by_clock, present_day
 from ssmd_tasks import FEED, feed_param, house, ssmd_task
 
 with DAG(
     "secmaster_sync",
-    schedule=CronTriggerTimetable("0 * * * *", timezone="UTC"),
+    schedule=by_clock("0 * * * *"),
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(minutes=50),
     params={

@@ -44,8 +44,9 @@ logical date, else about yesterday (what looks at finished days) or today (what 
 1. Write the `ssmd …` command first; it must do no harm when it is run twice for a day.
 2. A file here, called like the DAG. Its docstring is the page in the web interface and here (Markdown: what it does,
    then each way it fails and what to do). `DAG(…, tags=["ssmd", "impact/…"], dagrun_timeout=…,
-   **house(__doc__, days))`; tasks by `ssmd_task(…)` with an `execution_timeout`, and `pool=POOL` when they read or write a whole day; every
-   parameter a `Param` with type and description. No work, no network and no import of ssmd at the top of the file.
+   **house(__doc__, days))`; tasks by `ssmd_task(…)` with an `execution_timeout`, and `pool=POOL` when they read or
+   write a whole day; every parameter a `Param` with type and description. No work, no network and no import of ssmd at
+   the top of the file.
 3. `make docs`, and the tests in `tests/dags`: they count the DAGs and try each command on the real command line.
 
 `ssmd_tasks.py` makes a command a task, `ssmd_days.py` says which day a run is about, `ssmd_alerts.py` who is told.

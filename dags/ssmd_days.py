@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from airflow.sdk import Asset
+from airflow.sdk import Asset, CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowFailException
 
 ARCHIVE_DAY = Asset("ssmd_archive_day", uri="ssmd://archive/day", extra={"about": "a UTC day of the archive"})
@@ -138,10 +138,19 @@ def _minutes(clock: str) -> int:
     return 60 * int(hours) + int(minutes)
 
 
-def cron(clock: str, later: int = 0) -> str:
-    """Every day at `clock` (HH:MM), or so many minutes later."""
+def by_clock(cron: str, timezone: str = "UTC", *, about: timedelta = timedelta(0)) -> CronTriggerTimetable:
+    """A schedule; `about`: the span before each run that it is about, whose first day is the day of the run.
+
+    Nothing runs at once in a new Airflow, for a day of which there is no archive yet: CronDataIntervalTimetable would,
+    and so would `run_immediately=False` in the first tenth of the day (Airflow 3.3.2 takes it for None).
+    """
+    return CronTriggerTimetable(cron, timezone=timezone, interval=about, run_immediately=timedelta(0))
+
+
+def every_day(clock: str, *, later: int = 0, about: timedelta = timedelta(0)) -> CronTriggerTimetable:
+    """Every day at `clock` (HH:MM in the environment's time zone), or so many minutes later."""
     minutes = (_minutes(clock) + later) % (24 * 60)
-    return f"{minutes % 60} {minutes // 60} * * *"
+    return by_clock(f"{minutes % 60} {minutes // 60} * * *", ENVIRONMENT.timezone, about=about)
 
 
 def ended_day(context: Mapping[str, Any]) -> date:

@@ -41,6 +41,10 @@ MEANING = {
 FINAL = (2, 3, 70)
 """Exit codes that another try would not change."""
 
+RETRIES = 3
+RETRY_DELAY = timedelta(seconds=30)
+"""Before the second try; twice as long before each further one."""
+
 _SAID = 20
 _LONGEST = 4_000
 _SUMMARY = 1_000
@@ -267,11 +271,15 @@ if ENVIRONMENT.in_cluster:
         def execute(self, context: Context) -> None:
             """Run it, and let its exit code decide."""
             _only_if_wanted(self.scheduled_only, context)
-            self.arguments = [word for word in self.arguments if word]
-            self.env_vars = [k8s.V1EnvVar(name=name, value=value) for name, value in _started_by(context).items()]
+            self.prepare(context)
             super().execute(context)
             if self.exit_code is None:
                 self.settle(context, DONE, [], [])
+
+        def prepare(self, context: Any) -> None:
+            """What only the run knows: the words that came out empty, and who started it."""
+            self.arguments = [word for word in self.arguments if word]
+            self.env_vars = [k8s.V1EnvVar(name=name, value=value) for name, value in _started_by(context).items()]
 
         def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
             """In place of the operator's own rule, by which every exit code but 0 is a failure."""
@@ -347,8 +355,8 @@ def house(doc: str, days: Callable[[Mapping[str, Any]], list[date]]) -> dict[str
         "on_success_callback": SsmdNotifier("ok", days),
         "default_args": {
             "owner": "ssmd-operations",
-            "retries": 3,
-            "retry_delay": timedelta(seconds=30),
+            "retries": RETRIES,
+            "retry_delay": RETRY_DELAY,
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": timedelta(minutes=10),
             "on_failure_callback": SsmdNotifier("failed"),
