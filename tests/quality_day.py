@@ -17,7 +17,8 @@ from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.quality.batches import Day
 from ssmd.registry.interface import Market, Registry
 from ssmd.registry.memory import MemoryRegistry
-from tests.kalshi_day import FEED, NORMALIZED, RAW, TICKERS, Talk, Venue
+from tests.kalshi_day import NORMALIZED, TICKERS, Talk, Venue
+from tests.raw_archive import FEED, RAW
 
 DAY = date(2026, 11, 21)
 TODAY = date(2026, 11, 23)
@@ -42,7 +43,7 @@ class CleanTalk(Talk):
 
     def snapshot(self, ticker: str, yes: str = "0.45", no: str = "0.53") -> None:
         at = self.next()
-        sides = {"yes_dollars_fp": [[yes, "10.00"], ["0.40", "5.00"]], "no_dollars_fp": [[no, "7.00"]]}
+        sides: dict[str, Any] = {"yes_dollars_fp": [[yes, "10.00"], ["0.40", "5.00"]], "no_dollars_fp": [[no, "7.00"]]}
         self.say("orderbook_snapshot", 1, market_ticker=ticker, market_id="m", ts_ms=at, **sides)
 
     def delta(self, ticker: str, skip: int = 0, price: str | None = None) -> None:

@@ -47,9 +47,9 @@ def run(
 
     Needs the extra `quality`. What could not be asked is said, and never passes: exit code 2 when nothing ran at all.
     """
-    from ssmd.quality.judge import Judge, require_great_expectations
+    from ssmd.quality.judge import Judge, require
 
-    require_great_expectations()
+    require("great_expectations", "pyarrow")
     from ssmd.quality.suites import choose_suites, load_suites
 
     suites = choose_suites(load_suites(), suite or [])

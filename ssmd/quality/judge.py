@@ -30,25 +30,26 @@ class Judged(msgspec.Struct):
     """The rows behind the outcome's samples, as they stood in the batch."""
 
 
-def require_great_expectations() -> None:
-    """ConfigError, with what to install, when the extra `quality` is absent."""
+def require(*libraries: str) -> None:
+    """ConfigError, with what to install, when libraries of the extra `quality` are absent."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("great_expectations", "pyarrow") if find_spec(name) is None]
+    missing = [name for name in libraries if find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            f"quality checks need {' and '.join(missing)}, which is not installed", "Run: pip install 'ssmd[quality]'"
-        )
+        raise ConfigError(f"{' and '.join(missing)} is not installed", "Run: pip install 'ssmd[quality]'")
 
 
 def _great_expectations() -> Any:
     """The library, without telemetry and without talk."""
-    require_great_expectations()
+    require("great_expectations", "pyarrow")
     os.environ["GX_ANALYTICS_ENABLED"] = "False"
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of modules that Python deprecates, on import
         import great_expectations
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("great_expectations."):  # some have a level of their own
+            logging.getLogger(name).setLevel(logging.ERROR)
     return great_expectations
 
 

@@ -25,8 +25,9 @@ from ssmd.quality.suites import load_suites
 from ssmd.registry.interface import Market
 from ssmd.registry.values import QUALITY
 from ssmd.wire.normalized import decode, encode
-from tests.kalshi_day import FEED, NORMALIZED, RAW, TICKERS
+from tests.kalshi_day import NORMALIZED, TICKERS
 from tests.quality_day import DAY, START, TODAY, CleanTalk, QualityWorld, clean_world
+from tests.raw_archive import FEED, RAW
 
 TICKER = TICKERS[0]
 SUITES = {suite.name: suite for suite in load_suites()}
@@ -149,7 +150,7 @@ def nonsense(talk: CleanTalk) -> None:
     talk.frame(b"not json")
 
 
-FROM_FRAMES = {
+FROM_FRAMES: dict[Callable[[CleanTalk], None], set[str]] = {
     repeat_trade: {"raw repeated_trades"},
     cross: {"orderbook crossed"},
     lose: {"raw missing", "gaps unplanned_seconds"},
