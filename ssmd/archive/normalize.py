@@ -1,8 +1,9 @@
 """A day's events made again from its raw archive: the one function behind compaction and its verification.
 
 The frames of each connection go, in order, through the decoder of the date and a mapper of their own, as they did
-live; of a connector that stood by only what it published (`archive.handover`). A connection that began on an earlier day is followed from its beginning, so that its books are right; the events
-of earlier days are dropped. Gap objects become gap events.
+live; of a connector that stood by, only what it published counts (`archive.handover`). A connection that began on an
+earlier day is followed from its beginning, so that its books are right; the events of earlier days are dropped. Gap
+objects become gap events.
 """
 
 from collections import Counter

@@ -32,7 +32,7 @@ from ssmd.middleware.transport.interface import Outgoing
 from ssmd.wire.normalized import decode, encode
 
 OVERLAP_NS = NS_PER_S
-"""How far two connections may lag behind each other: so long before its end, what the old one published is looked for."""
+"""How far two connections may lag behind each other: so long before its end, what the old one published counts."""
 _TAIL_NS = 3 * OVERLAP_NS
 _MAX_UNSENT_BYTES = 128 << 20
 """More than this that the broker had not stored is left to compaction: it would hold up the live stream."""

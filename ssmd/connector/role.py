@@ -82,7 +82,7 @@ class Role:
 
     async def become_active(self) -> None:
         """Return when the other connector is gone."""
-        while not self.try_active():
+        while not self.try_active():  # noqa: ASYNC110 - a lock of the system is asked, not told
             await asyncio.sleep(POLL_S)
 
     def someone_stands_by(self) -> bool:

@@ -23,8 +23,6 @@ HOLD_NS = 15 * NS_PER_S
 """Longer than the other connector takes from its last frame to the end of its publishing."""
 MAX_BYTES = 64 << 20
 MAX_GAPS = 1_000
-TRANSIT_NS = 100_000_000
-"""What the old connection got in its last moments is on its way to this one, however young it is."""
 _FRAME_OVERHEAD = 120
 
 Render = Callable[[Conversation, Event | None, int, Frame], list[Outgoing]]
@@ -150,11 +148,10 @@ class Cut:
     def _expected(self) -> set[bytes]:
         """What the old connection got last, of each type and ticker: behind it there is nothing of the old one's.
 
-        Of the last second alone, and of less if in that time this connection was only being subscribed.
+        Of the last second alone, and of the time in which this connection was there.
         """
         conversation, old = self._standby.conversation, self._old
-        settled_ns = 0 if conversation is None else conversation.first_ns + OVERLAP_NS
-        start_ns = max(old.last_ns - OVERLAP_NS, min(settled_ns, old.last_ns - TRANSIT_NS))
+        start_ns = max(old.last_ns - OVERLAP_NS, 0 if conversation is None else conversation.first_ns)
         return {latest.content for latest in old.latest.values() if latest.received_ns >= start_ns}
 
     def search(self) -> bool:

@@ -1,5 +1,6 @@
 """Two connectors of a feed: the second one stands by and takes over; nothing is lost, doubled or turned back."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,6 +10,9 @@ import pytest
 
 from ssmd.archive.handover import Handover, read_handovers
 from ssmd.backfill import CompactReport, compact
+from ssmd.connector import role
+from ssmd.connector.role import Role
+from ssmd.errors import ConfigError
 from ssmd.market.book import OrderBook
 from ssmd.market.events import EVENT_TYPES, Event, Gap, Kind, MarketStatus, OrderBookUpdate, Quote, Trade
 from ssmd.middleware.transport.interface import Delivered
@@ -138,3 +142,147 @@ async def test_a_killed_connector_is_followed_by_the_one_that_stands_by_without_
         assert report.only_in_stream == {}
         result = stack.check()
         assert not result.findings, result.table()
+
+
+@pytest.mark.alone
+async def test_a_standby_that_is_killed_leaves_no_gap_and_no_event(tmp_path: Path) -> None:
+    async with capture(tmp_path, FAST) as stack:
+        await both(stack)
+        await stack.kill("second")
+        await more(stack, 500)
+        stack.start_second()
+        await stack.until(lambda: stack.second.health().get("books_ready") is True)
+        await more(stack, 2000)
+        await stack.stop("second")
+        assert not stack.registry.gaps("kalshi", stack.today)
+        await more(stack, 500)
+        await stack.finish()
+
+        assert check_stream(stack) == 1
+        report = await archived(stack)
+        assert report.missing_in_stream == report.only_in_stream == {}
+        assert not await takeovers(stack)
+        result = stack.check()
+        assert not result.findings, result.table()
+        assert len(result.archive.records) == 3
+
+
+@pytest.mark.alone
+async def test_after_both_were_killed_the_gap_begins_where_the_active_one_ended(tmp_path: Path) -> None:
+    async with capture(tmp_path, FAST) as stack:
+        await both(stack)
+        await stack.kill("second")
+        await stack.kill("connector")
+        await asyncio.sleep(0.3)
+        stack.start_second()  # the other one comes first
+        await stack.until(lambda: stack.second.health().get("role") == "active")
+        stack.start_connector()
+        await stack.until(lambda: stack.connector.health().get("books_ready") is True)
+        await more(stack, 2000)
+        await stack.until(lambda: len(stack.registry.gaps("kalshi", stack.today)) > 0)
+        (gap,) = stack.registry.gaps("kalshi", stack.today)
+        assert gap.reason == "startup"
+        assert gap.to_ns - gap.from_ns < 5_000_000_000
+        await stack.stop("second")
+        await stack.until(lambda: stack.connector.health()["takeover"] is not None)
+        await more(stack, 1000)
+        assert len(stack.registry.gaps("kalshi", stack.today)) == 1
+        await stack.finish()
+
+        assert check_stream(stack) == 3
+        report = await archived(stack)
+        assert report.missing_in_stream == report.only_in_stream == {}
+        result = stack.check()
+        assert not result.findings, result.table()
+
+
+@pytest.mark.alone
+async def test_an_exchange_that_lets_nobody_else_in_makes_the_handover_a_strict_one_with_a_gap(tmp_path: Path) -> None:
+    async with capture(tmp_path, FAST) as stack:
+        stack.start_connector()
+        stack.start_archiver()
+        await stack.until(lambda: stack.sent > 1000)
+        stack.simulator.fault("refuse_429", seconds=3600)
+        stack.start_second()
+        await stack.until(lambda: "patience" in str(stack.second.health().get("problem")))
+        assert stack.second.health()["role"] == "standby"
+        assert stack.second.health()["books_ready"] is False
+        await stack.stop("connector")
+        await stack.until(lambda: stack.second.health()["role"] == "active")
+        stack.simulator.fault("refuse_429", seconds=0)
+        await stack.until(lambda: stack.second.health()["connected"] is True)
+        await more(stack, 2000)
+        await stack.until(lambda: len(stack.registry.gaps("kalshi", stack.today)) > 0)
+        (gap,) = stack.registry.gaps("kalshi", stack.today)
+        assert gap.from_ns < gap.to_ns
+        await stack.finish()
+
+        assert check_stream(stack) == 2
+        report = await archived(stack)
+        assert report.missing_in_stream == report.only_in_stream == {}
+        result = stack.check()
+        assert not result.findings, result.table()
+
+
+@pytest.mark.alone
+async def test_a_broker_that_is_away_at_the_handover_gets_everything_later_in_order(tmp_path: Path) -> None:
+    async with capture(tmp_path, FAST) as stack:
+        await both(stack)
+        stack.transport.up = False
+        await more(stack, 1500)
+        await stack.kill("connector")
+        await stack.until(lambda: stack.second.health()["takeover"] is not None)
+        await more(stack, 1000)
+        stack.transport.up = True
+        await more(stack, 1000)
+        await stack.until(lambda: "stream" not in stack.second.health()["trouble"])  # type: ignore[operator]
+        assert not stack.registry.gaps("kalshi", stack.today)
+        stack.start_connector()  # it archives what it had captured
+        await stack.until(lambda: stack.connector.health().get("books_ready") is True)
+        await stack.stop("connector")
+        await stack.finish()
+
+        assert check_stream(stack) == 2
+        report = await archived(stack)
+        assert report.only_in_stream == {}
+        assert report.missing_in_stream == {}
+
+
+@pytest.mark.alone
+async def test_the_places_change_again_and_again(tmp_path: Path) -> None:
+    async with capture(tmp_path, FAST) as stack:
+        stack.seal_bytes = 200_000
+        await both(stack)
+        names = ["connector", "second"]
+        for turn in range(4):
+            active, other = names
+            await (stack.stop if turn % 2 else stack.kill)(active)
+            await stack.until(lambda other=other: getattr(stack, other).health()["role"] == "active")  # type: ignore[misc]
+            (stack.start_connector if active == "connector" else stack.start_second)()
+            await stack.until(lambda active=active: getattr(stack, active).health().get("books_ready") is True)  # type: ignore[misc]
+            await more(stack, 1500)
+            names.reverse()
+        assert not stack.registry.gaps("kalshi", stack.today)
+        await stack.finish()
+
+        assert check_stream(stack) == 5
+        report = await archived(stack)
+        assert report.missing_in_stream == report.only_in_stream == {}
+        result = stack.check()
+        assert not result.findings, result.table()
+
+
+async def test_a_third_connector_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(role, "_PATIENCE_S", 0.1)
+    held = [Role("kalshi", tmp_path / name) for name in ("a", "b", "c")]
+    await held[0].take()
+    await held[1].take()
+    assert [each.name for each in held[:2]] == ["active", "standby"]
+    with pytest.raises(ConfigError, match="already"):
+        await held[2].take()
+    held[0].release()
+    await held[1].become_active()
+    await held[2].take()
+    assert [each.name for each in held[1:]] == ["active", "standby"]
+    for each in held:
+        each.release()
