@@ -31,7 +31,7 @@ def expectation(
     meaning: str = "A price lies between 0 and 1", state: State = "passed", severity: Severity = "critical", **more: Any
 ) -> ExpectationOutcome:
     """One expectation about prices."""
-    fields = {"column": "price", "kwargs": {"column": "price", "min_value": 0}, "rows": 48_211} | more
+    fields: dict[str, Any] = {"column": "price", "kwargs": {"column": "price", "min_value": 0}, "rows": 48_211} | more
     return ExpectationOutcome(
         type="expect_column_values_to_be_between", meaning=meaning, severity=severity, state=state, **fields
     )
@@ -39,7 +39,7 @@ def expectation(
 
 def suite(name: str, *outcomes: ExpectationOutcome, title: str = "", **more: Any) -> SuiteOutcome:
     """A suite that ran."""
-    fields = {"ran": True, "rows": 48_211, "duration_s": 1.25} | more
+    fields: dict[str, Any] = {"ran": True, "rows": 48_211, "duration_s": 1.25} | more
     return SuiteOutcome(suite=name, title=title or name.title(), outcomes=list(outcomes), **fields)
 
 

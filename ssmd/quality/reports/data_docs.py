@@ -5,6 +5,7 @@ made inert before they go in, the frame of the page is ours, and what comes out 
 """
 
 import copy
+import html
 import logging
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 
 from ssmd.errors import ConfigError
 from ssmd.quality.reports.sanitizing import sanitized
-from ssmd.quality.reports.texts import WORD, enliven, inert
+from ssmd.quality.reports.texts import enliven, inert
 
 TEMPLATES = Path(__file__).parent / "data_docs_templates"
 _LEFT_OUT = frozenset(("id", "unexpected_index_list", "unexpected_list", "unexpected_index_query"))
@@ -49,7 +50,7 @@ def data_docs(document: dict[str, Any]) -> DataDocs:
                 kept.append(result)
             except Exception as error:  # noqa: BLE001
                 kind = (result.get("expectation_config") or {}).get("type")
-                left_out.append(f"{enliven(str(kind))}: {type(error).__name__}")
+                left_out.append(f"{html.unescape(enliven(str(kind)))}: {type(error).__name__}")
         return DataDocs(render(shown | {"results": kept}), left_out)
 
 
@@ -79,21 +80,9 @@ def _renderer() -> Callable[[dict[str, Any]], str]:
 
 
 def _showable(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with inert texts; the types of expectations are left alone, their renderers are found by them."""
+    """The document with inert texts, and nothing that is for machines."""
     shown: dict[str, Any] = inert({name: part for name, part in document.items() if name not in ("results", "id")})
-    shown["results"] = [_result(result) for result in document.get("results", ())]
-    return shown
-
-
-def _result(result: dict[str, Any]) -> dict[str, Any]:
-    shown: dict[str, Any] = inert(_without(result))
-    config = result.get("expectation_config")
-    if isinstance(config, dict):
-        for name in ("type", "severity"):
-            word = str(config.get(name))
-            if WORD.fullmatch(word):
-                shown["expectation_config"][name] = word
-    return shown
+    return shown | {"results": [inert(_without(result)) for result in document.get("results", ())]}
 
 
 def _without(value: Any) -> Any:

@@ -30,24 +30,22 @@ def visible(text: str, most: int = MOST_CHARS) -> str:
 def inert(value: Any, depth: int = 0) -> Any:
     """A JSON value whose texts mean nothing to any template: `enliven` brings back what they looked like.
 
-    For templates that do not escape. Long texts, long lists and deep structures are cut.
+    For templates that do not escape. A plain word stays what it is, some are looked up by them. Long texts, long lists
+    and deep structures are cut.
     """
     if isinstance(value, str):
+        if WORD.fullmatch(value):
+            return value
         # What stands for something else must not come from outside; `visible` spells it out.
         return "\n".join(visible(line).translate(_INERT) for line in value[: 20 * MOST_CHARS].split("\n"))
     if depth > DEEPEST:
         return "…"
     if isinstance(value, dict):
-        return {_key(str(name)): inert(item, depth + 1) for name, item in value.items()}
+        return {inert(str(name)): inert(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
         cut = [inert(item, depth + 1) for item in value[:MOST_ITEMS]]
         return cut if len(value) <= MOST_ITEMS else [*cut, f"… and {len(value) - MOST_ITEMS:,} more"]
     return value
-
-
-def _key(name: str) -> str:
-    """A plain word stays what it is: templates look for values by such names."""
-    return name if WORD.fullmatch(name) else str(inert(name))
 
 
 def enliven(page: str) -> str:

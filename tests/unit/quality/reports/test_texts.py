@@ -83,6 +83,11 @@ def test_names_by_which_templates_find_values_stay() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("word", ["either_value_is_missing", "expect_column_to_exist", "0"])
+def test_words_by_which_renderers_choose_stay(word: str) -> None:
+    assert inert([word]) == [word]
+
+
 def test_lone_surrogates_do_not_keep_a_run_from_being_stored() -> None:
     assert storable({"a\ud800": ["b\udfff", 1, None]}) == {"a?": ["b?", 1, None]}
 
