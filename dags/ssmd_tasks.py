@@ -254,7 +254,7 @@ if ENVIRONMENT.in_cluster:
                 )
             ]
             for key in ENVIRONMENT.keys:
-                name = key.replace("_", "-")
+                name = key.replace("_", "-").rstrip("-")  # as ssmd names the Secrets
                 source = k8s.V1SecretVolumeSource(secret_name=f"{ENVIRONMENT.name}-{name}", optional=True)
                 volumes.append(k8s.V1Volume(name=f"key-{name}", secret=source))
                 mounts.append(
@@ -286,7 +286,7 @@ if ENVIRONMENT.in_cluster:
             ended = next(
                 (c.state.terminated for c in _containers(remote_pod) if c.name == self.base_container_name), None
             )
-            if self._killed or ended is None or ended.exit_code == DONE:
+            if self._killed or ended is None:
                 super().cleanup(pod, remote_pod, xcom_result, context)
                 return
             self.process_pod_deletion(remote_pod, reraise=False)

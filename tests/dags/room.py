@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -215,9 +215,15 @@ class Room:
     def pod(self, dag: str, task: str) -> dict[str, Any]:
         """The pod that a task would ask the cluster for."""
         chosen = self.dags[dag].get_task(task)
-        run = SimpleNamespace(run_type="scheduled", run_id="scheduled__2026-11-21")
-        given = {"dag_run": run, "ti": SimpleNamespace(dag_id=dag, task_id=task)}
-        chosen.prepare(given)
+        run = SimpleNamespace(
+            run_type="scheduled", run_id="scheduled__2026-11-21", consumed_asset_events=[],
+            data_interval_start=datetime(2026, 11, 20, 5, 10, tzinfo=UTC),
+            data_interval_end=datetime(2026, 11, 21, 5, 10, tzinfo=UTC),
+        )  # fmt: skip
+        ti = SimpleNamespace(dag_id=dag, task_id=task)
+        context = {"dag_run": run, "params": {"feed": "kalshi"}, "task": chosen, "ti": ti}
+        chosen.render_template_fields(context)
+        chosen.prepare(context)
         return dict(chosen.build_pod_request_obj().to_dict())
 
     def pod_ended(self, dag: str, task: str, code: int, message: str) -> dict[str, Any]:
