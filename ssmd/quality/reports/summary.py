@@ -66,7 +66,8 @@ class DaySummary(msgspec.Struct, frozen=True, kw_only=True):
         missing = sum(suite.colour == "grey" for suite in self.suites)
         if self.colour == "grey" and missing < len(self.suites):
             return "incomplete"
-        return WORDS[self.colour]
+        silent = sum(suite.not_run for suite in self.suites)
+        return f"passed, {silent:,} not run" if self.colour == "green" and silent else WORDS[self.colour]
 
 
 def level_of(outcome: ExpectationOutcome) -> Level:

@@ -35,6 +35,11 @@ def test_a_day_is_as_bad_as_its_worst_suite_and_a_suite_that_did_not_run_is_no_p
     good, failed = suite("trades", expectation()), suite("gaps", expectation(state="failed"))
     cases: list[tuple[DaySummary, Colour, str]] = [
         (summarize(run(DAY, good), 1), "green", "passed"),
+        (
+            summarize(run(DAY, suite("status", expectation(), expectation(state="not_run"))), 1),
+            "green",
+            "passed, 1 not run",
+        ),
         (summarize(run(DAY, good, warned), 1), "yellow", "warnings"),
         (summarize(run(DAY, good, warned, silent("status")), 1), "grey", "incomplete"),
         (summarize(run(DAY, good, silent("status"), failed), 1), "red", "failed"),
