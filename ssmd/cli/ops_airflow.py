@@ -11,7 +11,7 @@ import msgspec
 from ssmd.cli.checking import triggered
 from ssmd.cli.opening import KeySecrets, resolver_of
 from ssmd.cli.options import Chosen
-from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
+from ssmd.cli.output import BAD, GOOD, WAITING, cell, mark_line, show_json, talk
 from ssmd.errors import ConfigError, RefusedError, Unavailable
 from ssmd.local.airflow_access import read_access
 from ssmd.local.home import Home
@@ -130,10 +130,11 @@ def _show(airflow: Airflow, ending: Ending, *, json: bool) -> None:
     for name, text in ending.findings.items():
         talk(f"{WAITING} {name} ended with findings:")
         for line in text.splitlines():
-            talk(f"    {line}")
+            talk(f"    {cell(line)}")
     tasks = {task.name: task for task in ending.tasks}
-    for name in ending.failed:
-        talk(f"{BAD} {name} failed; its log: {airflow.page(run.dag, run.id, tasks[name])}")
+    for name, why in ending.failed.items():
+        said = f": {cell(why)}" if why else ""
+        talk(f"{BAD} {name} failed{said}; its log: {airflow.page(run.dag, run.id, tasks[name])}")
     mark = BAD if ending.failed or ending.exit_code == 1 else WAITING if ending.findings else GOOD
     how = "failed" if mark == BAD else "done, with findings" if ending.findings else "done"
     mark_line(mark, run.dag, f"{run.day or ''} {how} · {page}".strip())

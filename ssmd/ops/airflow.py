@@ -16,6 +16,7 @@ TIMEOUT_S = 10.0
 ACTIVE = ("queued", "running")
 _MOST_RUNS = 25
 _MOST_TASKS = 100
+_MOST_SAID = 500
 _CLOSED_HINT = "Start it with: ssmd up, or do the steps without it: add --no-airflow"
 
 
@@ -156,6 +157,15 @@ class Airflow:
         path = f"{self._run_path(dag, run)}/taskInstances/{_part(task.id)}/state-store/findings?map_index={task.index}"
         answer = self._ask("GET", path, allowed=(200, 404))
         return str(answer.body.get("value")) if answer.status == http.client.OK else None
+
+    def reason(self, dag: str, run: str, task: Task) -> str:
+        """Why a task failed, by the last error of its last try's log; "" where the log does not say."""
+        path = f"{self._run_path(dag, run)}/taskInstances/{_part(task.id)}/logs/{max(task.tries, 1)}"
+        answer = self._ask("GET", f"{path}?map_index={task.index}", allowed=(200, 404))
+        lines = answer.body.get("content") if isinstance(answer.body, dict) else None
+        details = [line.get("error_detail") for line in lines or [] if isinstance(line, dict)]
+        said = [detail[-1].get("exc_value") for detail in details if isinstance(detail, list) and detail]
+        return " ".join(str(said[-1] or "").split())[:_MOST_SAID] if said else ""
 
     def page(self, dag: str, run: str = "", task: Task | None = None) -> str:
         """Where a person sees it."""

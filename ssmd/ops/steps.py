@@ -93,6 +93,8 @@ class Operator:
         began = self._clock()
         with self._days.locked():
             running = instances(service, self._programs.states(), self._days.read().programs)
+            for one in running:  # else a restart after midnight would move it into the next day
+                self._days.note(one.program, one.day)
             step = self._start(service, day, running)
         return msgspec.structs.replace(step, seconds=round(self._clock() - began, 2))
 

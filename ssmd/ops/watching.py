@@ -25,12 +25,12 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. `findings` and `failed`: tasks' names, with the words of those that found something."""
+    """How a run ended. `failed` and `findings`: tasks by name, with why, and with what they found."""
 
     run: Run
     exit_code: int
     tasks: list[Task]
-    failed: list[str]
+    failed: dict[str, str]
     findings: dict[str, str]
 
 
@@ -110,10 +110,11 @@ class Watcher:
             self._warn(f"the run has been waiting for {QUEUED_S:.0f} s; Airflow's scheduler says it is well")
 
     def _ending(self, run: Run, tasks: list[Task]) -> Ending:
-        failed = [task.name for task in tasks if task.state == "failed"]
-        findings = {}
+        failed, findings = {}, {}
         for task in tasks:
-            if task.state == "success" and (found := self._airflow.findings(run.dag, run.id, task)) is not None:
+            if task.state == "failed":
+                failed[task.name] = self._airflow.reason(run.dag, run.id, task)
+            elif task.state == "success" and (found := self._airflow.findings(run.dag, run.id, task)) is not None:
                 findings[task.name] = found
         code = EXIT_FAILED if run.state != "success" else EXIT_FINDINGS if findings else EXIT_DONE
         return Ending(run=run, exit_code=code, tasks=tasks, failed=failed, findings=findings)

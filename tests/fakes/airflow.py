@@ -15,8 +15,8 @@ USERNAME, PASSWORD = "admin", "opensesame"
 class FakeAirflow:
     """`script[dag]` is what each look at a run of that DAG shows: (state of the run, {task: state}); the last stays.
 
-    `findings[task]` stands in the task's state store. `fail_next` answers so many requests with that status; `calls`
-    are the requests so far. `tokens` that are not known any more are answered with 401.
+    `findings[task]` stands in the task's state store, `reasons[task]` in its log. `fail_next` answers so many requests
+    with that status; `calls` are the requests so far. A token that is not in `tokens` is answered with 401.
     """
 
     def __init__(self) -> None:
@@ -27,6 +27,7 @@ class FakeAirflow:
         self.runs: dict[tuple[str, str], dict[str, Any]] = {}
         self.looks: dict[tuple[str, str], int] = {}
         self.findings: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
         self.fail_next: list[int] = []
         self.calls: list[str] = []
         self.tokens: set[str] = set()
@@ -76,6 +77,9 @@ class FakeAirflow:
             return 200, self._look(key)
         if len(parts) == 4:
             return 200, self._tasks(key)
+        if parts[5] == "logs":
+            said = {"event": "Task failed", "error_detail": [{"exc_value": self.reasons.get(parts[4], "")}]}
+            return 200, {"content": [{"event": "::group::"}, said], "continuation_token": None}
         found = self.findings.get(parts[4])
         if found is None:
             return 404, {"detail": "Task state store key not found"}

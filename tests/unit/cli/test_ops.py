@@ -208,8 +208,9 @@ def test_a_failed_run_and_one_with_findings_have_their_exit_codes(
     place: Place, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     airflow.script["daily_startup"] = [("failed", {"sync_markets": "failed"})]
+    airflow.reasons["sync_markets"] = "exit code 70"
     assert place.ssmd("start") == 1
-    assert "sync_markets failed; its log: http" in capsys.readouterr().err
+    assert "sync_markets failed: exit code 70; its log: http" in capsys.readouterr().err
 
     airflow.script["daily_teardown"] = [("success", {"verify": "success"})]
     airflow.findings["verify"] = "a byte is wrong"

@@ -67,7 +67,7 @@ def test_a_run_is_asked_for_with_its_day_and_told_task_by_task(fake: FakeAirflow
     assert fake.runs[DAG, RUN]["note"] == "ssmd ops, me"
     assert run.day == date(2026, 11, 23)
     assert watching.told == ["sync queued", "sync running", "sync success", "start[0] running", "start[0] success"]
-    assert (ending.exit_code, ending.failed, ending.findings) == (0, [], {})
+    assert (ending.exit_code, ending.failed, ending.findings) == (0, {}, {})
 
 
 def test_findings_of_a_task_make_exit_code_6_with_its_words(fake: FakeAirflow, airflow: Airflow) -> None:
@@ -83,10 +83,11 @@ def test_a_failed_run_names_the_task_that_failed_and_not_those_that_never_ran(
     fake: FakeAirflow, airflow: Airflow
 ) -> None:
     fake.script[DAG] = [("failed", {"sync": "failed", "start": "upstream_failed"})]
+    fake.reasons["sync"] = "exit code 3, refused by a check:\nhalf is gone"
 
     ending = Watching(airflow, airflow.trigger(DAG, RUN, CONF, "")).follow()
 
-    assert (ending.exit_code, ending.failed) == (1, ["sync"])
+    assert (ending.exit_code, ending.failed) == (1, {"sync": "exit code 3, refused by a check: half is gone"})
     assert airflow.page(DAG, RUN, ending.tasks[0]) == f"{fake.url}/dags/{DAG}/runs/{RUN}/tasks/sync"
 
 

@@ -73,6 +73,16 @@ def test_what_ssmd_up_started_belongs_to_the_day_its_process_began(scene: Scene)
     assert [one.day.day for one in found] == [datetime.fromtimestamp(1, UTC).date()]
 
 
+def test_what_ssmd_up_started_keeps_its_day_when_it_is_restarted(scene: Scene) -> None:
+    scene.services.up("connector")
+    began = datetime.fromtimestamp(1, UTC).date()
+
+    scene.operator().start("connector", TODAY)
+
+    assert scene.day_of("connector") == began
+    assert scene.day_of("connector-b") == TODAY
+
+
 def test_the_next_days_connector_starts_beside_the_present_one_and_stays_when_that_is_stopped(scene: Scene) -> None:
     scene.services.roles = True
     scene.operator().start("connector", TODAY)
