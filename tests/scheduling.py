@@ -17,6 +17,7 @@ TOGETHER = {
     "tests/integration/test_registry_refusal.py": "stack",
     "tests/integration/test_rotation.py": "stack",
     "tests/integration/test_up.py": "stack",
+    "tests/integration/test_up_airflow.py": "stack",
     # SeaweedFS computes while it waits
     "tests/contracts/test_storage.py": "s3",
     "tests/integration/test_env_commands.py": "s3",

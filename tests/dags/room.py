@@ -43,6 +43,7 @@ class Room:
         _loading.clear()
         self.catalogue = ssmd_catalogue
         self._database = False
+        self._command = os.environ["SSMD_COMMAND"]
 
     def describe(self) -> dict[str, Any]:
         """Every DAG in plain values, and what was done while the files were read."""
@@ -132,7 +133,9 @@ class Room:
         import ssmd_tasks
 
         self._prepare()
-        os.environ.update(environment or {})
+        for name in ("SSMD_ALERT_WEBHOOK", "SSMD_COMMAND"):
+            os.environ.pop(name, None)
+        os.environ.update({"SSMD_COMMAND": self._command, **(environment or {})})
         ssmd_tasks.RETRIES, ssmd_tasks.RETRY_DELAY = 1, timedelta(0)
         self.dags = self.catalogue.load(Path(os.environ["SSMD_ENVIRONMENT_FILE"]))
         chosen = self.dags[dag]
