@@ -100,14 +100,11 @@ class Catalogue:
         return self._gaps[2]
 
     async def gaps_of_days(self, days: Sequence[date]) -> list[Gap]:
-        """The recorded gaps that touch any of some UTC days, each once."""
+        """The recorded gaps that touch any of some UTC days in a row, each once."""
         if len(days) == 1:
             return await self.gaps(days[0])
 
-        def look_up() -> list[Gap]:
-            return [gap for day in days for gap in self._registry.gaps(self.feed, day)]
-
-        return list(dict.fromkeys(await self._ask(look_up)))
+        return await self._ask(lambda: self._registry.gaps(self.feed, days[0], days[-1]))
 
     async def inventory(self, first: date, last: date) -> list[InventoryRow]:
         """What is archived of some UTC days."""
@@ -124,11 +121,8 @@ class Catalogue:
         if not asked or not self.available:
             return asked
 
-        def look_up() -> list[str]:
-            return [ticker for ticker in asked if self._registry.market(self.feed, ticker) is None]
-
         try:
-            return await self._ask(look_up, LOOKUP_S)
+            return await self._ask(lambda: self._registry.unknown_tickers(self.feed, asked), LOOKUP_S)
         except RegistryUnavailable:
             return asked
 

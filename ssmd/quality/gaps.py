@@ -55,12 +55,7 @@ class KnownGap(msgspec.Struct, frozen=True):
 
 def gap_rows(registry: Registry, feed: str, first: date, last: date) -> list[Gap]:
     """The gaps of the database that touch the days, each once."""
-    found: dict[tuple[object, ...], Gap] = {}
-    day = first
-    while day <= last:
-        found.update((gap_identity(gap), gap) for gap in registry.gaps(feed, day))
-        day += timedelta(days=1)
-    return list(found.values())
+    return list({gap_identity(gap): gap for gap in registry.gaps(feed, first, last)}.values())
 
 
 async def gap_objects(

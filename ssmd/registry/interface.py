@@ -232,8 +232,8 @@ class Registry(Protocol):
         """Store the score of a day alone; its status stays, and when that was given."""
         ...
 
-    def gaps(self, feed: str, day: date) -> list[Gap]:
-        """Gaps that touch a UTC day, sorted by start."""
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
+        """Gaps that touch a UTC day, or any of the days up to `last`, each once, sorted by start."""
         ...
 
     def issues(self, feed: str, day: date) -> list[Issue]:
@@ -255,6 +255,10 @@ class Registry(Protocol):
 
     def market(self, feed: str, ticker: str) -> Market | None:
         """One market, `listed` or not."""
+        ...
+
+    def unknown_tickers(self, feed: str, tickers: Sequence[str]) -> list[str]:
+        """Those of `tickers` that are no market of the feed, listed or not, in their order."""
         ...
 
     def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:

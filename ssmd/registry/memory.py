@@ -236,10 +236,11 @@ class MemoryRegistry:
             for key in [key for key in days if key[:2] == (day, data_type)]:
                 days[key] = msgspec.structs.replace(days[key], quality_score=score)
 
-    def gaps(self, feed: str, day: date) -> list[Gap]:
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
         """See `Registry.gaps`."""
+        start_ns, end_ns = day_bounds(day)[0], day_bounds(last or day)[1]
         with self._lock:
-            found = [gap for gap in self._feed(feed).gaps.values() if touches(gap, *day_bounds(day))]
+            found = [gap for gap in self._feed(feed).gaps.values() if touches(gap, start_ns, end_ns)]
         return sorted(
             found, key=lambda gap: (gap.from_ns, gap.connection, -1 if gap.sid is None else gap.sid, gap.reason)
         )
@@ -272,6 +273,12 @@ class MemoryRegistry:
         with self._lock:
             found = self._feed(feed).markets.get(ticker)
         return found.market if found else None
+
+    def unknown_tickers(self, feed: str, tickers: Sequence[str]) -> list[str]:
+        """See `Registry.unknown_tickers`."""
+        with self._lock:
+            known = self._feed(feed).markets
+            return [ticker for ticker in tickers if ticker not in known]
 
     def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
         """See `Registry.find_markets`."""

@@ -115,9 +115,9 @@ class PatientRegistry:
         """See `Registry.inventory`."""
         return self._ask("inventory", lambda: self._registry.inventory(feed, first, last))
 
-    def gaps(self, feed: str, day: date) -> list[Gap]:
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
         """See `Registry.gaps`."""
-        return self._ask("gaps", lambda: self._registry.gaps(feed, day))
+        return self._ask("gaps", lambda: self._registry.gaps(feed, day, last))
 
     def issues(self, feed: str, day: date) -> list[Issue]:
         """See `Registry.issues`."""
@@ -130,6 +130,10 @@ class PatientRegistry:
     def market(self, feed: str, ticker: str) -> Market | None:
         """See `Registry.market`."""
         return self._ask("market", lambda: self._registry.market(feed, ticker))
+
+    def unknown_tickers(self, feed: str, tickers: Sequence[str]) -> list[str]:
+        """See `Registry.unknown_tickers`."""
+        return self._ask("unknown_tickers", lambda: self._registry.unknown_tickers(feed, tickers))
 
     def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
         """See `Registry.find_markets`."""

@@ -46,6 +46,7 @@ from ssmd.registry.tables import (
     data_quality_issues,
     feed_versions,
 )
+from ssmd.registry.tickers import unknown_among
 from ssmd.registry.values import (
     DATA_TYPES,
     STATUSES,
@@ -215,12 +216,12 @@ class PostgresRegistry:
             day_rows = sa.update(data_inventory).where(i.feed_id == feed_id, i.date == day, i.data_type == data_type)
             connection.execute(day_rows.values(quality_score=score_value(quality_score)))
 
-    def gaps(self, feed: str, day: date) -> list[Gap]:
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
         """See `Registry.gaps`."""
-        g = data_gaps.c
+        g, start_ns, end_ns = data_gaps.c, day_bounds(day)[0], day_bounds(last or day)[1]
         with self._transaction(f"list gaps of feed {feed!r}") as connection:
             feed_id = find_feed(connection, feed)
-            query = sa.select(data_gaps).where(g.feed_id == feed_id, touching(*day_bounds(day)))
+            query = sa.select(data_gaps).where(g.feed_id == feed_id, touching(start_ns, end_ns))
             rows = [gap_of(feed, row) for row in connection.execute(query)]
         return sorted(
             rows, key=lambda gap: (gap.from_ns, gap.connection, -1 if gap.sid is None else gap.sid, gap.reason)
@@ -247,6 +248,11 @@ class PostgresRegistry:
         """See `Registry.market`."""
         with self._transaction(f"read a market of feed {feed!r}") as connection:
             return one_market(connection, find_feed(connection, feed), ticker)
+
+    def unknown_tickers(self, feed: str, tickers: Sequence[str]) -> list[str]:
+        """See `Registry.unknown_tickers`."""
+        with self._transaction(f"look for markets of feed {feed!r}") as connection:
+            return unknown_among(connection, find_feed(connection, feed), tickers)
 
     def find_markets(self, feed: str, wanted: MarketFilter, limit: int = 1000, after: str = "") -> list[Market]:
         """See `Registry.find_markets`."""

@@ -11,11 +11,15 @@ from ssmd.registry.values import storable
 
 def unknown_tickers(database: Database, feed: str, tickers: Sequence[str]) -> list[str]:
     """Those of `tickers` that are no market of the feed, in their order. ConfigError when the feed is unknown."""
-    wanted = [storable(ticker) for ticker in tickers]
     with database.transaction(f"look for markets of feed {feed[:80]!r}") as connection:
-        feed_id = find_feed(connection, feed)
-        query = sa.select(markets.c.ticker).where(markets.c.feed_id == feed_id, markets.c.ticker.in_(wanted))
-        known = set(connection.execute(query).scalars())
+        return unknown_among(connection, find_feed(connection, feed), tickers)
+
+
+def unknown_among(connection: sa.Connection, feed_id: int, tickers: Sequence[str]) -> list[str]:
+    """As `unknown_tickers`, within a transaction."""
+    wanted = [storable(ticker) for ticker in tickers]
+    query = sa.select(markets.c.ticker).where(markets.c.feed_id == feed_id, markets.c.ticker.in_(wanted))
+    known = set(connection.execute(query).scalars())
     return [ticker for ticker, asked in zip(tickers, wanted, strict=True) if asked not in known]
 
 

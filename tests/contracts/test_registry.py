@@ -232,6 +232,25 @@ def test_a_gap_reported_twice_is_one_gap_with_the_later_end(registry: Registry) 
     assert registry.gaps("kalshi", DAY) == [gap(10, 30, next_seq=7)]
 
 
+def test_gaps_of_several_days_come_in_one_answer_and_each_once(registry: Registry) -> None:
+    day_s = 86_400
+    over_midnight, second, later = gap(day_s - 5, day_s + 5), gap(day_s + 10, day_s + 20), gap(3 * day_s, 3 * day_s + 1)
+    registry.record_gaps([gap(-20, -10), over_midnight, second, later])
+
+    assert registry.gaps("kalshi", DAY) == [over_midnight]
+    assert registry.gaps("kalshi", DAY, DAY) == [over_midnight]
+    assert registry.gaps("kalshi", DAY, NEXT_DAY) == [over_midnight, second]
+
+
+def test_unknown_tickers_are_told_in_their_order(registry: Registry) -> None:
+    odd = ["KXA", "", "KX'; DROP TABLE markets", "x" * 200, "\udc80", "\x00", "KXB", "KXA"]
+    registry.upsert_markets("kalshi", [market("KXA"), market("KXGONE")])
+
+    assert registry.unknown_tickers("kalshi", odd) == odd[1:7]
+    assert registry.unknown_tickers("kalshi", ["KXGONE"]) == []
+    assert registry.unknown_tickers("kalshi", []) == []
+
+
 def test_gaps_of_one_subscription_all_subscriptions_and_another_reason_are_different(registry: Registry) -> None:
     gaps = [
         gap(10, 20),
@@ -306,6 +325,36 @@ def test_a_batch_of_issues_that_comes_again_is_counted_once(registry: Registry) 
     assert registry.issues("kalshi", DAY) == [issue(8)]
     with pytest.raises(DataError, match="UUID"):
         registry.record_issues([issue(1)], "first")
+
+
+def test_issues_of_a_data_type_are_replaced_whole_and_others_stay(registry: Registry) -> None:
+    registry.record_issues([issue(2), issue(4, day=NEXT_DAY, data_type="quality")])
+    first = [issue(3, data_type="quality", detail="a"), issue(1, data_type="quality", detail="b")]
+    for replacing in (first, first, [first[1], issue(5, data_type="quality", detail="b")]):
+        registry.replace_issues("kalshi", DAY, "quality", replacing)
+
+    assert registry.issues("kalshi", DAY) == [issue(6, data_type="quality", detail="b"), issue(2)]
+    assert [one.count for one in registry.issues("kalshi", NEXT_DAY)] == [4]
+    registry.replace_issues("kalshi", DAY, "quality", [])
+    assert registry.issues("kalshi", DAY) == [issue(2)]
+
+    with pytest.raises(DataError, match="is none of kalshi"):
+        registry.replace_issues("kalshi", DAY, "quality", [issue(1)])
+    with pytest.raises(ConfigError, match="nofeed"):
+        registry.replace_issues("nofeed", DAY, "quality", [])
+
+
+def test_a_score_alone_leaves_the_status_and_when_it_was_given(registry: Registry) -> None:
+    registry.record_objects("kalshi", [raw(0)])
+    registry.set_day_condition("kalshi", DAY, "raw", "complete", 0.9)
+    [before] = registry.inventory("kalshi", DAY, DAY)
+
+    registry.set_day_score("kalshi", DAY, "raw", 0.5)
+    registry.set_day_score("kalshi", DAY, "normalized", 0.4)  # there is no such row
+
+    assert registry.inventory("kalshi", DAY, DAY) == [msgspec.structs.replace(before, quality_score=0.5)]
+    with pytest.raises(DataError, match="not between 0 and 1"):
+        registry.set_day_score("kalshi", DAY, "raw", 1.5)
 
 
 def test_a_hostile_sample_becomes_printable_and_short(registry: Registry) -> None:
@@ -503,6 +552,23 @@ def test_a_market_that_was_corrected_is_held_against_what_it_was_before(registry
     registry.upsert_markets("kalshi", [market("KXA", status="finalized", **FINAL)])
     registry.upsert_markets("kalshi", [market("KXA", status="amended", result="no")])
     assert registry.market("kalshi", "KXA") == market("KXA", status="finalized", **FINAL)
+
+
+def test_active_markets_are_told_with_when_they_were_heard_page_by_page(registry: Registry) -> None:
+    at = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    known = [market("KXA"), market("KXB", open_time=None), market("KXC"), market("KXD", status="closed")]
+    registry.upsert_markets("kalshi", known)
+    registry.record_heard("kalshi", ["KXA", "KXD"], at)
+    registry.record_heard("kalshi", ["KXA"], at + timedelta(hours=1))
+
+    first = registry.heard_markets("kalshi", 2)
+    assert [one.ticker for one in first] == ["KXA", "KXB"]
+    assert (first[0].first_heard, first[0].last_heard) == (at, at + timedelta(hours=1))
+    assert first[0].open_time == datetime(2026, 11, 22, 18, 45, tzinfo=UTC)
+    assert (first[1].open_time, first[1].first_heard, first[1].last_heard) == (None, None, None)
+    assert abs((first[0].known_from - datetime.now(UTC)).total_seconds()) < 60
+    assert [one.ticker for one in registry.heard_markets("kalshi", 2, "KXB")] == ["KXC"]
+    assert registry.heard_markets("kalshi", 2, "KXC") == []
 
 
 def test_markets_never_heard_are_active_ones_without_a_frame(registry: Registry) -> None:

@@ -37,9 +37,9 @@ class Registry(MemoryRegistry):
         if self.away:
             raise RegistryUnavailable("the database does not answer")
 
-    def gaps(self, feed: str, day: date) -> list[Gap]:
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
         self._answer()
-        return super().gaps(feed, day)
+        return super().gaps(feed, day, last)
 
     def inventory(self, feed: str, first: date, last: date) -> list[InventoryRow]:
         self._answer()

@@ -53,9 +53,9 @@ class Registry(MemoryRegistry):
         self._answer()
         return super().market(feed, ticker)
 
-    def gaps(self, feed: str, day: Any) -> list[Gap]:
+    def gaps(self, feed: str, day: Any, last: Any = None) -> list[Gap]:
         self._answer()
-        return super().gaps(feed, day)
+        return super().gaps(feed, day, last)
 
     def ping(self) -> None:
         self._answer()

@@ -45,10 +45,10 @@ class Database(MemoryRegistry):
 
     away = False
 
-    def gaps(self, feed: str, day: date) -> list[Gap]:
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
         if self.away:
             raise RegistryUnavailable("the database is switched off")
-        return super().gaps(feed, day)
+        return super().gaps(feed, day, last)
 
 
 class Archive(MemoryStorage):

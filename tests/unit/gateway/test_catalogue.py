@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from datetime import date
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 
 import pytest
 
@@ -35,9 +36,9 @@ class SilentRegistry(MemoryRegistry):
         assert self.slow.wait(20)
         return super().market(feed, ticker)
 
-    def gaps(self, feed: str, day: date) -> list[Gap]:
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
         self._speak()
-        return super().gaps(feed, day)
+        return super().gaps(feed, day, last)
 
     def ping(self) -> None:
         self._speak()
@@ -93,3 +94,35 @@ async def test_one_slow_question_keeps_no_other_from_its_answer(registry: Silent
         await catalogue.market("KXBTC")
     async with asyncio.timeout(WAIT_S):
         assert await answer(catalogue) == []
+
+
+class CountingRegistry(MemoryRegistry):
+    """Counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+
+    def market(self, feed: str, ticker: str) -> Market | None:
+        self.asked["market"] += 1
+        return super().market(feed, ticker)
+
+    def unknown_tickers(self, feed: str, tickers: Sequence[str]) -> list[str]:
+        self.asked["unknown_tickers"] += 1
+        return super().unknown_tickers(feed, tickers)
+
+    def gaps(self, feed: str, day: date, last: date | None = None) -> list[Gap]:
+        self.asked["gaps"] += 1
+        return super().gaps(feed, day, last)
+
+
+async def test_a_thousand_tickers_and_a_year_of_gaps_are_one_question_each() -> None:
+    registry = CountingRegistry()
+    catalogue = Catalogue("kalshi", registry)
+    await catalogue.ping()
+
+    tickers = [f"KX{number}" for number in range(1_024)]
+    assert await catalogue.unlisted(tickers) == tickers
+    assert await catalogue.gaps_of_days([TODAY - timedelta(days=n) for n in range(366, -1, -1)]) == []
+
+    assert registry.asked == {"unknown_tickers": 1, "gaps": 1}
