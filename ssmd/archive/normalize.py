@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -39,6 +39,10 @@ _BEGINS_BEFORE = "connection_begins_before_archive"
 _UNFIT = "bad_ticker"
 
 log = structlog.get_logger(component="archive")
+
+
+ReadFrame: TypeAlias = Callable[[bytes, int], tuple[Event | None, str]]
+"""See `feeds.interface.ReadFrame`."""
 
 
 class Decoder(Protocol):
@@ -80,6 +84,11 @@ class Speaker(Protocol):
     @property
     def new_mapper(self) -> Callable[[str], Mapper]:
         """Makes the mapper of a connection."""
+        ...
+
+    @property
+    def new_reader(self) -> Callable[[Any], ReadFrame]:
+        """Makes what reads the frames of a mapper's connection: decoder and mapper in one step."""
         ...
 
 
@@ -135,9 +144,9 @@ class _Maker:
         made: Normalized,
         parts: Mapping[str, Part],
     ) -> None:
-        self._decode = speaker.decoder.decode
-        self._new_mapper = speaker.new_mapper
+        self._speaker = speaker
         self._mappers = mappers
+        self._readers: dict[str, ReadFrame] = {}
         self._spill = spill
         self._made = made
         self._parts = parts
@@ -146,18 +155,17 @@ class _Maker:
 
     def take(self, run: Sequence[Received]) -> None:
         """Frames in the order in which they are to be mapped."""
-        decode_frame, problems, takers = self._decode, self._made.problems, self._takers
-        connection, map_frame, part = "", None, None
+        problems, takers = self._made.problems, self._takers
+        connection, read, part = "", None, None
         items, size = 0, 0
         for received_ns, its, n, frame in run:
-            if its is not connection or map_frame is None:
-                connection, map_frame, part = its, self._mapper(its).map, self._parts.get(its)
+            if its is not connection or read is None:
+                connection, read, part = its, self._reader(its), self._parts.get(its)
             if part is not None and part.due(n):
                 part.give_books(self._mapper(its), self.keep)
-            decoded = decode_frame(frame)
-            event = map_frame(decoded, received_ns)
-            if decoded.problem:
-                problems[decoded.problem] += 1
+            event, problem = read(frame, received_ns)
+            if problem:
+                problems[problem] += 1
             if event is None or (part is not None and not part.takes(n)):
                 continue
             taker = takers[event.__class__].get(event.ticker)  # type: ignore[union-attr]  # no mapper makes a gap
@@ -198,8 +206,14 @@ class _Maker:
     def _mapper(self, connection: str) -> Mapper:
         mapper = self._mappers.get(connection)
         if mapper is None:
-            mapper = self._mappers[connection] = self._new_mapper(connection)
+            mapper = self._mappers[connection] = self._speaker.new_mapper(connection)
         return mapper
+
+    def _reader(self, connection: str) -> ReadFrame:
+        reader = self._readers.get(connection)
+        if reader is None:
+            reader = self._readers[connection] = self._speaker.new_reader(self._mapper(connection))
+        return reader
 
 
 async def _begun_before(

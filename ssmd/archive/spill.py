@@ -19,8 +19,8 @@ _LENGTH_BYTES = array("I").itemsize
 class Spill:
     """Items by key, given back key by key in the order they were added.
 
-    `path` is a file of its own, never seen in its folder; reading is safe from several threads. Memory: `limit_bytes`, and an
-    empty list and three numbers for each key and piece.
+    `path` is a file of its own, never seen in its folder; reading is safe from several threads. Memory: `limit_bytes`,
+    and an empty list and three numbers for each key and piece.
     """
 
     def __init__(self, path: Path, limit_bytes: int = SPILL_BYTES) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from ssmd.errors import ConfigError
-from ssmd.feeds.interface import Decoder, ListedTrade, Mapper, Session
+from ssmd.feeds.interface import Decoded, Decoder, ListedTrade, Mapper, ReadFrame, Session
+from ssmd.feeds.kalshi.archived import frame_reader
 from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.legacy import LegacyKalshiDecoder
 from ssmd.feeds.kalshi.listed_trades import to_listed_trade
@@ -15,7 +17,7 @@ from ssmd.feeds.kalshi.mapper import KalshiMapper
 from ssmd.feeds.kalshi.market_fields import VOLATILE, settlement_millionths, status_of
 from ssmd.feeds.kalshi.session import DEFAULT_CHANNELS, KalshiSession
 from ssmd.feeds.kalshi.signing import secret_problem, sign_headers
-from ssmd.market.events import Status
+from ssmd.market.events import Event, Status
 from ssmd.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class FeedParts:
     value)` says what a value of its key is in place of what is needed, "" when it is right. `new_rest(base_url, ...)`
     opens the REST client. `volatile` names the fields of a listed market that trading changes, `status_of(word)` is the
     state that the exchange's word for it means, `settlement_millionths(text)` a settlement value in millionths,
-    `listed_trade(item)` a trade of the REST client's `trades`.
+    `listed_trade(item)` a trade of the REST client's `trades`. `new_reader(mapper)` makes what reads the archive's
+    frames: decoder and mapper in one step.
     """
 
     feed: str
@@ -64,6 +67,7 @@ class FeedParts:
     status_of: Callable[[str], Status]
     settlement_millionths: Callable[[str], int | None]
     listed_trade: Callable[[object], ListedTrade | None]
+    new_reader: Callable[[Mapper], ReadFrame]
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,25 @@ def _parts(feed: str, version: Version) -> FeedParts:
     def new_mapper(connection: str) -> Mapper:
         return KalshiMapper(feed, connection)
 
+    decoder = version.decoder()
+
+    def new_reader(mapper: Mapper) -> ReadFrame:
+        if isinstance(decoder, KalshiDecoder) and isinstance(mapper, KalshiMapper):
+            return frame_reader(decoder, mapper)
+        return partial(_read, decoder.decode, mapper.map)
+
     return FeedParts(
-        feed, version.name, version.decoder(), new_mapper, _new_session, sign_headers,
+        feed, version.name, decoder, new_mapper, _new_session, sign_headers,
         secret_problem, _new_rest, VOLATILE, status_of, settlement_millionths,
-        to_listed_trade,
+        to_listed_trade, new_reader,
     )  # fmt: skip
+
+
+def _read(
+    decode: Callable[[bytes], Decoded], map_decoded: Callable[[Decoded, int], Event | None], frame: bytes, at_ns: int
+) -> tuple[Event | None, str]:
+    decoded = decode(frame)
+    return map_decoded(decoded, at_ns), decoded.problem
 
 
 def _new_session(

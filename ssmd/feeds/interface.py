@@ -5,7 +5,7 @@ under that name whatever happens next; `Mapper.map` turns it into at most one ev
 the same order give the same events, live or years later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -91,6 +91,9 @@ class ListedTrade(msgspec.Struct, frozen=True):
     size: int
     created_ns: int
 
+
+ReadFrame: TypeAlias = Callable[[bytes, int], tuple[Event | None, str]]
+"""Frame and receive time to the event of a connection's next frame, and what the decoder found wrong ("": nothing)."""
 
 Command: TypeAlias = bytes
 """A text message for the exchange."""

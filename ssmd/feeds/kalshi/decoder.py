@@ -34,7 +34,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _decode_any = msgspec.json.Decoder().decode
 _MISSING = "missing required field"  # msgspec's words
 # What msgspec raises on hostile input: its own errors, UnicodeDecodeError for bad UTF-8, RecursionError for depth.
-_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class KalshiDecoder:
@@ -44,7 +44,7 @@ class KalshiDecoder:
         """What `frame` is; see `feeds.interface.Decoder`. Never raises."""
         try:
             message = decode_strict(frame)
-        except _DECODE_ERRORS:
+        except DECODE_ERRORS:
             return _decode_drifted(frame)
         name, group, flat = _KINDS[message.__class__]
         if not flat and too_deep(frame):
@@ -60,7 +60,7 @@ def _decode_drifted(frame: bytes) -> Decoded:
         message = decode_tolerant(frame)
     except msgspec.ValidationError as error:
         return recover(frame, "missing_field" if _MISSING in str(error) else "shape_drift")
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return recover(frame)
     name, group = KIND_OF[type(message)]
     return Decoded(name, group, is_strict_json(frame), message.sid, message.seq, message)
@@ -72,7 +72,7 @@ def is_strict_json(frame: bytes) -> bool:
         return False
     try:
         _decode_any(frame)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return False
     return True
 

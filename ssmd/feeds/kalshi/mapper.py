@@ -60,18 +60,18 @@ class KalshiMapper:
         self.feed = feed
         self.connection = connection
         self._sequences = Sequences()
-        self._last = self._sequences.last
+        self.last = self._sequences.last
         self._books: dict[str, _Book] = {}
         self._stale: set[str] = set()
         self._sid_tickers: dict[int, set[str]] = {}
         self._gaps: list[SequenceGap] = []
         self._problems: dict[str, int] = {}
-        self._received_ns = 0
+        self.received_ns = 0
         self._late_seq = 0
         self._recent_trades = RecentTrades()
         self._trade_times = LatestTimes()
         self._quote_times = LatestTimes()
-        self._handlers: dict[str, Callable[[Any, int], Event | None]] = {
+        self.handlers: dict[str, Callable[[Any, int], Event | None]] = {
             "orderbook_delta": self._delta,
             "orderbook_snapshot": self._snapshot,
             "trade": self._trade,
@@ -88,16 +88,16 @@ class KalshiMapper:
         """The event in this frame, or None; see `feeds.interface.Mapper`. Never raises."""
         sid = decoded.sid
         seq = decoded.seq
-        self._received_ns = received_ns
+        self.received_ns = received_ns
         if sid is not None and seq is not None:
-            if self._last.get(sid, 0) + 1 == seq:
-                self._last[sid] = seq
+            if self.last.get(sid, 0) + 1 == seq:
+                self.last[sid] = seq
             elif not self._judge(decoded, sid, seq):
                 return None
         if decoded.problem:
             self._unreadable(decoded)
             return None
-        handler = self._handlers.get(decoded.type)
+        handler = self.handlers.get(decoded.type)
         return None if handler is None else handler(decoded.message, received_ns)
 
     def take_gaps(self) -> list[SequenceGap]:
@@ -115,7 +115,7 @@ class KalshiMapper:
     def snapshots(self, tickers: Sequence[str] | None = None) -> list[Event]:
         """The synced books as snapshot events, received when the last frame was."""
         names = self._books if tickers is None else [ticker for ticker in tickers if ticker in self._books]
-        return [self._book_event(name, self._books[name], 0, self._received_ns, 0) for name in names]
+        return [self._book_event(name, self._books[name], 0, self.received_ns, 0) for name in names]
 
     @property
     def stale_tickers(self) -> frozenset[str]:
@@ -129,7 +129,7 @@ class KalshiMapper:
 
     def _judge(self, decoded: Decoded, sid: int, seq: int) -> bool:
         """Follow an unexpected sequence number; whether the frame is to be mapped."""
-        last = self._last.get(sid, 0)
+        last = self.last.get(sid, 0)
         control = decoded.group == "control"
         opening = control or decoded.type == "orderbook_snapshot"
         verdict = self._sequences.judge(sid, seq, malformed=bool(decoded.problem), opening=opening)
@@ -256,7 +256,7 @@ class KalshiMapper:
             ticker,
             self.connection,
             book.sid,
-            self._last.get(book.sid, 0) if seq is None else seq,
+            self.last.get(book.sid, 0) if seq is None else seq,
             _SNAPSHOT,
             book.sorted_bids(),
             book.sorted_asks(),

@@ -72,8 +72,9 @@ def by_connection(records: list[Received] | None) -> list[Received] | None:
 
 
 async def no_runs(_sources: object) -> AsyncIterator[list[Received]]:
-    if not DAY:
-        yield []
+    runs: list[list[Received]] = []
+    for run in runs:
+        yield run
 
 
 @settings(max_examples=150, deadline=None)
