@@ -12,7 +12,7 @@ import zstandard
 START_NS = 1_786_410_915_000_000_000  # 2026-08-11
 MS = 1_000_000
 DAY = "2026/08/11"
-GROUPS = {"trade": "trades", "orderbook_delta": "orderbook", "orderbook_snapshot": "orderbook"}
+GROUPS = {"trade": "trades", "orderbook_delta": "orderbook", "orderbook_snapshot": "orderbook", "ticker": "ticker"}
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from ssmd.middleware.transport.interface import Delivered
 from ssmd.quality.verify import verify
 from ssmd.simulator.options import SimulatorOptions
 from ssmd.wire.normalized import decode
+from tests.flow.gateway_stage import WebSocketReader, connected, running
 from tests.flow.stack import Stack, capture
 
 FAST = SimulatorOptions(rate=3000, window_s=60, heartbeat_s=1.0)
@@ -286,3 +287,48 @@ async def test_a_third_connector_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert [each.name for each in held[1:]] == ["active", "standby"]
     for each in held:
         each.release()
+
+
+async def read_on(reader: WebSocketReader) -> None:
+    while (await reader.next())["type"] != "closed":
+        pass
+
+
+def truth(stack: Stack, ticker: str) -> tuple[dict[float, float], dict[float, float]]:
+    """The exchange's own book, in the words of the gateway."""
+    levels = stack.simulator.source.book_levels(ticker, 0)
+    assert levels is not None
+    bids = {float(price): float(size) for price, size in levels["yes_dollars"]}
+    asks = {round(1 - float(price), 6): float(size) for price, size in levels["no_dollars"]}
+    return bids, asks
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_a_client_of_the_gateway_sees_the_handover_as_books_and_no_gap(tmp_path: Path, end: str) -> None:
+    async with capture(tmp_path, FAST) as stack, running(broker=stack.transport) as stage:
+        await both(stack, archiver=False)
+        async with connected(stage, symbols="*") as reader:
+            reading = asyncio.create_task(read_on(reader))
+            await more(stack, 1000)
+            await getattr(stack, end)("connector")
+            await stack.until(lambda: stack.second.health()["takeover"] is not None)
+            books = stack.second.health()["takeover"]["books"]  # type: ignore[index]
+            await more(stack, 2000)
+            stack.simulator.fault("stall", seconds=60)
+            count = -1
+            while count < len(reader.messages):  # until all that was sent has come
+                count = len(reader.messages)
+                await asyncio.sleep(0.5)
+            right = [reader.books[ticker] == truth(stack, ticker) for ticker in sorted(reader.books)]
+            reading.cancel()
+        kinds = Counter(message["type"] for message in reader.messages)
+        assert kinds["gap"] == 0
+        assert not [message for message in reader.messages if message["type"] == "book_state"]
+        trades = Counter(message["trade_id"] for message in reader.messages if message["type"] == "trade")
+        assert max(trades.values()) == 1
+        snapshots = [m for m in reader.messages if m["type"] == "orderbook" and m["kind"] == "snapshot"]
+        assert len(snapshots) >= books * 2
+        assert len(right) == books
+        assert all(right)
+        await stack.finish()

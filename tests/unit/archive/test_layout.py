@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmd.archive import layout
-from ssmd.archive.layout import GapObject, PositionObject, RawObject, SegmentObject, TickerObject
+from ssmd.archive.layout import GapObject, HandoverObject, PositionObject, RawObject, SegmentObject, TickerObject
 from ssmd.errors import DataError
 from ssmd.middleware.storage.keys import check_key, check_prefix
 
@@ -40,6 +40,14 @@ def test_a_gap_key_leads_back_to_the_object(feed: str, day: date, ns: int, conne
 
     assert layout.parse_gap(check_key(built.key)) == built
     assert built.key.startswith(layout.gaps_prefix(feed, day))
+
+
+@given(feeds, days, st.integers(0, 2**63), tickers)
+def test_a_handover_key_leads_back_to_the_object(feed: str, day: date, ns: int, connection: str) -> None:
+    built = HandoverObject(feed, day, ns, connection)
+
+    assert layout.parse_handover(check_key(built.key)) == built
+    assert layout.is_raw_record(built.key, feed, day)
 
 
 @given(feeds, words, days, tickers, st.integers(0, 2**63), st.integers(0, 2**63))
