@@ -115,6 +115,11 @@ class Judge:
             suite = self._gx.ExpectationSuite(name="suite", expectations=expectations)
         except Exception as error:
             raise ConfigError(f"Great Expectations does not understand an expectation: {_line(error)}") from error
+        # It leaves out, with a word in its log, what it does not know: that must not look like a pass.
+        known = {its.meta["place"] for its in suite.expectations}
+        for place, its in enumerate(merged):
+            if place not in known:
+                raise ConfigError(f"Great Expectations does not understand {its.asked.type!r} of {its.asked.column!r}")
         with _quiet():
             given = batch.validate(
                 suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_SAMPLES}

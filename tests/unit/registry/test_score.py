@@ -41,6 +41,17 @@ def test_a_day_without_problems_scores_1() -> None:
     assert full_day(issues=(issue("refused", 7, "info"), issue("duplicate", 9, "info"))).value == 1.0
 
 
+def test_rows_that_fail_a_critical_expectation_cost_their_share_and_others_nothing() -> None:
+    critical = Issue("kalshi", DAY, "quality", "duplicate", "error", RECORDS // 10, detail="trades: price")
+    warning = msgspec.structs.replace(critical, severity="warning", count=RECORDS)
+
+    score = full_day(issues=(critical, warning))
+
+    assert (score.value, score.expectations, score.failed_count) == (0.9, 0.9, RECORDS // 10)
+    assert (score.errors, score.duplicates) == (1.0, 1.0)
+    assert full_day(issues=(msgspec.structs.replace(critical, count=1),)).value == 0.99
+
+
 def test_a_tenth_of_the_day_lost_costs_a_tenth() -> None:
     score = full_day(gap(0, 2.4 * HOUR))
 
