@@ -18,6 +18,10 @@ TOGETHER = {
     "tests/integration/test_rotation.py": "stack",
     "tests/integration/test_up.py": "stack",
     "tests/integration/test_up_airflow.py": "stack",
+    # one process with Airflow in it
+    "tests/dags/test_catalogue.py": "airflow",
+    "tests/dags/test_days.py": "airflow",
+    "tests/dags/test_runs.py": "airflow",
     # SeaweedFS computes while it waits
     "tests/contracts/test_storage.py": "s3",
     "tests/integration/test_env_commands.py": "s3",

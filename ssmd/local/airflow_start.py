@@ -28,7 +28,6 @@ FIRST_DAGS = ("secmaster_sync", "daily_startup")
 READY_S, DAGS_S, RUNS_S = 180.0, 180.0, 900.0
 _KEEP_LOGS_S = 30 * 86_400
 _LOOK_S = 0.5
-_SCHEDULED_S = 15.0
 
 
 class Stopped(Exception):
@@ -139,14 +138,14 @@ class AirflowStart:
         self._say(f"✓ airflow    ready after {time.monotonic() - self._began:.0f} s: {self._server.url}")
 
     def _first_run(self, api: AirflowApi, dag: str) -> bool:
-        """Watch the run with which a new Airflow begins, and start it where no schedule does; False when it failed.
+        """Watch the run with which a new Airflow begins; False when it did not succeed.
 
         Later starts of this Airflow have runs behind them: then nothing is started, and what is under way is told.
         """
         if not self._await_dag(api, dag):
             return False
         run = self._present_run(api, dag)
-        if run is None or run.ended_before(self._began_at):
+        if run.ended_before(self._began_at):
             return True
         began = time.monotonic()
         place = f"{self._server.url}/dags/{dag}/runs/{run.id}"
@@ -163,16 +162,13 @@ class AirflowStart:
         self._say(f"✗ airflow    {dag} failed ({failed or 'no task ran'}): {place}")
         return False
 
-    def _present_run(self, api: AirflowApi, dag: str) -> Run | None:
-        """The latest run. A schedule that is due begins within seconds of the DAG's discovery; else it is triggered."""
-        deadline = time.monotonic() + _SCHEDULED_S
-        while (run := self._retry(lambda: api.latest_run(dag))) is None and time.monotonic() < deadline:
-            self._pause(_LOOK_S)
-        if run is None:
+    def _present_run(self, api: AirflowApi, dag: str) -> Run:
+        """The latest run; the first one of all is triggered here, since no schedule is due in a new Airflow."""
+        run = self._retry(partial(api.latest_run, dag))
+        while run is None:
             now = datetime.now(UTC).isoformat()
-            note = "Triggered by `ssmd up` after the first start of this Airflow."
-            self._retry(lambda: api.trigger(dag, FIRST_RUN, now, note))
-            run = self._retry(lambda: api.latest_run(dag))
+            self._retry(partial(api.trigger, dag, FIRST_RUN, now, "Triggered by the first `ssmd up` of this Airflow."))
+            run = self._retry(partial(api.latest_run, dag))
         return run
 
     def _await_dag(self, api: AirflowApi, dag: str) -> bool:
