@@ -17,7 +17,8 @@ from ssmd.feeds.catalogue import FeedParts
 from ssmd.market.subjects import check_feed
 from ssmd.middleware.storage.interface import Storage
 from ssmd.quality import facts, rows, volume
-from ssmd.quality.export import export, fetch, read_exported
+from ssmd.quality.export import export, fetch
+from ssmd.quality.exported import read_exported
 from ssmd.quality.gaps import KnownGap, gap_objects, join_gaps
 from ssmd.quality.rawscan import RawFacts, scan
 from ssmd.registry.assessment import BEGINNING
