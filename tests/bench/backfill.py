@@ -1,5 +1,6 @@
 """Row: backfill, a day of raw objects made into normalized ones; as compaction does, without the storage's latency."""
 
+import asyncio
 import json
 import shutil
 from collections import defaultdict
@@ -70,8 +71,9 @@ class RawDay:
         watch.start()
         with Spill(folder / "spill") as spill:
             made = await normalize_day(self.storage, BUCKET, FEED, DAY, partial(open_feed, FEED), spill)
-            for kind in EVENT_TYPES:
-                compress_lists(_messages(kind, spill), folder / f"{kind}.zst")
+            async with asyncio.TaskGroup() as tasks:  # several at a time, as compaction writes them
+                for kind in EVENT_TYPES:
+                    tasks.create_task(asyncio.to_thread(compress_lists, _messages(kind, spill), folder / f"{kind}.zst"))
         lap = watch.lap(made.frames)
         shutil.rmtree(folder)
         if made.frames != self.frames or made.problems:

@@ -1,6 +1,7 @@
 """The rows of the table: what is measured in which order, and the bars (SYSTEM contract, "Speed")."""
 
 import asyncio
+import gc
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from ssmd.cli.main import GC_THRESHOLD
 from tests.bench import archiver, connector, crowd, gateway, latency, listing, markets, normalizer, startup
 from tests.bench.backfill import RawDay
 from tests.bench.broker import Broker, broker
@@ -214,14 +216,19 @@ class Bench:
         folder.mkdir()
         day = RawDay(folder)
         await day.write(Tape(self.tape.opening, self.tape.frames[: self.scale.frames // 2]))
-        laps = await interleave(
-            self.scale.rounds,
-            {
-                "limit": day.limit,
-                "naive": lambda: day.naive(self.new_folder()),
-                "ours": lambda: day.ours(self.new_folder()),
-            },
-        )
+        before = gc.get_threshold()
+        gc.set_threshold(GC_THRESHOLD)  # as in every `ssmd` command; for all three
+        try:
+            laps = await interleave(
+                self.scale.rounds,
+                {
+                    "limit": day.limit,
+                    "naive": lambda: day.naive(self.new_folder()),
+                    "ours": lambda: day.ours(self.new_folder()),
+                },
+            )
+        finally:
+            gc.set_threshold(*before)
         ours, limit = laps["ours"], laps["limit"]
         return [
             measured("backfill", "limit: decompress and split into lines", limit),
