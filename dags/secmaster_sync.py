@@ -17,7 +17,7 @@ from ssmd_tasks import FEED, feed_param, house, ssmd_task
 
 with DAG(
     "secmaster_sync",
-    schedule=by_clock("0 * * * *"),
+    schedule=by_clock("30 * * * *"),  # not with daily_startup: the registry allows one sync at a time
     tags=["ssmd", "impact/capture"],
     dagrun_timeout=timedelta(minutes=50),
     params={

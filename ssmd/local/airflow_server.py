@@ -32,10 +32,7 @@ WEBHOOK = "SSMD_ALERT_WEBHOOK"
 SCHEDULER, DAGS, TRIGGERER, API = PROGRAMS = ("airflow-scheduler", "airflow-dags", "airflow-triggerer", "airflow-api")
 """In the order of their stop: the scheduler's tasks end first, and tell the API server how."""
 
-POOLS = {
-    "ssmd_heavy": (2, "Jobs that read or write a whole day"),
-    "ssmd_sync": (1, "Syncs of the security master, of which the registry allows one at a time"),
-}
+POOLS = {"ssmd_heavy": (2, "Jobs that read or write a whole day")}
 """Slots and description."""
 
 _SETTLE_S = 10
