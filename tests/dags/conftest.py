@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
 class Rooms:
     """Asks the process, and reads its answers."""
 
-    def __init__(self, folder: Path, environment_file: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment_file: Path,
+        command: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`command`: the real program, in place of the one that stands in for it; `variables`: its own."""
         self.folder, self.log = folder, folder / "room.log"
         self.rules = folder / "ssmd.json"
         self.script([])
@@ -40,9 +47,10 @@ class Rooms:
             [sys.executable, "-m", "tests.dags.room", str(self.log)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={
-                **kept, "AIRFLOW_HOME": str(folder / "airflow"), "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+                **kept, **(variables or {}), "AIRFLOW_HOME": str(folder / "airflow"),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
                 "KUBECONFIG": str(folder / "kubeconfig"), "SSMD_ENVIRONMENT_FILE": str(environment_file),
-                "SSMD_COMMAND": json.dumps(fake), "SSMD_FAKE": str(self.rules),
+                "SSMD_COMMAND": json.dumps(list(command) or fake), "SSMD_FAKE": str(self.rules),
             },
         )  # fmt: skip
         assert self._process.stdout is not None
