@@ -84,6 +84,22 @@ def status(*, env: EnvFile = None, feed: Feed = None, json: Json = False) -> int
 
 
 @app.command
+def history(
+    *,
+    limit: Annotated[int, Parameter(help="How many lines, the latest first.")] = 50,
+    env: EnvFile = None,
+    feed: Feed = None,
+    json: Json = False,
+) -> int:
+    """Every start and stop: for which day, how it ended, and what triggered it."""
+    from ssmd.cli.ops_log import show_history
+
+    if not 1 <= limit <= 10_000:
+        raise ConfigError(f"--limit {limit} is not from 1 to 10000", "Write, for instance, --limit 50.")
+    return show_history(chosen_for(env, feed), limit, json=json)
+
+
+@app.command
 def health(
     *,
     wait: Annotated[float, Parameter(help="Seconds to wait until all is well; 0: look once.")] = 60.0,

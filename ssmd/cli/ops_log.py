@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, TypeVar
 from ssmd.cli.checking import in_time, triggered
 from ssmd.cli.opening import database_of
 from ssmd.cli.options import Chosen
-from ssmd.errors import SsmdError
+from ssmd.cli.output import show_rows
+from ssmd.errors import EXIT_DONE, SsmdError
 
 if TYPE_CHECKING:
     from ssmd.registry.operations import Action, OperationLog
 
 T = TypeVar("T")
+
+_COLUMNS = {
+    "started_at": "STARTED", "action": "ACTION", "service": "SERVICE", "day": "DAY", "status": "STATUS",
+    "completed_at": "ENDED", "trigger": "TRIGGER", "triggered_by": "BY", "error": "ERROR",
+}  # fmt: skip
 
 
 class Line:
@@ -81,3 +87,19 @@ def logged(chosen: Chosen, action: "Action", service: str | None, day: date) -> 
         line.end(error.message if isinstance(error, SsmdError) else f"{type(error).__name__}: {error}".strip(": "))
         raise
     line.end(None)
+
+
+def show_history(chosen: Chosen, limit: int, *, json: bool) -> int:
+    """The lines of the log, the latest first."""
+    import msgspec
+
+    from ssmd.registry.operations import OperationLog
+
+    with database_of(chosen) as database:
+        lines = OperationLog(database, chosen.environment.name).latest(limit)
+    rows = [msgspec.to_builtins(line) for line in lines]
+    if not json:
+        for row in rows:
+            row["service"] = row["service"] or "whole day"
+    show_rows(rows, _COLUMNS, as_json=json, empty="nothing was started or stopped here yet")
+    return EXIT_DONE

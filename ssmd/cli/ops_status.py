@@ -18,11 +18,12 @@ from ssmd.ops.overview import Fact, LastRun, Overview, gather, last_runs
 from ssmd.ops.wellness import Finding, examine
 
 if TYPE_CHECKING:
+    from ssmd.registry.alerts import Alert
     from ssmd.registry.checks import CheckRun
-    from ssmd.registry.operations import OpenAlert, Operation
+    from ssmd.registry.operations import Operation
 
 _AIRFLOW_S = 4.0
-_SHOWN = 6
+_SHOWN, _MOST = 6, 50
 _MARKS = {
     "ok": GOOD, "away": WAITING, "unwell": BAD, "success": GOOD, "passed": GOOD, "completed": GOOD, "failed": BAD,
     "findings": BAD, "not_run": BAD, "missing": BAD, "skipped": BAD,
@@ -78,17 +79,19 @@ def _runs(chosen: Chosen) -> list[LastRun]:
 
 def _book(chosen: Chosen) -> tuple[list[Fact], list[Fact], list[Fact]]:
     """The last checks, the open alerts and the last starts and stops."""
+    from ssmd.registry.alerts import Alerts
     from ssmd.registry.checks import CheckRuns
     from ssmd.registry.interface import NotKnown
     from ssmd.registry.operations import OperationLog
 
     with database_of(chosen) as database:
-        log = OperationLog(database, chosen.environment.name)
+        name = chosen.environment.name
         try:
             checks = [_check(run) for run in CheckRuns(database).latest(chosen.environment.spec.feed)]
         except NotKnown:
             checks = []
-        return checks, [_alert(one) for one in log.alerts()], [_operation(one) for one in log.latest(_SHOWN)]
+        alerts = [_alert(one) for one in Alerts(database).open(name, _MOST)]
+        return checks, alerts, [_operation(one) for one in OperationLog(database, name).latest(_SHOWN)]
 
 
 def _check(run: "CheckRun") -> Fact:
@@ -99,7 +102,7 @@ def _check(run: "CheckRun") -> Fact:
     )  # fmt: skip
 
 
-def _alert(one: "OpenAlert") -> Fact:
+def _alert(one: "Alert") -> Fact:
     what = f"{one.operation}/{one.task}" if one.task else one.operation
     return Fact(what=what, day=one.day, state=one.state, at=one.raised_at, detail=one.summary, bad=True)
 

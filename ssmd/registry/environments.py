@@ -203,14 +203,15 @@ class EnvironmentCatalogue:
         raise NotKnown(f"the environment {name!r} was not deployed at {at:%Y-%m-%dT%H:%M:%SZ}", since)
 
     def deployments(self, name: str) -> list[Deployment]:
-        """The deployment log, the latest line first."""
+        """The deployments of the log, the latest line first; its starts and stops are `OperationLog`'s."""
         d, v = deployment_log.c, environment_versions.c
         query = sa.select(
             d.id, v.version, d.action, d.status, d.started_at, d.completed_at, d.error_message.label("error"),
             d.trigger, d.triggered_by,
         ).select_from(deployment_log.outerjoin(environment_versions))  # fmt: skip
         with self._of(name) as (connection, place):
-            rows = connection.execute(query.where(d.environment_id == place).order_by(d.id.desc())).mappings()
+            deploys = query.where(d.environment_id == place, d.action.in_(("deploy", "rollback")))
+            rows = connection.execute(deploys.order_by(d.id.desc())).mappings()
             return [Deployment(**row) for row in rows]
 
     @contextmanager

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ssmd.registry.database import Database
 from ssmd.registry.environments import Trigger
 from ssmd.registry.keys import add_environment
-from ssmd.registry.tables import deployment_log, environment_versions, environments, operation_alerts
+from ssmd.registry.tables import deployment_log, environment_versions, environments
 from ssmd.registry.values import printable
 
 Action: TypeAlias = Literal["startup", "teardown"]
@@ -31,18 +31,6 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     trigger: str
     triggered_by: str | None
-
-
-class OpenAlert(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that nobody has put right yet. `task` "": the operation as a whole."""
-
-    operation: str
-    task: str
-    run: str
-    day: date | None
-    state: str
-    summary: str
-    raised_at: datetime
 
 
 class OperationLog:
@@ -105,16 +93,3 @@ class OperationLog:
         )  # fmt: skip
         with self._database.transaction(f"read the operations of {self._environment}") as connection:
             return [Operation(**row) for row in connection.execute(query).mappings()]
-
-    def alerts(self, limit: int = 50) -> list[OpenAlert]:
-        """The alerts that are open, the latest first."""
-        a = operation_alerts.c
-        query = (
-            sa.select(a.operation, a.task, a.run, a.day, a.state, a.summary, a.raised_at)
-            .join(environments, environments.c.id == a.environment_id)
-            .where(environments.c.name == self._environment, a.resolved_at.is_(None))
-            .order_by(a.raised_at.desc(), a.id.desc())
-            .limit(limit)
-        )
-        with self._database.transaction(f"read the open alerts of {self._environment}") as connection:
-            return [OpenAlert(**row) for row in connection.execute(query).mappings()]
