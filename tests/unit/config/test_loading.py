@@ -223,6 +223,17 @@ def test_services_of_one_machine_have_ports_of_their_own(
     assert loads(yaml.safe_dump(data).encode()).spec.archiver.metrics_port == archiver
 
 
+def test_an_airflow_of_this_machine_has_a_port_of_its_own() -> None:
+    data = yaml.safe_load(ISSUE_FILE)
+    data["spec"]["airflow"] = {"url": "http://127.0.0.1:28080"}
+
+    assert problems_of(yaml.safe_dump(data)) == {
+        "spec": "uses port 28080 twice, as gateway.port and as airflow.url"
+    }  # fmt: skip
+    data["spec"]["airflow"] = {"url": "https://airflow.example:28080"}
+    assert loads(yaml.safe_dump(data).encode()).spec.airflow is not None
+
+
 def test_every_limit_of_an_environment_has_words_of_ours() -> None:
     def constraints(node: Any) -> Iterator[tuple[str, Any]]:
         for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
