@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -306,7 +307,8 @@ def truth(stack: Stack, ticker: str) -> tuple[dict[float, float], dict[float, fl
 @pytest.mark.alone
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_a_client_of_the_gateway_sees_the_handover_as_books_and_no_gap(tmp_path: Path, end: str) -> None:
-    async with capture(tmp_path, FAST) as stack, running(broker=stack.transport) as stage:
+    lasting = replace(FAST, window_s=900)  # no market ends meanwhile
+    async with capture(tmp_path, lasting) as stack, running(broker=stack.transport) as stage:
         await both(stack, archiver=False)
         async with connected(stage, symbols="*") as reader:
             reading = asyncio.create_task(read_on(reader))
@@ -329,6 +331,6 @@ async def test_a_client_of_the_gateway_sees_the_handover_as_books_and_no_gap(tmp
         assert max(trades.values()) == 1
         snapshots = [m for m in reader.messages if m["type"] == "orderbook" and m["kind"] == "snapshot"]
         assert len(snapshots) >= books * 2
-        assert len(right) == books
+        assert len(right) >= books
         assert all(right)
         await stack.finish()
