@@ -116,7 +116,7 @@ def test_a_detached_stack_is_healthy_survives_kills_and_goes_down_whole(installa
     installation.ssmd("status")
     before = installation.status()
     assert {name: one["status"] for name, one in before.items()} == dict.fromkeys(
-        ["postgres", "nats", "valkey", "simulator", "connector", "archiver", "gateway"], "ok"
+        ["postgres", "nats", "valkey", "simulator", "connector", "archiver", "gateway", "supervisord", "total"], "ok"
     )
     again = installation.ssmd("up", "-f", file, code=3)
     assert "is already up" in again.stderr
