@@ -20,9 +20,9 @@ from ssmd.clock import NS_PER_DAY, day_start_ns
 from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import StorageUnavailable
 from ssmd.middleware.storage.memory import MemoryStorage
-from ssmd.quality.findings import MAX_PER_OBJECT, VerifyReport
+from ssmd.quality.findings import MAX_PER_OBJECT, RAN, VerifyReport
 from ssmd.quality.recount import Numbers
-from ssmd.quality.verify import RAN, verify
+from ssmd.quality.verify import verify
 from ssmd.registry.interface import ObjectRecord
 from ssmd.wire.normalized import encode
 from tests.events import DAY, NOON, trade
