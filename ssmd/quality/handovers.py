@@ -32,7 +32,9 @@ async def verify_handovers(
         if handover.to in taken:
             findings.add("handover", its.key, f"{handover.to} takes over twice")
         taken.add(handover.to)
-        findings.notes.append(f"{handover.to} took over from {handover.from_ or 'nobody'} with frame {handover.first_n}")
+        findings.notes.append(
+            f"{handover.to} took over from {handover.from_ or 'nobody'} with frame {handover.first_n}"
+        )
     return takeovers
 
 
