@@ -1,5 +1,6 @@
 """A small Kalshi day for tests: what the exchange sent, as raw frames and as the live stream's events."""
 
+import asyncio
 import json
 import random
 from collections.abc import Sequence
@@ -140,3 +141,12 @@ class Venue:
 
     def archiver(self) -> Archiver:
         return Archiver(FEED, self.transport, self.storage, NORMALIZED, self.registry)
+
+    async def archive_stream(self) -> None:
+        """Run the archiver until it has taken the whole stream, and let it drain."""
+        archiver, stop = self.archiver(), asyncio.Event()
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(archiver.run(stop))
+            while archiver.health()["taken_seq"] != self.transport.stream(FEED).last_seq:  # noqa: ASYNC110  polled
+                await asyncio.sleep(0.001)
+            stop.set()

@@ -1,6 +1,5 @@
 """A day for quality checks: clean as the exchange and the connector make it, and with one fault planted at a time."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -133,7 +132,7 @@ class QualityWorld:
         venue = Venue(self.storage, self.registry)
         await venue.receive(folder, talks)
         if not compacted:
-            await _archive_stream(venue)
+            await venue.archive_stream()
         self.listed += [trade for talk in talks if isinstance(talk, CleanTalk) for trade in talk.trades]
         if compacted:
             await compact(FEED, day, self.storage, RAW, NORMALIZED, self.registry, today=TODAY)
@@ -154,15 +153,6 @@ class QualityWorld:
             "registry": self.registry, "lister": lister,
         }  # fmt: skip
         return Day(**{**options, **changes})
-
-
-async def _archive_stream(venue: Venue) -> None:
-    archiver, stop = venue.archiver(), asyncio.Event()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-        tasks.create_task(archiver.run(stop))
-        while archiver.health()["taken_seq"] != venue.transport.stream(FEED).last_seq:  # noqa: ASYNC110  polled
-            await asyncio.sleep(0.001)
-        stop.set()
 
 
 async def clean_world(

@@ -10,17 +10,24 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import async_playwright, expect
+from websockets.asyncio.client import connect
 
+from ssmd.clock import NS_PER_S, day_of, day_start_ns, now_ns
 from ssmd.local.processes import MARK, marked
+from ssmd.middleware.storage.local import LocalStorage
+from ssmd.registry.postgres import PostgresRegistry
 from tests.conftest import missing
 from tests.integration.test_up import Installation
+from tests.kalshi_day import Talk, Venue
 from tests.servers import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone]
@@ -73,7 +80,7 @@ class Day(Installation):
         found = sorted(self.home.log.glob("airflow-*.log"))
         return "".join(f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}\n" for path in found)
 
-    def asks(self, path: str, body: dict[str, str] | None = None, token: str = "") -> Any:
+    def asks(self, path: str, body: dict[str, Any] | None = None, token: str = "") -> Any:
         """One request to Airflow."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         data = json.dumps(body).encode() if body else None
@@ -111,6 +118,8 @@ def test_the_first_day_runs_by_itself_is_seen_in_a_browser_and_ends_with_the_sta
             assert record is not None
             nothing_else_listens(day, record.mark)
             the_stack_is_small_and_well(day)
+            asyncio.run(a_whole_day_goes_through_the_api(day, password))
+            asyncio.run(the_report_is_read(day, chromium))
         finally:
             up.send_signal(signal.SIGTERM)
             code = up.wait(90)
@@ -185,6 +194,67 @@ def the_stack_is_small_and_well(day: Day) -> None:
     assert programs["airflow-scheduler"]["memory_mb"] > 50
     parts = sum(one["memory_mb"] for name, one in programs.items() if name != "total")
     assert parts == programs["total"]["memory_mb"] <= MAX_MB
+
+
+async def a_whole_day_goes_through_the_api(day: Day, password: str) -> None:
+    """Start, stream, end; then the day before is checked, judged and made again: every run ends well."""
+    token = day.asks("/auth/token", {"username": "admin", "password": password})["access_token"]
+    today = day_of(now_ns())
+    before = today - timedelta(days=1)
+    registry = PostgresRegistry(f"postgresql+psycopg2://postgres@127.0.0.1:{day.ports['postgres']}/ssmd")
+    said = Talk("c-1", start_ns=day_start_ns(before) + 43_200 * NS_PER_S, seed=5)
+    said.start()
+    said.chatter(200)
+    await Venue(LocalStorage(day.home.root / "storage"), registry).receive(day.folder, [said])
+
+    number = count()
+
+    def runs(dag: str) -> dict[str, str]:
+        found = day.asks(f"/api/v2/dags/{dag}/dagRuns", token=token)["dag_runs"]
+        return {run["dag_run_id"]: run["state"] for run in found}
+
+    async def succeeds(dag: str, **conf: str) -> None:
+        run = f"asked-{next(number)}"
+        day.asks(f"/api/v2/dags/{dag}/dagRuns", {"dag_run_id": run, "logical_date": None, "conf": conf}, token)
+        await ended(dag, lambda: runs(dag).get(run, ""))
+
+    async def ended(dag: str, state: Callable[[], str]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while (now := state()) != "success":
+            assert now != "failed", f"{dag}\n{day.logs()}"
+            assert time.monotonic() < deadline, f"{dag} is {now!r} after {WAIT_S} s\n{day.logs()}"
+            await asyncio.sleep(0.5)
+
+    await succeeds("daily_startup", date=str(today))
+    async with connect(f"ws://127.0.0.1:{day.ports['gateway']}/v1/stream?symbols=*") as client:
+        async with asyncio.timeout(30):
+            while json.loads(await client.recv())["type"] != "trade":
+                pass
+    await succeeds("daily_teardown", date=str(today))
+    assert day.status()["connector"]["state"] in ("STOPPED", "EXITED")
+    for dag in ("archive_verification", "data_quality"):  # the day's archive has changed
+        await ended(dag, lambda: next(iter(runs(dag).values()), ""))  # noqa: B023 used at once
+    for dag in ("archive_verification", "data_quality"):
+        await succeeds(dag, date=str(before))
+    await succeeds("backfill", **{"from": str(before), "to": str(before)})
+    await succeeds("daily_startup", date=str(today))
+
+
+async def the_report_is_read(day: Day, chromium: str) -> None:
+    """The gateway shows both days' reports, and asks nobody else for anything."""
+    gateway = f"http://127.0.0.1:{day.ports['gateway']}"
+    asked: list[str] = []
+    async with async_playwright() as play:
+        browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = await browser.new_page(viewport={"width": 1400, "height": 900})
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto(f"{gateway}/quality/kalshi/index.html")
+        for seen in (day_of(now_ns()), day_of(now_ns()) - timedelta(days=1)):
+            await expect(page.get_by_text(str(seen)).first).to_be_visible()
+        await page.screenshot(path=day.folder / "report.png")
+        await browser.close()
+    assert asked
+    assert all(url.startswith(gateway) for url in asked)
 
 
 def test_an_airflow_of_another_version_is_refused_before_anything_starts_and_may_be_left_out(

@@ -1,6 +1,5 @@
 """Compaction: raw decides; what the stream lacked is healed, what only the stream has is a finding."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -42,15 +41,6 @@ def venue() -> Venue:
     return Venue(MemoryStorage())
 
 
-async def archive_stream(venue: Venue) -> None:
-    archiver, stop = venue.archiver(), asyncio.Event()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-        tasks.create_task(archiver.run(stop))
-        while archiver.health()["taken_seq"] != venue.transport.stream(FEED).last_seq:  # noqa: ASYNC110  polled
-            await asyncio.sleep(0.001)
-        stop.set()
-
-
 async def run(venue: Venue, day: date = DAY, today: date = TOMORROW) -> CompactReport:
     return await compact(FEED, day, venue.storage, RAW, NORMALIZED, venue.registry, today=today)
 
@@ -84,7 +74,7 @@ async def test_each_ticker_gets_one_object_with_the_events_that_were_live(venue:
     said.delta(TICKERS[0], skip=3)
     said.chatter(20)
     await venue.receive(tmp_path, [said])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await run(venue)
 
@@ -100,7 +90,7 @@ async def test_the_segments_of_a_closed_day_give_way_to_the_objects_and_their_ro
 ) -> None:
     said = talk()
     await venue.receive(tmp_path, [said])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await run(venue)
 
@@ -119,7 +109,7 @@ async def test_the_segments_of_a_closed_day_give_way_to_the_objects_and_their_ro
 
 async def test_compacting_again_changes_nothing(venue: Venue, tmp_path: Path) -> None:
     await venue.receive(tmp_path, [talk()])
-    await archive_stream(venue)
+    await venue.archive_stream()
     await run(venue)
     before = {
         entry.key: await venue.storage.get(NORMALIZED, entry.key) for entry in await venue.storage.list(NORMALIZED, "")
@@ -141,7 +131,7 @@ async def test_events_that_the_stream_lost_are_healed_and_counted(venue: Venue, 
     lost = [event for event in said.events if event_type_of(event) in ("trade", "orderbook")][10:15]
     complete, said.events = said.events, [event for event in said.events if event not in lost]
     await venue.receive(tmp_path, [said])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await run(venue)
 
@@ -156,7 +146,7 @@ async def test_events_that_only_the_stream_has_are_a_finding_and_keep_the_segmen
     said = talk()
     await venue.receive(tmp_path, [said])
     await venue.publish([trade(1, ticker="NOBODY"), trade(2, ticker=TICKERS[0])])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await run(venue)
 
@@ -171,7 +161,7 @@ async def test_events_that_only_the_stream_has_are_a_finding_and_keep_the_segmen
 
 async def test_the_segments_of_today_are_kept(venue: Venue, tmp_path: Path) -> None:
     await venue.receive(tmp_path, [talk()])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await run(venue, today=DAY)
 
@@ -187,7 +177,7 @@ async def test_a_trade_that_came_twice_is_kept_once(venue: Venue, tmp_path: Path
         for n in range(20):
             said.trade(TICKERS[n % 3], f"same-{n}")
     await venue.receive(tmp_path, [first, second])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await run(venue)
 
@@ -202,7 +192,7 @@ async def test_a_trade_that_the_broker_kept_twice_is_no_finding(venue: Venue, tm
     again = next(event for event in said.events if event_type_of(event) == "trade")
     venue.transport.stream(FEED).ids.clear()  # its window for duplicates has passed
     await venue.publish([again])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await run(venue)
 
@@ -253,7 +243,7 @@ async def test_a_compaction_killed_anywhere_is_finished_by_the_next(tmp_path: Pa
         venue = Venue(MemoryStorage())
         said = talk(count=40)
         await venue.receive(tmp_path, [said])
-        await archive_stream(venue)
+        await venue.archive_stream()
         reliable, venue.storage = venue.storage, FaultyStorage(venue.storage, calls, after)
         try:
             await run(venue)
@@ -276,7 +266,7 @@ def place(venue: Venue) -> Place:
 
 async def test_a_plan_touches_nothing_and_names_what_a_run_then_does(venue: Venue, tmp_path: Path) -> None:
     await venue.receive(tmp_path, [talk()])
-    await archive_stream(venue)
+    await venue.archive_stream()
     await run(venue)
     stale = TickerObject(FEED, "trade", DAY, "STALE")
     await venue.storage.put_once(NORMALIZED, stale.key, b"x")
@@ -356,7 +346,7 @@ async def test_a_day_that_began_before_the_format_of_today_is_read_with_its_own_
 
 async def test_a_damaged_raw_archive_is_not_compacted(venue: Venue, tmp_path: Path) -> None:
     await venue.receive(tmp_path, [talk()])
-    await archive_stream(venue)
+    await venue.archive_stream()
     its = RawObject(FEED, DAY, "orderbook", "", 0)
     await venue.storage.replace(RAW, its.key, (await venue.storage.get(RAW, its.key))[:-1])
 
@@ -371,7 +361,7 @@ async def test_a_damaged_raw_archive_is_not_compacted(venue: Venue, tmp_path: Pa
 async def test_what_is_read_is_compacted_where_there_is_both(venue: Venue, tmp_path: Path) -> None:
     said = talk()
     await venue.receive(tmp_path, [said])
-    await archive_stream(venue)
+    await venue.archive_stream()
     await run(venue, today=DAY)
 
     dotted = [message async for message in read_normalized(venue.storage, NORMALIZED, FEED, "trade", DAY, TICKERS[1])]

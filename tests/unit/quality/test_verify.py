@@ -1,6 +1,5 @@
 """Verification goes red: each planted fault is found, under its own rule."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -48,17 +47,8 @@ async def venue(tmp_path: Path) -> Venue:
     said.delta(TICKERS[0], skip=2)
     said.chatter(150)
     await made.receive(tmp_path, [said])
-    await archive_stream(made)
+    await made.archive_stream()
     return made
-
-
-async def archive_stream(venue: Venue) -> None:
-    archiver, stop = venue.archiver(), asyncio.Event()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-        tasks.create_task(archiver.run(stop))
-        while archiver.health()["taken_seq"] != venue.transport.stream(FEED).last_seq:  # noqa: ASYNC110  polled
-            await asyncio.sleep(0.001)
-        stop.set()
 
 
 async def check(venue: Venue, day: date = DAY, today: date = TOMORROW, rows: bool = True) -> VerifyReport:
@@ -465,7 +455,7 @@ async def over_midnight(tmp_path: Path) -> Venue:
     said.start()
     said.chatter(300)
     await venue.receive(tmp_path, [said])
-    await archive_stream(venue)
+    await venue.archive_stream()
     return venue
 
 
@@ -492,7 +482,7 @@ async def test_frames_lost_at_midnight_are_found_on_both_days(tmp_path: Path, da
 
 async def test_of_today_the_stream_may_be_ahead_of_raw(venue: Venue) -> None:
     await venue.publish([trade(1, ticker=TICKERS[0])])
-    await archive_stream(venue)
+    await venue.archive_stream()
 
     report = await check(venue, today=DAY)
 
