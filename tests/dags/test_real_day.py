@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
@@ -31,15 +30,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         machine.close()
 
 
-@pytest.fixture(scope="module")
-def day(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rooms]:
-    """Airflow for it."""
-    folder = tmp_path_factory.mktemp("room")
-    room = Rooms(folder, machine.environment, [sys.executable, "-m", "ssmd"], machine.variables)
-    yield room
-    room.close()
-
-
 def _archive_earlier_days(machine: Machine) -> list[date]:
     """Raw archives of two days that are over."""
     registry = PostgresRegistry(f"postgresql+psycopg2://postgres@127.0.0.1:{machine.ports['postgres']}/ssmd")
@@ -56,34 +46,66 @@ def _archive_earlier_days(machine: Machine) -> list[date]:
     return days
 
 
-def _objects(machine: Machine) -> dict[str, bytes]:
-    folder = machine.storage / "ssmd-normalized"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.zst")}
+def _objects(machine: Machine, days: list[date]) -> dict[str, bytes]:
+    """The normalized objects of these days."""
+    parts = [f"{day:%Y/%m/%d}" for day in days]
+    found = (machine.storage / "ssmd-normalized").rglob("*.zst")
+    return {str(path): path.read_bytes() for path in found if any(part in str(path) for part in parts)}
 
 
-def test_every_dag_does_its_work(machine: Machine, day: Rooms) -> None:
-    earlier = _archive_earlier_days(machine)
-    today, days = str(day_of(now_ns())), {"from": str(earlier[0]), "to": str(earlier[1])}
-    asked: list[tuple[str, dict[str, Any]]] = [
-        ("secmaster_sync", {"full": True}),
-        ("key_verification", {}),
-        ("daily_startup", {"date": today}),
-        ("daily_teardown", {"date": today}),
-        ("archive_verification", {"date": today}),
-        ("data_quality", {"date": today}),
-        ("backfill", days),
-        ("checks_ran", {"date": today}),
-    ]
-    left: dict[str, Any] = {}
+@pytest.fixture(scope="module")
+def earlier(machine: Machine) -> list[date]:
+    """Two days that are over."""
+    return _archive_earlier_days(machine)
 
-    for dag, conf in asked:
-        if dag == "daily_teardown":
-            time.sleep(5)  # a day of five seconds
-        left[dag] = day.ask("run", dag=dag, conf=conf)
-        assert left[dag]["state"] == "success", f"{dag}: {left[dag]}\n{day.log.read_text()[-6_000:]}"
 
-    assert left["daily_teardown"]["events"][0]["day"] == today
-    assert {event["day"] for event in left["backfill"]["events"]} == set(days.values())
-    made = _objects(machine)
-    assert day.ask("run", dag="backfill", conf=days)["state"] == "success"
-    assert _objects(machine) == made
+@pytest.fixture(scope="module")
+def room(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rooms]:
+    """Airflow for it."""
+    folder = tmp_path_factory.mktemp("room")
+    room = Rooms(folder, machine.environment, [sys.executable, "-m", "ssmd"], machine.variables)
+    yield room
+    room.close()
+
+
+def _run(room: Rooms, dag: str, **conf: Any) -> dict[str, Any]:
+    left: dict[str, Any] = room.ask("run", dag=dag, conf=conf)
+    assert left["state"] == "success", f"{dag}: {left}\n{room.log.read_text()[-6_000:]}"
+    return left
+
+
+def test_the_day_begins(room: Rooms) -> None:
+    _run(room, "secmaster_sync", full=True)
+    _run(room, "key_verification")
+    _run(room, "daily_startup", date=str(day_of(now_ns())))
+
+
+def test_the_day_before_is_ended_and_checked(room: Rooms, earlier: list[date]) -> None:
+    yesterday = str(earlier[1])
+
+    ended = _run(room, "daily_teardown", date=yesterday)
+    _run(room, "archive_verification", date=yesterday)
+    _run(room, "data_quality", date=yesterday)
+    _run(room, "checks_ran", date=yesterday)
+
+    assert ended["events"][0]["day"] == yesterday
+
+
+def test_earlier_days_are_made_again_and_the_second_time_changes_nothing(
+    machine: Machine, room: Rooms, earlier: list[date]
+) -> None:
+    days = {"from": str(earlier[0]), "to": str(earlier[1])}
+
+    left = _run(room, "backfill", **days)
+    made = _objects(machine, earlier)
+    _run(room, "backfill", **days)
+
+    assert {event["day"] for event in left["events"]} == set(days.values())
+    assert made
+    assert _objects(machine, earlier) == made
+
+
+def test_the_day_is_ended_by_hand(room: Rooms) -> None:
+    left = _run(room, "daily_teardown", date=str(day_of(now_ns())))
+
+    assert left["tasks"]["next_connector"]["state"] == "skipped"
