@@ -4,7 +4,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from ssmd.cli.checking import checking
+from ssmd.cli.checking import Check, checking
 from ssmd.cli.day_lock import day_lock
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
@@ -45,7 +45,8 @@ def run(
 ) -> int:
     """Ask every expectation of a day (UTC) and make its report. Exit code 6 when something is not as it should be.
 
-    Needs the extra `quality`. What could not be asked is said, and never passes: exit code 2 when nothing ran at all.
+    With --suite the report keeps what the other suites last said, and nothing counts as the day's check. Needs the
+    extra `quality`. What could not be asked is said, and never passes: exit code 2 when nothing ran at all.
     """
     from ssmd.quality.judge import Judge, require
 
@@ -57,7 +58,8 @@ def run(
     name, today = chosen.feed(feed), day_of(now_ns())
     if date > today:
         raise ConfigError(f"{date} is in the future", "Give a day that has begun (UTC).")
-    with checking(chosen, "quality", name, date) as check, day_lock(chosen, name, date, "quality", shared=True):
+    counted = nullcontext(Check()) if suite else checking(chosen, "quality", name, date)
+    with counted as check, day_lock(chosen, name, date, "quality", shared=True):
         ended, pages = asyncio.run(_run(chosen, name, date, suites, rest, Judge))
         code = _exit_code(ended)
         ran = any(its.ran for its in ended.suites)
@@ -72,8 +74,9 @@ def run(
 async def _run(
     chosen: Chosen, feed: str, day: date, suites: "list[Suite]", rest: str | None, new_judge: "Callable[[], Any]"
 ) -> "tuple[QualityRun, list[str]]":
-    from ssmd.quality.reports import publish
+    from ssmd.quality.reports import completed, publish
     from ssmd.quality.runner import record, run_suites
+    from ssmd.quality.suites import load_suites
 
     buckets, today = chosen.environment.spec.middleware.storage.buckets, day_of(now_ns())
     async with AsyncExitStack() as stack:
@@ -86,7 +89,9 @@ async def _run(
         progress = stack.enter_context(_progress(len(suites)))
         ended = await run_suites(looked_at, suites, await asyncio.to_thread(new_judge), progress)
         ended = await asyncio.to_thread(record, ended, suites, registry, today)
-        return ended, await publish(ended, storage, buckets.reports)
+        titles = {suite.name: suite.title for suite in load_suites()}
+        whole = await completed(ended, titles, storage, buckets.reports)
+        return ended, await publish(whole, storage, buckets.reports)
 
 
 async def _day(chosen: Chosen, opener: Opener, feed: str, day: date, work: Path, rest: str | None) -> "Day":

@@ -63,6 +63,20 @@ async def rebuild(storage: Storage, bucket: str, feed: str, day: date) -> list[s
     return await _Press(storage, bucket, feed).day(day)
 
 
+async def completed(run: QualityRun, titles: Mapping[str, str], storage: Storage, bucket: str) -> QualityRun:
+    """A run of some suites, and the others of `titles` (by name) as the day's stored run has them, or as not asked."""
+    try:
+        stored = _read(await storage.get(bucket, day_prefix(run.feed, run.day) + RUN), run.feed, run.day).suites
+    except (ObjectMissing, DataError):
+        stored = []
+    known = {suite.suite: suite for suite in (*stored, *run.suites)}
+    suites = [
+        known.get(name) or SuiteOutcome(suite=name, title=title, ran=False, why_not="it was not asked yet")
+        for name, title in titles.items()
+    ]
+    return msgspec.structs.replace(run, suites=suites)
+
+
 async def stored_days(storage: Storage, bucket: str, feed: str) -> list[date]:
     """The days of a feed of which a run is stored, oldest first."""
     return sorted(_runs(await storage.list(bucket, feed_prefix(feed))).get(feed, ()))

@@ -15,7 +15,7 @@ from ssmd.errors import DataError
 from ssmd.middleware.storage.interface import ObjectMissing
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.quality.outcome import QualityRun
-from ssmd.quality.reports import publish, rebuild, stored_days
+from ssmd.quality.reports import completed, publish, rebuild, stored_days
 from ssmd.quality.reports.publishing import INDEX_DAYS
 from tests.fakes.faulty_storage import FaultyStorage, Killed
 from tests.quality_runs import BUCKET, DAY, GAP_KEY, HOSTILE, RAW_KEY, bad, calm, expectation, run, silent, suite
@@ -202,6 +202,20 @@ OTHERS = [
     calm(DAY - timedelta(days=30)),
     calm(feed="other"),
 ]
+
+
+async def test_a_run_of_one_suite_keeps_what_the_others_last_said() -> None:
+    storage = MemoryStorage()
+    titles = {"trades": "Trades", "gaps": "Gaps", "quotes": "Quotes"}
+    await publish(run(DAY, suite("trades", expectation()), suite("gaps", expectation())), storage, BUCKET)
+
+    made = await completed(run(DAY, suite("trades", expectation(state="failed"))), titles, storage, BUCKET)
+    fresh = await completed(run(DAY, suite("trades", expectation())), titles, MemoryStorage(), BUCKET)
+
+    assert [(one.suite, one.ran, one.colour) for one in made.suites] == [
+        ("trades", True, "red"), ("gaps", True, "green"), ("quotes", False, "grey"),
+    ]  # fmt: skip
+    assert [one.ran for one in fresh.suites] == [True, False, False]
 
 
 @pytest.mark.parametrize("place", PLACES, ids=" ".join)
