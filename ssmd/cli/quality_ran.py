@@ -1,7 +1,7 @@
 """`ssmd quality ran`: did every check of a day run? What silently did not is found here."""
 
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,7 +33,8 @@ class Line(msgspec.Struct, frozen=True):
 def ran(*, env: EnvFile = None, feed: Feed = None, date: date | None = None, json: Json = False) -> int:
     """Did every check of a day (UTC; default: yesterday) run to its end? Exit code 3, and a line for each that did not.
 
-    What a check found is no matter here: one with findings ran.
+    What a check found is no matter here: one with findings ran. The last run that ended decides: a failure after a good
+    run is told with both.
     """
     from ssmd.registry.checks import WANTED, CheckRuns, missing
 
@@ -74,18 +75,35 @@ def _command(chosen: Chosen, feed: str, day: date) -> Callable[[str], str]:
 
 
 def _line(check: str, runs: Sequence["CheckRun"], absent: bool, begins: str, command: Callable[[str], str]) -> Line:
-    """Of several runs the last that ended well counts, else the last; `absent`: one was wanted, and none ended well."""
-    ended = [run for run in runs if run.state in ("passed", "findings")]
-    run = ended[-1] if ended else runs[-1] if runs else None
-    if run is not None and ended:
-        said = f"ran, {run.state}: {run.summary}".rstrip(": ")
+    """The last run that ended decides; `absent`: one was wanted, and the last one did not come to its end."""
+    from ssmd.registry.checks import RAN, deciding
+
+    run = deciding(runs) or (runs[-1] if runs else None)
+    well = run is not None and run.state in RAN
+    if run is not None and well:
+        said = _how(run)
     elif not absent:
         said = f"did not run, and there was nothing to check: {begins}"
     elif run is None:
         said = f"did not run. Run: {command(check)}"
     elif run.state == "running":
-        said = f"has not ended since {run.started_at:%Y-%m-%d %H:%M:%S}: it runs, or was killed. Run: {command(check)}"
+        said = f"has not ended since {_at(run.started_at)}: it runs, or was killed. Run: {command(check)}"
     else:
-        why = f"({run.state.replace('_', ' ')}, exit code {run.exit_code}): {run.summary}"
-        said = f"could not be done {why}. Run: {command(check)}"
-    return Line(check, bool(ended), absent or bool(ended), said, command(check), run)
+        why = f"({run.state.replace('_', ' ')}, exit code {run.exit_code}): {run.summary}".rstrip(": ")
+        earlier = deciding([each for each in runs if each.state in RAN])
+        at = f" at {_at(run.completed_at or run.started_at)}" if earlier else ""
+        before = (
+            f"; before that, at {_at(earlier.completed_at or earlier.started_at)}, it {_how(earlier)}"
+            if earlier
+            else ""
+        )
+        said = f"could not be done{at} {why}{before}. Run: {command(check)}"
+    return Line(check, well, absent or well, said, command(check), run)
+
+
+def _how(run: "CheckRun") -> str:
+    return f"ran, {run.state}: {run.summary}".rstrip(": ")
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

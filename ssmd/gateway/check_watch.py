@@ -10,7 +10,8 @@ import structlog
 
 from ssmd.clock import NS_PER_S, day_of, now_ns
 from ssmd.errors import SsmdError
-from ssmd.registry.check_board import RAN, Board, read_board
+from ssmd.registry.check_board import Board, read_board
+from ssmd.registry.checks import RAN
 from ssmd.registry.checks import WANTED, CheckName, CheckRun
 from ssmd.registry.database import Database
 from ssmd.telemetry import CHECK_GAUGES, AlertReading, CheckReading, ChecksReading

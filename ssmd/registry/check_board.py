@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from ssmd.registry.alerts import Alert, Alerts
-from ssmd.registry.checks import WANTED, CheckRun, run_of
+from ssmd.registry.checks import RAN, WANTED, CheckRun, run_of
 from ssmd.registry.database import Database, find_feed
 from ssmd.registry.tables import check_runs, data_inventory, feeds
 
@@ -15,7 +15,6 @@ DAYS = 31
 """So many days back runs are looked at."""
 ALERT_DAYS = timedelta(days=7)
 """An operation is named so long after its last alert, with none open."""
-RAN = ("passed", "findings")
 _WORST = ("complete", "partial", "processing", "failed")
 
 
@@ -67,11 +66,9 @@ def read_board(database: Database, feed: str, environment: str, today: date) -> 
         chosen = (
             sa.select(feeds.c.name.label("feed"), check_runs)
             .join(feeds, feeds.c.id == c.feed_id)
-            .where(
-                c.feed_id == feed_id, c.day.between(today - timedelta(days=DAYS), today), c.completed_at.is_not(None)
-            )
+            .where(c.feed_id == feed_id, c.day.between(today - timedelta(days=DAYS), today), c.state != "running")
             .ext(distinct_on(c.check_name, c.day))
-            .order_by(c.check_name, c.day, c.started_at.desc(), c.id.desc())
+            .order_by(c.check_name, c.day, sa.func.coalesce(c.completed_at, c.started_at).desc(), c.id.desc())
         )
         runs = [run_of(row) for row in connection.execute(chosen)]
         i = data_inventory.c

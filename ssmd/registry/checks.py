@@ -19,6 +19,9 @@ CheckName: TypeAlias = Literal["verify", "quality", "compact", "backfill", "secm
 WANTED: tuple[CheckName, ...] = ("compact", "verify", "quality")
 """What must run for every day that is over, in the order of running."""
 
+RAN = ("passed", "findings")
+"""States of a run that came to its end."""
+
 _MAX_SUMMARY = 2_000
 
 
@@ -117,10 +120,16 @@ class CheckRuns:
             return [run_of(row) for row in connection.execute(chosen)]
 
 
+def deciding(runs: Sequence[CheckRun]) -> CheckRun | None:
+    """Of runs of one check for one day the last that ended: one that runs, or was killed, does not hide it."""
+    ended = [run for run in runs if run.state != "running"]
+    return max(ended, key=lambda run: (run.completed_at or run.started_at, run.id), default=None)
+
+
 def missing(runs: Sequence[CheckRun], wanted: Sequence[str]) -> list[str]:
-    """The checks of `wanted` that none of `runs` has brought to an end (with or without findings)."""
-    done = {run.check for run in runs if run.state in ("passed", "findings")}
-    return [check for check in wanted if check not in done]
+    """The checks of `wanted` whose last ended run (of a day's `runs`) did not come to its end, findings or none."""
+    decided = {check: deciding([run for run in runs if run.check == check]) for check in wanted}
+    return [check for check, run in decided.items() if run is None or run.state not in RAN]
 
 
 def run_of(row: sa.Row[Any]) -> CheckRun:

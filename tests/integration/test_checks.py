@@ -14,7 +14,8 @@ from ssmd.cli.options import Chosen, choose
 from ssmd.clock import NS_PER_S, day_start_ns
 from ssmd.errors import ConfigError, RefusedError, Unavailable
 from ssmd.registry.alerts import Alerts
-from ssmd.registry.checks import CheckRun, CheckRuns
+from ssmd.registry.check_board import read_board
+from ssmd.registry.checks import WANTED, CheckRun, CheckRuns
 from ssmd.registry.database import Database
 from ssmd.registry.interface import ObjectRecord
 from ssmd.registry.postgres import PostgresRegistry
@@ -328,12 +329,52 @@ def test_killed_failed_and_unable_checks_did_not_run(desk: Desk) -> None:
     assert "(not run, exit code 0): nobody to ask" in said
 
 
-def test_a_later_failure_does_not_undo_that_it_ran(desk: Desk) -> None:
+def test_a_failure_after_a_good_run_is_told_with_both(desk: Desk) -> None:
     desk.archive_begins(DAY)
     done(desk, "compact", "verify", "quality")
-    done(desk, "verify", code=7)
+    done(desk, "quality", code=70)
+    done(desk, "quality", code=70)
 
+    said, _ = desk.run("quality", "ran", code=3)
+
+    assert [line[0] for line in said.splitlines()] == ["✓", "✓", "✗"]
+    assert "(failed, exit code 70)" in said
+    assert "before that, at " in said
+    assert "it ran, passed" in said
+    board = read_board(desk.database, FEED, "", TODAY)
+    assert {check: run.state for check in WANTED if (run := board.last(check))} == {
+        "compact": "passed", "verify": "passed", "quality": "failed",
+    }  # fmt: skip
+
+    done(desk, "quality", code=6)
     desk.run("quality", "ran")
+
+
+def test_a_run_that_goes_on_does_not_hide_the_last_that_ended(desk: Desk) -> None:
+    desk.archive_begins(DAY)
+    done(desk, "compact", "verify", "quality")
+    desk.runs.start(FEED, "quality", DAY)
+    desk.run("quality", "ran")
+
+    done(desk, "verify", code=1)
+    desk.runs.start(FEED, "verify", DAY)
+    assert "(failed, exit code 1)" in desk.run("quality", "ran", code=3)[0]
+    last = read_board(desk.database, FEED, "", TODAY).last("verify")
+    assert last is not None
+    assert last.state == "failed"
+
+
+def test_of_two_runs_side_by_side_the_one_that_ended_last_decides(desk: Desk) -> None:
+    desk.archive_begins(DAY)
+    done(desk, "compact", "quality")
+    long = desk.runs.start(FEED, "verify", DAY)
+    done(desk, "verify")
+    desk.runs.finish(long, "failed", exit_code=1, summary="raw is damaged")
+
+    assert "raw is damaged" in desk.run("quality", "ran", code=3)[0]
+    last = read_board(desk.database, FEED, "", TODAY).last("verify")
+    assert last is not None
+    assert last.id == long
 
 
 def test_before_the_archive_begins_nothing_had_to_run_and_after_it_everything(desk: Desk) -> None:
