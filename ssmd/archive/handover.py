@@ -38,6 +38,8 @@ class Handover(msgspec.Struct, frozen=True):
     from_: str = msgspec.field(default="", name="from")
     last_n: int | None = None
     also: tuple[tuple[int, int], ...] = ()
+    ended_n: int | None = None
+    """The last frame of `from_` that was captured, whether or not it was published (None: an old record)."""
 
     @property
     def object(self) -> HandoverObject:
