@@ -15,6 +15,10 @@ app.command("ssmd.cli.ops_alert:alerts", name="alerts", help="List the alerts th
 
 Service = Annotated[str | None, Parameter(help="connector, archiver or gateway; none: the whole day, in order.")]
 Day = Annotated[date | None, Parameter(name="--date", help="The UTC day; default: today.")]
+StopDay = Annotated[
+    date | None, Parameter(name="--date", help="The UTC day; default: today for a service, none for the whole day.")
+]
+Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")]
 NoAirflow = Annotated[
     bool, Parameter(name="--no-airflow", negative=(), help="Do the steps here, instead of asking Airflow to.")
 ]
@@ -51,8 +55,9 @@ def stop(
     service: Service = None,
     /,
     *,
-    date: Day = None,
+    date: StopDay = None,
     no_airflow: NoAirflow = False,
+    yes: Yes = False,
     env: EnvFile = None,
     feed: Feed = None,
     json: Json = False,
@@ -60,12 +65,15 @@ def stop(
     """Drain and stop what runs for a day or an earlier one: a service, or the whole day.
 
     Where a later day was started already, archiver and gateway are restarted as that day's, and its connector stays;
-    otherwise they stop for good. A drain that takes more than 30 s is a failure.
+    otherwise they stop for good. A drain that takes more than 30 s is a failure. What would end the capture of today
+    asks first on a terminal.
     """
     from ssmd.cli import ops_steps
 
     chosen = chosen_for(env, feed)
-    day = date or today()
+    day = ops_steps.stop_day(service, date)
+    if not yes:
+        ops_steps.ask_to_stop(chosen, service, day)
     if service is None:
         return ops_steps.whole_day(chosen, "teardown", day, ahead=False, no_airflow=no_airflow, json=json)
     return ops_steps.one_step(chosen, "teardown", service, day, json=json)

@@ -1,5 +1,6 @@
 """The steps of a day, put together: one service through the supervisor, or the whole day in order."""
 
+import sys
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -11,10 +12,10 @@ from ssmd.cli.ops_local import local_programs
 from ssmd.cli.ops_log import logged
 from ssmd.cli.options import Chosen
 from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
-from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, RefusedError
 from ssmd.local.home import Home
 from ssmd.ops.days import Days
-from ssmd.ops.programs import known_service
+from ssmd.ops.programs import SLOTS, known_service
 from ssmd.ops.steps import Operator, Step
 
 if TYPE_CHECKING:
@@ -43,6 +44,41 @@ def start_day(chosen: Chosen, given: date | None, *, ahead: bool) -> date:
         f"cannot start the day {day}: it has not begun (today is {today}, UTC)",
         "To hand over before midnight, add: --ahead" if soon else f"Run: ssmd ops start --date {today}",
     )
+
+
+def stop_day(service: str | None, given: date | None) -> date:
+    """The day to stop: today where a service is named; the whole day must be: ConfigError with the two likely ones."""
+    today = datetime.now(UTC).date()
+    if given is not None or service is not None:
+        return given or today
+    raise ConfigError(
+        "which day is to be stopped? A whole day is not stopped without its date",
+        f"The day that is over: ssmd ops stop --date {today - timedelta(days=1)}. "
+        f"Today (ends capture now): ssmd ops stop --date {today}",
+    )
+
+
+def ask_to_stop(chosen: Chosen, service: str | None, day: date) -> None:
+    """On a terminal, a yes to ending the capture of today; RefusedError without one. Pipes and tasks are not asked.
+
+    Capture does not end where the connector of a later day was started.
+    """
+    ends_capture = service in (None, "connector") and day >= datetime.now(UTC).date()
+    if not ends_capture or sys.stdin is None or not sys.stdin.isatty():
+        return
+    home = Home(chosen.home)
+    record = home.read_record()
+    recorded = Days(home.run, record.mark).read().programs if record else {}
+    if any(name in recorded and recorded[name].latest > day for name in SLOTS["connector"]):
+        return
+    what = f"ssmd ops stop {service or ''} --date {day}".replace("  ", " ")
+    sys.stderr.write(
+        f"This ends the capture of {chosen.environment.spec.feed} now, for today ({day}). Live data of the time until "
+        "the next start cannot be had afterwards.\nStop? [y/N] "
+    )
+    sys.stderr.flush()
+    if sys.stdin.readline(1_000).strip().lower() not in ("y", "yes"):
+        raise RefusedError("nothing was stopped: the answer was not y", f"To stop without asking: {what} --yes")
 
 
 def one_step(chosen: Chosen, action: "Action", service: str, day: date, *, json: bool) -> int:

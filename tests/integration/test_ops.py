@@ -106,7 +106,7 @@ def test_a_day_hands_over_to_the_next_one_and_clients_are_told(installation: Ins
 def test_the_whole_day_without_airflow_and_kills_in_between(installation: Installation) -> None:
     up(installation)
 
-    ended = ops(installation, "stop", "--no-airflow")
+    ended = ops(installation, "stop", "--no-airflow", "--date", str(today()))
     assert [step["task"] for step in ended] == [
         "drain_gateway",
         "flush_archiver",

@@ -2,8 +2,9 @@
 
 import json
 import os
+import pty
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -105,6 +106,8 @@ def day(offset: int = 0) -> str:
         (["start", "--date", day(-1)], 2, "it is over"),
         (["stop", "gateway", "--date", day(1)], 2, "it has not begun"),
         (["stop", "--date", day(300)], 2, "it has not begun"),
+        (["stop"], 2, f"ssmd ops stop --date {day(-1)}. Today (ends capture now): ssmd ops stop --date {day()}"),
+        (["stop", "--no-airflow", "--yes"], 2, "is not stopped without its date"),
         (["start", "gateway", "--feed", "kalsh"], 2, "runs the feed 'kalshi', not 'kalsh'"),
         (["health", "--wait", "-1"], 2, "--wait"),
         (["health", "--wait", "nan"], 2, "--wait"),
@@ -170,6 +173,49 @@ def test_tomorrows_services_are_started_ahead_and_can_be_stopped_before_midnight
     assert "RUNNING" not in services.states.values()
 
 
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """stdin is a terminal from now on, where somebody types these words ahead."""
+    keyboard, terminal = pty.openpty()
+
+    with os.fdopen(terminal, "r") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        yield lambda words: (os.write(keyboard, f"{words}\n".encode()), None)[1]
+    os.close(keyboard)
+
+
+def test_todays_capture_is_not_ended_on_a_terminal_without_a_yes(
+    place: Place, services: OperatedServices, answering: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.up(*PROGRAMS)
+    for words in (["stop", "connector"], ["stop", "--date", day(), "--no-airflow"]):
+        answering("")
+        assert place.ssmd(*words) == 3
+        error = capsys.readouterr().err
+        assert "This ends the capture of kalshi now" in error
+        assert f"--date {day()} --yes" in error
+    assert services.orders == []
+
+    answering("y")
+    assert place.ssmd("stop", "connector") == 0
+    assert place.ssmd("start", "connector") == 0
+    assert place.ssmd("stop", "connector", "--yes") == 0
+
+
+def test_a_stop_that_does_not_end_capture_does_not_ask(
+    place: Place, services: OperatedServices, answering: Callable[[str], None]
+) -> None:
+    answering("n\n" * 3)
+    services.roles = True
+    assert place.ssmd("start", "gateway") == 0
+    assert place.ssmd("stop", "gateway") == 0
+    assert place.ssmd("stop", "connector", "--date", day(-1)) == 0
+    assert place.ssmd("start", "connector") == 0
+    assert place.ssmd("start", "connector", "--ahead") == 0
+    assert place.ssmd("stop", "connector", "--date", day()) == 0
+    assert services.states["connector-b"] == "RUNNING"
+
+
 @pytest.mark.usefixtures("services")
 def test_health_is_noted_and_says_what_is_wrong(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.ssmd("health", "--wait", "0", "--json") == 3
@@ -214,7 +260,7 @@ def test_a_failed_run_and_one_with_findings_have_their_exit_codes(
 
     airflow.script["daily_teardown"] = [("success", {"verify": "success"})]
     airflow.findings["verify"] = "a byte is wrong"
-    assert place.ssmd("stop", "--json") == 6
+    assert place.ssmd("stop", "--date", day(), "--json") == 6
     answer = json.loads(capsys.readouterr().out)
     assert answer["findings"] == {"verify": "a byte is wrong"}
     assert answer["page"].startswith(airflow.url)
