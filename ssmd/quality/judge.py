@@ -3,12 +3,15 @@
 An expectation about rows is judged piece by piece; its counts are added up, and whether enough rows are as they should
 be (`mostly`) is said of their sum. An expectation about the whole table is judged on the first piece: such batches
 come in one piece, except for their columns and types, which all pieces share.
+
+This is the border: whatever type a value has on the other side, outcomes and documents hold only what JSON has.
 """
 
 import logging
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -123,8 +126,8 @@ class Judge:
         with _quiet():
             given = batch.validate(
                 suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_SAMPLES}
-            ).to_json_dict()
-        by_place = {result["expectation_config"]["meta"]["place"]: result for result in given["results"]}
+            )
+        by_place = {result.expectation_config.meta["place"]: _as_json(result) for result in given.results}
         return [by_place[place] for place in range(len(merged))]
 
 
@@ -231,6 +234,22 @@ class _Merged:
         return document
 
 
+def _as_json(result: Any) -> dict[str, Any]:
+    """A result as JSON. Great Expectations' own way keeps numpy's floats, and raises about types it does not know."""
+    from ssmd.quality.plain import plain  # not above: `require` must be there without pandas
+
+    document: dict[str, Any] = plain(
+        {
+            "success": result.success,
+            "expectation_config": result.expectation_config.to_json_dict(),
+            "result": result.result,
+            "meta": result.meta,
+            "exception_info": result.exception_info,
+        }
+    )
+    return document
+
+
 def _raised(result: dict[str, Any]) -> str:
     """What an expectation raised, as one line; "" when it did not. There are two shapes of it."""
     found = result.get("exception_info") or {}
@@ -250,11 +269,14 @@ def shown(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:
+    from ssmd.quality.plain import plain
+
+    simple = plain(value)
+    if simple is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:.9g}"
-    return str(value)[:MAX_CELL]
+    if isinstance(simple, float):
+        return f"{simple:.9g}"
+    return str(value if isinstance(value, date) else simple)[:MAX_CELL]
 
 
 def document_of(suite: str, version: str, judged: Sequence[Judged]) -> dict[str, Any]:

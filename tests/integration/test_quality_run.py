@@ -158,6 +158,23 @@ def test_a_clean_day_passes_and_a_faulty_one_is_recorded_once_scored_and_shown(m
     assert parts["parts"]["expectations"] < 1
 
 
+def test_a_day_that_lost_trades_has_its_report(made: Installation, rest: Rest) -> None:
+    """What is not equal are numpy's numbers; the check that finds lost trades must not fail on them."""
+    talk = CleanTalk(start_ns=START).clean(80)
+    rest.trades = [*talk.trades, {**talk.trades[5], "trade_id": "lost", "count_fp": "2.50"}]
+    made.archive(talk)
+
+    answer = json.loads(made.run("quality", "run", "--date", str(DAY), "--json", code=6)[0])
+
+    bad = {o["column"]: o for suite in answer["suites"] for o in suite["outcomes"] if o["state"] == "failed"}
+    assert bad.keys() == {"missing", "archived_contracts, exchange_contracts"}
+    assert bad["missing"]["samples"][0]["values"]["missing_ids"] == "lost"
+    assert (
+        "Every trade that the exchange lists"
+        in (made.folder / "storage" / "ssmd-reports" / answer["report"]).read_text()
+    )
+
+
 def test_what_postgresql_is_asked_finds_faults_of_the_security_master(made: Installation, rest: Rest) -> None:
     talk = CleanTalk(start_ns=START).clean(80)
     rest.trades = talk.trades

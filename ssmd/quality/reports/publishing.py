@@ -50,8 +50,9 @@ async def publish(run: QualityRun, storage: Storage, bucket: str) -> list[str]:
     for suite in run.suites:
         suite_page(suite.suite)
     prefix = day_prefix(run.feed, run.day)
+    content = msgspec.json.encode(storable(msgspec.to_builtins(run)))  # first: what cannot be stored replaces nothing
     await storage.delete(bucket, prefix + SUMMARY)  # of an earlier run: without it, the tables look at the run itself
-    await storage.replace(bucket, prefix + RUN, msgspec.json.encode(storable(msgspec.to_builtins(run))))
+    await storage.replace(bucket, prefix + RUN, content)
     return [*await rebuild(storage, bucket, run.feed, run.day), prefix + RUN]
 
 

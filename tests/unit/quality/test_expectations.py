@@ -323,9 +323,10 @@ async def test_what_went_wrong_afterwards_is_found(
     world = await clean_world(tmp_path, before=False)
     await fault(world)
 
-    found = bad(await run(world, judge))
+    ended = await run(world, judge)
 
-    assert found.keys() == AFTERWARDS[fault]
+    assert bad(ended).keys() == AFTERWARDS[fault]
+    assert msgspec.json.decode(msgspec.json.encode(ended), type=QualityRun) == ended
 
 
 async def test_a_damaged_file_is_an_error_of_every_expectation_about_it_and_names_it(

@@ -1,9 +1,13 @@
 """Pieces are judged as the whole: counts, verdicts, samples; and what raises or cannot be understood says so."""
 
 import os
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,7 +22,7 @@ def judge() -> Judge:
     return Judge()
 
 
-def asked(type_: str, severity: str = "critical", **kwargs: Any) -> Expectation:
+def asked(type_: str, /, severity: str = "critical", **kwargs: Any) -> Expectation:
     return Expectation(type_, "trade", "it holds", severity, kwargs)  # type: ignore[arg-type]
 
 
@@ -102,6 +106,75 @@ def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.value.hint == "Run: pip install 'ssmd[quality]'"
 
 
+def hostile() -> pd.DataFrame:
+    """A column of every type that pandas, Parquet and PostgreSQL give, each with something that JSON has not."""
+    return pd.DataFrame(
+        {
+            "float": np.array([1.5, np.nan, np.inf, 2]),
+            "float32": np.array([1, 2, 3, 4], np.float32),
+            "int": np.array([1, 2, 3, 4]),
+            "unsigned": np.array([1, 2, 3, 2**64 - 1], np.uint64),
+            "decimal": [Decimal("1.1"), None, Decimal("NaN"), Decimal(2)],
+            "time": pd.to_datetime([1, 2, 3, None]).tz_localize("UTC"),
+            "span": pd.to_timedelta([1, 2, 3, None]),
+            "nullable": pd.array([1, None, 3, 4], dtype="Int64"),
+            "truth": pd.array([True, None, False, True], dtype="boolean"),
+            "text": ["a", None, "", "b"],
+            "bytes": [b"\xff", b"a", None, b""],
+            "category": pd.Categorical(["a", "b", None, "a"]),
+            "day": [date(2026, 1, 1)] * 4,
+            "array": [np.array([1, 2]), None, np.array([]), np.array([3.5])],
+        }
+    )
+
+
+ASKED_OF_EACH: list[tuple[str, dict[str, Any]]] = [
+    ("expect_column_values_to_be_in_set", {"value_set": ["zz"]}),
+    ("expect_column_values_to_not_be_null", {}),
+    ("expect_column_values_to_be_null", {}),
+    (BETWEEN, {"min_value": 100, "max_value": 101}),
+    ("expect_column_value_lengths_to_equal", {"value": 77}),
+    ("expect_column_values_to_be_of_type", {"type_": "odd"}),
+    ("expect_column_max_to_be_between", {"max_value": -1}),
+    ("expect_column_distinct_values_to_be_in_set", {"value_set": [7]}),
+]
+
+
+def pairs(frame: pd.DataFrame) -> list[Expectation]:
+    return [
+        asked(type_, column_A=column, column_B=other)
+        for type_ in ("expect_column_pair_values_to_be_equal", "expect_column_pair_values_a_to_be_greater_than_b")
+        for column in frame
+        for other in ("float", "text")
+        if column != other
+    ]
+
+
+def test_whatever_the_values_are_what_is_told_of_them_is_json(judge: Judge) -> None:
+    """`numpy.float64` in the pairs that are not equal kept a report from being written just when trades were lost."""
+    frame = hostile()
+    singles = [asked(type_, column=column, **more) for type_, more in ASKED_OF_EACH for column in frame]
+
+    found = [*judge.frames(singles, [frame])[0], *judge.frames(pairs(frame), [frame])[0]]
+
+    assert {"failed", "passed", "error"} >= {its.outcome.state for its in found} > {"failed"}
+    for its in found:
+        outcome = msgspec.to_builtins(its.outcome)
+        for told in (its.document, outcome):
+            assert msgspec.json.decode(msgspec.json.encode(told)) == told, its.outcome.type
+
+
+def test_pairs_that_differ_are_plain_numbers(judge: Judge) -> None:
+    frame = pd.DataFrame({"archived": [3.0, 5.0], "listed": [3.0, 6.5]})
+    [its], _ = judge.frames(
+        [asked("expect_column_pair_values_to_be_equal", column_A="archived", column_B="listed")], [frame]
+    )
+
+    assert its.document["result"]["partial_unexpected_list"] == [[5.0, 6.5]]
+    assert {type(value) for value in its.document["result"]["partial_unexpected_list"][0]} == {float}
+    assert [sample.values for sample in its.outcome.samples] == [{"archived": "5", "listed": "6.5"}]
+
+
 # -- the suites' own files -------------------------------------------------------------------------------------------
 
 
@@ -163,6 +236,17 @@ def test_a_file_that_is_no_suite_is_named(tmp_path: Path, content: str, said: st
     with pytest.raises(ConfigError, match=said) as refused:
         load_suites(tmp_path)
     assert "odd.json" in refused.value.message
+
+
+def test_what_says_what_to_install_needs_none_of_it() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(('pandas', 'numpy', 'pyarrow', 'great_expectations')));"
+        "import ssmd.quality.judge"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:

@@ -326,6 +326,18 @@ async def test_a_suite_whose_name_can_be_no_page_is_refused_before_anything_is_w
     assert await everything(storage) == {}
 
 
+async def test_a_run_that_cannot_be_stored_leaves_the_report_of_the_run_before() -> None:
+    storage = MemoryStorage()
+    await publish(calm(), storage, BUCKET)
+    before = await everything(storage)
+    broken = msgspec.structs.replace(suite("trades", expectation()), document={"value": object()})
+
+    with pytest.raises(TypeError):
+        await publish(run(DAY, broken), storage, BUCKET)
+
+    assert await everything(storage) == before
+
+
 async def test_objects_that_are_no_reports_are_left_alone() -> None:
     storage = MemoryStorage()
     strange = [
