@@ -79,6 +79,8 @@ class Pipeline:
         self._full_retry_ns = 0
         self.received: dict[str, int] = {}
         self.published = 0
+        self.last_frame: tuple[str, int] | None = None
+        """The last frame that was kept: its connection and number."""
         self.gaps: list[Gap] = []
         self._day_number = 0
         self.problems: dict[str, int] = {}
@@ -153,6 +155,7 @@ class Pipeline:
         if not conversation.first_ns:
             conversation.first_ns = frames[0][0]
         conversation.last_ns = frames[-1][0]
+        self.last_frame = (connection, n - 1)
         return True
 
     def _map(

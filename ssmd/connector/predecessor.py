@@ -52,7 +52,7 @@ class Predecessor(msgspec.Struct):
     """Everything up to `covered_ns` was captured; the last frame came at `last_ns` on `connection`.
 
     `clean`: it drained, so that everything was published; else `last_n` is the last frame whose event was (None: not
-    known). `unsent` was meant for the stream and perhaps never reached it. `published` counts the events of the last
+    known); `ended_n` is the last one that it captured. `unsent` was meant for the stream and perhaps never reached it. `published` counts the events of the last
     seconds by content, and `latest` is the last event by type and ticker.
     """
 
@@ -61,6 +61,7 @@ class Predecessor(msgspec.Struct):
     clean: bool = True
     last_ns: int = 0
     last_n: int | None = None
+    ended_n: int | None = None
     unsent: list[Outgoing] = []
     published: Counter[bytes] = msgspec.field(default_factory=Counter)
     latest: dict[tuple[type[Event], str], Latest] = {}
@@ -81,11 +82,11 @@ def read_predecessor(folder: Path, feed: str) -> Predecessor:
     segments = find_segments(folder)
     try:
         covered_ns, connection = covered(state, segments)
-        found = Predecessor(covered_ns, connection, state.clean, covered_ns)
+        found = Predecessor(covered_ns, connection, state.clean, covered_ns, ended_n=state.ended_n)
         _Reading(found, feed, state).read(segments)
     except FileNotFoundError:  # archived and removed meanwhile
         log.warning("the spool of the connector before is gone", folder=str(folder))
-        return Predecessor(state.covered_ns, state.connection, state.clean, state.covered_ns)
+        return Predecessor(state.covered_ns, state.connection, state.clean, state.covered_ns, ended_n=state.ended_n)
     return found
 
 
@@ -116,6 +117,8 @@ class _Reading:
                     self._found.last_n = frames_n
         if self._found.clean:
             self._found.last_n = None
+        if frames_n is not None:
+            self._found.ended_n = frames_n
         self._note_events()
 
     def _frames(self, meta: RawMeta, before_n: int | None) -> int:

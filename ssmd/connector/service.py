@@ -263,7 +263,11 @@ class Connector:
                 connection.link.drop("connection_lost")
         if conversation.last_ns:  # the last frame's, not the latest: the clock may have been put back
             self._spool.state.covered_ns = conversation.last_ns
-            self._spool.state.connection = conversation.connection
+            self._note_last_frame()
+
+    def _note_last_frame(self) -> None:
+        if self._pipeline.last_frame is not None:
+            self._spool.state.connection, self._spool.state.ended_n = self._pipeline.last_frame
 
     async def _write_reports(self) -> None:
         while True:
@@ -306,7 +310,7 @@ class Connector:
         gap = self._connections.take_gap() if succession else None
         self._connections.close_gap(now + _LATE_NS)
         state.covered_ns, state.clean = gap.from_ns if gap else now, True
-        state.connection = gap.connection if gap else state.connection
+        self._note_last_frame()
         self._pipeline.end_segment()
         await _until(lambda: self._outbox.empty, _DRAIN_STREAM_S)
         if succession:

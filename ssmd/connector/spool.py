@@ -146,11 +146,12 @@ class SpoolState(msgspec.Struct):
     `covered_ns`: up to here every frame is in the archive, in the spool or inside a recorded gap; 0 = never captured.
     `published`: everything before this place is stored by the broker. `recent`: a place some seconds back, behind
     which a connector that takes over looks for what was published last. `accepted_key`: a fingerprint of the exchange
-    credentials that worked last.
+    credentials that worked last. `ended_n`: the number of the last frame of `connection`.
     """
 
     covered_ns: int = 0
     connection: str = ""
+    ended_n: int | None = None
     published: Position = Position(0, 0)
     recent: Position = Position(0, 0)
     accepted_key: str = ""

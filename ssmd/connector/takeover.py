@@ -101,8 +101,9 @@ class Takeover:
         last_n = old.last_n if whole else None
         self._pipeline.record_handover(
             Handover(
-                self._feed, conversation.connection, at_ns, standby.next_n, old.connection, last_n, ranges(cut.numbers)
-            )
+                self._feed, conversation.connection, at_ns, standby.next_n, old.connection, last_n,
+                ranges(cut.numbers), old.ended_n,
+            )  # fmt: skip
         )
         await self._publish(cut.also)
         books = standby.books(at_ns)

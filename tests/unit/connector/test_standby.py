@@ -176,6 +176,7 @@ async def test_nothing_is_lost_doubled_or_turned_back_though_the_new_connection_
     assert takeover.first_n == 1 + 5 * 3
     assert takeover.from_ == "c-old"
     assert takeover.also == ()
+    assert takeover.ended_n == 15
     assert not new.pipeline.gaps
 
 
