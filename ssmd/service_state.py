@@ -1,9 +1,12 @@
 """`SSMD_HOME/run/{service}.json`: where a running service can be asked, or why it is not running.
 
-And `{service}-farewell.json`: what somebody who stops it wants it to tell its clients.
+And `{service}-farewell.json`: what somebody who stops it wants it to tell its clients; `{service}-planned.json`: who
+stopped it last, and for which day.
 """
 
 import time
+from collections.abc import Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,53 @@ def write_state(home: Path, state: ServiceState) -> None:
     aside = path.with_suffix(f".{state.pid}.tmp")
     aside.write_bytes(msgspec.json.encode(state) + b"\n")
     aside.replace(path)
+
+
+def troubles_of(health: Mapping[str, Any]) -> list[str]:
+    """What a service says is not as it should be, a few words for each."""
+    found: list[str] = []
+    for key in ("problem", "trouble", "problems"):
+        said = health.get(key)
+        if isinstance(said, Mapping):
+            found += [f"{name}: {words}" for name, words in sorted(said.items())]
+        elif said:
+            found.append(str(said))
+    return list(dict.fromkeys(found))
+
+
+class PlannedStop(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator stopped it at `at` for `day`; `then` is the day that it is started again for at once."""
+
+    day: date
+    by: str
+    at: datetime
+    then: date | None = None
+
+
+PLANNED_S = 60.0
+"""A process that ended longer after the order has another reason."""
+
+
+def planned_path(home: Path, program: str) -> Path:
+    """Where the last order to stop a program stands."""
+    return home / "run" / f"{program}-planned.json"
+
+
+def write_planned(home: Path, program: str, planned: PlannedStop) -> None:
+    """Note an order to stop. Raises OSError."""
+    path = planned_path(home, program)
+    aside = path.with_suffix(".tmp")
+    aside.write_bytes(msgspec.json.encode(planned) + b"\n")
+    aside.replace(path)
+
+
+def read_planned(home: Path, program: str, ended: float) -> PlannedStop | None:
+    """The order by which a process ended that was gone at `ended` (Unix time in whole seconds); None: no order's."""
+    try:
+        planned = msgspec.json.decode(planned_path(home, program).read_bytes(), type=PlannedStop)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return planned if ended - PLANNED_S <= planned.at.timestamp() < ended + 1.0 else None
 
 
 FAREWELL_S = 60.0

@@ -12,7 +12,7 @@ from ssmd.local.home import Home, StackRecord
 from ssmd.local.readiness import failure, service_health
 from ssmd.local.supervisord import Control
 from ssmd.ops.programs import SLOTS, ProgramState
-from ssmd.service_state import Farewell, read_state, write_farewell
+from ssmd.service_state import Farewell, PlannedStop, read_state, write_farewell, write_planned
 
 _AT_REST = ("STOPPED", "EXITED", "FATAL")
 
@@ -61,6 +61,10 @@ class LocalPrograms:
     def farewell_to_clients(self, service: str, farewell: Farewell | None) -> None:
         """Leave it where the service looks when it is told to stop."""
         write_farewell(self._home.root, service, farewell)
+
+    def note_planned(self, name: str, planned: PlannedStop) -> None:
+        """For `ssmd status` and the terminal of `ssmd up`."""
+        write_planned(self._home.root, name, planned)
 
 
 @contextmanager

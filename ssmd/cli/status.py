@@ -41,6 +41,8 @@ def _mark(component: Component) -> str:
 
 
 def _detail(component: Component) -> str:
+    if component.status == "stopped":
+        return component.detail
     if not component.pid:
         return f"{component.state.lower()}  {component.detail}"
     minutes, seconds = divmod(component.up_s, 60)

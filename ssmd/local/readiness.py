@@ -24,7 +24,7 @@ from ssmd.local.home import Home
 from ssmd.local.plan import Address, service_of
 from ssmd.local.ports import Listener
 from ssmd.local.supervisord import Control, ProgramState, tail
-from ssmd.service_state import read_state
+from ssmd.service_state import PlannedStop, read_state, troubles_of
 
 _CLASSES: dict[int, type[SsmdError]] = {
     EXIT_CONFIG: ConfigError,
@@ -43,9 +43,29 @@ def failure(state: ProgramState, home: Home) -> SsmdError:
     if said is not None and said.state == "failed" and said.error:
         kind = _CLASSES.get(said.exit_code or 0, FatalError)
         return kind(f"{state.name}: {said.error}", said.hint or f"Read {log}")
-    words = tail(log, 2) or tail(home.log / f"{state.name}.log", 2) or state.problem or "it said nothing"
+    words = last_words(log) or last_words(home.log / f"{state.name}.log") or state.problem or "it said nothing"
     kind = _CLASSES.get(state.exit_code, FatalError) if state.state == "EXITED" else FatalError
     return kind(f"{state.name} ended (exit code {state.exit_code}): {words}", f"Read {log}")
+
+
+def last_words(log: Path) -> str:
+    """The last two lines of a log, as people read them: of a line in JSON the event and its error."""
+    return " | ".join(_words(line) for line in tail(log, 2).split(" | ") if line)
+
+
+def _words(line: str) -> str:
+    try:
+        said = msgspec.json.decode(line)
+    except msgspec.MsgspecError:
+        return line
+    if not isinstance(said, dict) or not said.get("event"):
+        return line
+    return ": ".join(str(said[key]) for key in ("event", "error") if said.get(key))
+
+
+def stopped_by(planned: PlannedStop) -> str:
+    """`stopped for DAY by WHO at HH:MM UTC`."""
+    return f"stopped for {planned.day} by {planned.by} at {planned.at:%H:%M} UTC"
 
 
 def await_service(
@@ -91,8 +111,7 @@ def summary(name: str, health: dict[str, Any]) -> str:
     words = [f"{health[key]:,} {word}" for key, word in said if isinstance(health.get(key), int)]
     if health.get("role") == "standby":
         words.append("standby")
-    problem = health.get("problem") or health.get("problems") or health.get("trouble")
-    return ", ".join(words) + (f" · {problem}" if problem else "")
+    return " · ".join(part for part in (", ".join(words), "; ".join(troubles_of(health))) if part)
 
 
 def service_health(home: Home, name: str, pid: int) -> dict[str, Any] | None:

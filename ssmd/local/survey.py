@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,12 +17,15 @@ from ssmd.local.home import Home
 from ssmd.local.memory import memory_of
 from ssmd.local.plan import SERVICES, SPARE, service_of
 from ssmd.local.processes import ProcessId
-from ssmd.local.readiness import failure, service_health, summary, works
+from ssmd.local.readiness import failure, service_health, stopped_by, summary, works
 from ssmd.local.supervisord import Control, ProgramState
+from ssmd.service_state import read_planned
 
 
 class Component(msgspec.Struct, frozen=True):
     """One program. `state` is supervisord's word, `status` the service's own (ok, degraded, ...); `up_s` in seconds.
+
+    `status` is `down` for a program that should run, and `stopped` for one that an operator stopped.
 
     `memory_mb`: 10^6 bytes of it and its children; pages that processes share are counted once.
     """
@@ -105,8 +109,10 @@ def _airflow(state: ProgramState, home: Home, up_s: int, parts: dict[str, Any]) 
         if state.state == "STOPPED":
             return Component(state.name, state.state, "starting", 0, 0, "its database is prepared first", {})
         return Component(state.name, state.state, "down", 0, 0, failure(state, home).message, {})
-    if not parts:
-        return Component(state.name, state.state, "starting", state.pid, up_s, "the API does not answer yet", {})
+    if not parts and state.name == airflow_server.API:
+        return Component(state.name, state.state, "starting", state.pid, up_s, "it does not answer yet", {})
+    if not parts:  # its heartbeats are asked of the API
+        return Component(state.name, state.state, "unknown", state.pid, up_s, "the API does not answer", {})
     if state.name == airflow_server.API:
         access = read_access(home)
         return Component(state.name, state.state, "ok", state.pid, up_s, access.url if access else "", parts)
@@ -118,12 +124,26 @@ def _airflow(state: ProgramState, home: Home, up_s: int, parts: dict[str, Any]) 
     return Component(state.name, state.state, "starting", state.pid, up_s, detail, part)
 
 
+def _at_rest(state: ProgramState, home: Home) -> Component:
+    planned = read_planned(home.root, state.name, state.stopped)
+    if planned is not None and planned.then is None and state.state in ("STOPPED", "EXITED") and state.exit_code == 0:
+        return Component(state.name, state.state, "stopped", 0, 0, stopped_by(planned), {})
+    if state.state == "STOPPED" and state.exit_code == 0:
+        detail = (
+            f"since {datetime.fromtimestamp(state.stopped, UTC):%H:%M} UTC, by no `ssmd ops stop`"
+            if state.stopped
+            else "it was not started"
+        )
+        return Component(state.name, state.state, "down", 0, 0, detail, {})
+    return Component(state.name, state.state, "down", 0, 0, failure(state, home).message, {})
+
+
 def _component(state: ProgramState, home: Home, airflow: dict[str, Any] | None) -> Component:
     up_s = int(time.time()) - state.started if state.pid else 0
     if airflow is not None and state.name in airflow_server.PROGRAMS:
         return _airflow(state, home, up_s, airflow)
     if not state.pid:
-        return Component(state.name, state.state, "down", 0, 0, failure(state, home).message, {})
+        return _at_rest(state, home)
     if service_of(state.name) not in SERVICES:
         status = "ok" if state.state == "RUNNING" else "starting"
         return Component(state.name, state.state, status, state.pid, up_s, "", {})

@@ -10,8 +10,9 @@ from ssmd.local.home import Home
 from ssmd.local.plan import SERVICES, SPARE
 from ssmd.local.processes import ProcessId
 from ssmd.local.progress import Progress
-from ssmd.local.readiness import failure, service_health, summary
+from ssmd.local.readiness import failure, service_health, stopped_by, summary
 from ssmd.local.supervisord import Control, ProgramState
+from ssmd.service_state import read_planned
 
 _EVERY_S = 1.0
 _PATIENCE_S = 10.0
@@ -60,9 +61,11 @@ class Watch:
     def _look_at(self, state: ProgramState) -> None:
         before = self._pids.get(state.name, 0)
         if state.pid:
-            self._told.discard(state.name)
             if before and before != state.pid:
-                self._progress.line(f"○ {state.name:<10} was restarted (process {before} ended, {state.pid} runs)")
+                self._progress.line(f"○ {state.name:<10} {self._restarted(state, before)}")
+            elif state.name in self._told:
+                self._progress.line(f"○ {state.name:<10} runs again (process {state.pid})")
+            self._told.discard(state.name)
             self._pids[state.name] = state.pid
             return
         again = state.name in airflow_server.PROGRAMS  # supervisord starts these again whatever their exit code is
@@ -73,6 +76,22 @@ class Watch:
             if final:
                 self._told.add(state.name)
                 self._progress.line(f"✗ {state.name:<10} {_ending(state, self._home)}")
+
+        elif state.state == "STOPPED" and before:
+            planned = read_planned(self._home.root, state.name, state.stopped)
+            if planned is not None and planned.then is None:
+                self._told.add(state.name)
+                del self._pids[state.name]
+                self._progress.line(f"○ {state.name:<10} {stopped_by(planned)}")
+
+    def _restarted(self, state: ProgramState, before: int) -> str:
+        processes = f"(process {before} ended, {state.pid} runs)"
+        planned = read_planned(self._home.root, state.name, state.stopped)
+        if planned is None:
+            return f"was restarted {processes}"
+        if planned.then is None:
+            return f"was {stopped_by(planned)}, and started again {processes}"
+        return f"was restarted as planned, for {planned.then} by {planned.by} {processes}"
 
     def _look_for_trade(self) -> None:
         if self._trade and self._trade.text:

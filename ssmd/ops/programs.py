@@ -8,7 +8,7 @@ import msgspec
 
 from ssmd.errors import ConfigError, SsmdError
 from ssmd.nearest import did_you_mean
-from ssmd.service_state import Farewell
+from ssmd.service_state import Farewell, PlannedStop
 
 SERVICES = ("connector", "archiver", "gateway")
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -67,6 +67,10 @@ class Programs(Protocol):
 
     def farewell_to_clients(self, service: str, farewell: Farewell | None) -> None:
         """What a service tells its clients when it stops; None: its own words."""
+        ...
+
+    def note_planned(self, name: str, planned: PlannedStop) -> None:
+        """Leave word for others who watch the program why it is about to stop."""
         ...
 
 

@@ -11,7 +11,7 @@ from ssmd.errors import FatalError, RefusedError, Unavailable
 from ssmd.ops.days import DayOf, Days
 from ssmd.ops.programs import SLOTS, Programs, ProgramState
 from ssmd.ops.telling import facts_of, last_facts, ready, why_not, with_numbers
-from ssmd.service_state import Farewell
+from ssmd.service_state import Farewell, PlannedStop
 
 Handover: TypeAlias = Literal["overlap", "strict"]
 Done: TypeAlias = Literal["started", "runs already", "noted", "stopped", "restarted", "nothing to stop"]
@@ -212,6 +212,8 @@ class Operator:
         program = ending[-1].program if ending else service
         for one in ending:
             self._tell(service, later)
+            planned = PlannedStop(day=day, by=self._by, at=datetime.now(UTC), then=later)
+            self._programs.note_planned(one.program, planned)
             facts[one.program], wrong = self._end(service, one, forget=later is None)
             findings += wrong
         left = facts.get(program, {})

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ssmd.service_state import troubles_of
+
 
 def ready(service: str, health: Mapping[str, Any]) -> bool:
     """Does it do its job? A connector: it captures with all books, as the active one or beside it."""
@@ -17,7 +19,7 @@ def why_not(health: Mapping[str, Any]) -> str:
     """What a service itself says is missing, in a few words."""
     if not health:
         return "it does not answer yet"
-    parts = [str(health.get(key)) for key in ("problem", "trouble", "problems") if health.get(key)]
+    parts = troubles_of(health)
     if health.get("connected") is False:
         parts.append("not connected to the exchange")
     elif health.get("books_ready") is False:

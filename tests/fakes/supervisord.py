@@ -5,6 +5,7 @@ import contextlib
 import socketserver
 import subprocess
 import threading
+import time
 import xmlrpc.client
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler
@@ -28,6 +29,7 @@ class FakeSupervisord:
         self.states = dict.fromkeys(programs, "STOPPED")
         self.ends: dict[str, int] = {}
         self.pids: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
         self.stubborn: set[str] = set()
         self.orders: list[str] = []
         self._process = subprocess.Popen(["sleep", "600"])
@@ -74,6 +76,7 @@ class FakeSupervisord:
         self.orders.append(f"stop {name}")
         if name not in self.stubborn:
             self.states[name] = "STOPPED"
+            self.ended[name] = int(time.time())
         return True
 
     def shutdown(self) -> bool:
@@ -88,7 +91,7 @@ class FakeSupervisord:
             "statename": state,
             "pid": self.pids.get(name, 4242) if state == "RUNNING" else 0,
             "start": 1,
-            "stop": 0,
+            "stop": self.ended.get(name, 0),
             "exitstatus": self.ends.get(name, 0),
             "spawnerr": "",
         }

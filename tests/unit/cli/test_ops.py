@@ -226,6 +226,26 @@ def test_health_is_noted_and_says_what_is_wrong(place: Place, capsys: pytest.Cap
     )
 
 
+def test_ssmd_status_says_who_stopped_a_service_and_for_which_day(
+    place: Place, services: OperatedServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.up("connector", "archiver")
+    (place.home.log / "connector.log").write_text('{"level":"info","event":"drained"}\n')
+    assert place.ssmd("stop", "connector") == 0
+    services.stopProcess("archiver", False)  # by another hand
+    capsys.readouterr()
+
+    assert main(["status"]) == 3
+
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["connector"].startswith("○")
+    assert f"stopped for {day()} by cli:" in lines["connector"]
+    assert lines["connector"].endswith(" UTC")
+    assert lines["archiver"].startswith("✗")
+    assert "by no `ssmd ops stop`" in lines["archiver"]
+    assert "it was not started" in lines["gateway"]
+
+
 # --- by Airflow ---
 
 

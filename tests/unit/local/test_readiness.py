@@ -146,6 +146,14 @@ def test_without_own_words_the_log_speaks(home: Home, fake: FakeSupervisord, con
     assert error.message == "nats ended (exit code 1): first | could not open store"
 
 
+def test_last_words_in_json_are_told_as_words(home: Home, fake: FakeSupervisord, control: Control) -> None:
+    fake.ends["nats"] = 1
+    control.start("nats")
+    (home.log / "nats.err.log").write_text('{"level":"info","event":"drained"}\n{"event":"lost","error":"no disk"}\n')
+
+    assert failure(control.states()["nats"], home).message == "nats ended (exit code 1): drained | lost: no disk"
+
+
 def test_a_server_that_ends_is_an_error_with_its_last_words(
     home: Home, fake: FakeSupervisord, control: Control
 ) -> None:
@@ -189,6 +197,9 @@ def test_the_summary_holds_what_people_look_for() -> None:
     health = {"frames": 12345, "tickers": 9, "gaps": 0, "connection": "c-1", "problem": ""}
     assert summary("connector", health) == "12,345 frames, 9 tickers, 0 gaps"
     assert summary("connector", {"problem": "exchange away"}).endswith("exchange away")
+    trouble = {"status": "degraded", "frames": 1, "trouble": {"stream": "the broker is behind", "key": "refused"}}
+    assert summary("connector", trouble) == "1 frames · key: refused; stream: the broker is behind"
+    assert summary("archiver", {"problems": {"storage": "the disk is full"}}) == "storage: the disk is full"
 
 
 def test_the_survey_shows_each_program_as_it_is(home: Home, fake: FakeSupervisord) -> None:
@@ -212,3 +223,18 @@ def test_the_survey_shows_each_program_as_it_is(home: Home, fake: FakeSupervisor
     fake.identity.wait(5.0)
     (gone,) = survey(home)
     assert "ssmd down" in gone.detail
+
+
+def test_without_airflows_api_nothing_is_known_of_its_other_parts(home: Home, tmp_path: Path) -> None:
+    names = ["airflow-api", "airflow-scheduler", "airflow-triggerer"]
+    url = f"http://127.0.0.1:{free_port()}"
+    home.airflow_access.write_text(json.dumps({"url": url, "username": "u", "password": "p"}))
+    with FakeSupervisord(tmp_path / "air.sock", "secret", names) as fake:
+        fake.states = dict.fromkeys(names, "RUNNING")
+        home.write_record(StackRecord("m", "e", "f", str(fake.path), "secret", fake.identity, names, {}))
+
+        found = {component.name: component for component in survey(home)}
+
+    assert found["airflow-api"].status == "starting"
+    for name in names[1:]:
+        assert (found[name].status, found[name].detail) == ("unknown", "the API does not answer")

@@ -1,7 +1,9 @@
 """What the foreground of `ssmd up` notices, and how it ends."""
 
 import io
+import time
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from ssmd.local.home import Home
 from ssmd.local.progress import Progress
 from ssmd.local.supervisord import Control
 from ssmd.local.watch import Watch
-from ssmd.service_state import ServiceState, write_state
+from ssmd.service_state import PlannedStop, ServiceState, write_planned, write_state
 from tests.fakes.supervisord import FakeSupervisord
 
 
@@ -67,6 +69,40 @@ def test_a_restart_is_told_once(bench: Bench) -> None:
     said = bench.run(lambda: bench.fake.pids.update(nats=4300), lambda: None)
 
     assert said == "○ nats       was restarted (process 4242 ended, 4300 runs)\n"
+
+
+def plan(bench: Bench, then: date | None = None) -> None:
+    """An operator orders a stop of the connector, and it ends."""
+    at = datetime.now(UTC)
+    write_planned(bench.home.root, "connector", PlannedStop(day=date(2026, 11, 22), by="cli:me", at=at, then=then))
+    bench.fake.ended["connector"] = int(time.time())
+
+
+def test_a_planned_restart_is_told_as_one(bench: Bench) -> None:
+    def restart() -> None:
+        plan(bench, then=date(2026, 11, 23))
+        bench.fake.pids.update(connector=4300)
+
+    def crash() -> None:
+        bench.fake.ended["connector"] += 600
+        bench.fake.pids.update(connector=4400)
+
+    planned, crashed = bench.run(restart, lambda: None, crash).splitlines()
+
+    assert "was restarted as planned, for 2026-11-23 by cli:me (process 4242 ended, 4300 runs)" in planned
+    assert crashed == "○ connector  was restarted (process 4300 ended, 4400 runs)"
+
+
+def test_a_planned_stop_is_told_once_and_so_is_the_start_after_it(bench: Bench) -> None:
+    def stop() -> None:
+        plan(bench)
+        bench.fake.states["connector"] = "STOPPED"
+
+    said = bench.run(stop, lambda: None, lambda: bench.fake.states.update(connector="RUNNING"), lambda: None)
+
+    stopped, started = said.splitlines()
+    assert stopped.startswith("○ connector  stopped for 2026-11-22 by cli:me at ")
+    assert started == "○ connector  runs again (process 4242)"
 
 
 def test_the_first_trade_is_told_once(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ssmd.ops.telling import why_not
 from ssmd.ops.wellness import Finding, await_well, exit_code, judge, judge_public
 
 WELL = {"status": "ok", "connected": True, "books_ready": True}
@@ -77,3 +78,9 @@ def test_the_wait_is_bounded_and_ends_as_soon_as_all_is_well() -> None:
     looks[0], now[0] = 0, 0.0
     await_well(lambda: look(10_000), 0.0, pause, lambda: now[0])
     assert looks[0] == 1
+
+
+def test_troubles_are_words_and_no_structures() -> None:
+    health = {"connected": True, "problem": "", "trouble": {"stream": "the broker is behind", "key": "refused"}}
+
+    assert why_not(health) == "key: refused; stream: the broker is behind"
