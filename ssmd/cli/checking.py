@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from ssmd.cli.options import Chosen, actor
 from ssmd.cli.output import talk
-from ssmd.errors import EXIT_BUG, EXIT_DONE, EXIT_FAILED, EXIT_FINDINGS, SsmdError, Unavailable
+from ssmd.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_FINDINGS, SsmdError, Unavailable
 
 if TYPE_CHECKING:
     from ssmd.registry.checks import CheckName, CheckRuns, CheckState
@@ -33,6 +33,8 @@ class Check:
         self.findings = 0
         self.summary = ""
         self.detail: dict[str, Any] | None = None
+        self.refused = False
+        """The request was wrong (exit code 2), and nothing was looked at."""
         self._not_run = False
 
     def end(
@@ -66,8 +68,9 @@ class Check:
 def checking(chosen: Chosen, name: "CheckName", feed: str, day: date | None = None) -> Iterator[Check]:
     """Record a run of check `name` for a UTC day (default: today), from its start to its end.
 
-    An exception is recorded as a failure and passes. Nothing is recorded of a feed that the registry does not know, or
-    where the environment has no database. While the database is away it is said on stderr; what ended after it came
+    An exception is recorded as a failure and passes. Nothing is recorded of a feed that the registry does not know, of
+    a person's request that is refused for what was asked (they see it, and the checks of the day stand as they stood),
+    or where the environment has no database. While the database is away it is said on stderr; what ended after it came
     back is recorded then.
     """
     check = Check()
@@ -83,6 +86,7 @@ def checking(chosen: Chosen, name: "CheckName", feed: str, day: date | None = No
     except BaseException as error:
         code, sentence = _failure(error)
         check.end(code, summary=sentence)
+        check.refused = code == EXIT_CONFIG
         raise
     finally:
         book.finish(check)
@@ -136,6 +140,9 @@ class _Book:
         """The row of its end; the whole row when its start could not be written."""
         if self._unknown:
             return
+        if check.refused and triggered()[0] == "manual":
+            self._withdraw()
+            return
         begun, self._trouble = self._run is not None, ""
         if not begun:
             self._start(self._started)
@@ -149,6 +156,11 @@ class _Book:
             )  # fmt: skip
         if begun and self._trouble:
             talk(f"how the check {self._name} of {self._day} ended is not noted: {self._trouble}")
+
+    def _withdraw(self) -> None:
+        """No row of what never was a run."""
+        if (run := self._run) is not None:
+            self._write(lambda runs: runs.withdraw(run))
 
     def _start(self, at: datetime | None) -> None:
         """`at` None: now, by the clock of the database."""

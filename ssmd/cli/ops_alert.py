@@ -77,25 +77,38 @@ def alert(  # noqa: PLR0913 -- each is an option of the command
 def alerts(
     *,
     recent: Annotated[
-        bool, Parameter(name="--all", negative=(), help=f"Those of the last {RECENT_DAYS} days that are closed, too.")
+        bool,
+        Parameter(
+            name="--all",
+            negative=(),
+            help=f"Those of the last {RECENT_DAYS} days that are closed, too. With --close: close all that are open.",
+        ),
     ] = False,
-    close: Annotated[int | None, Parameter(help="Number of an alert that you have seen to.")] = None,
+    close: Annotated[
+        list[int] | None,
+        Parameter(negative=(), consume_multiple=True, help="Numbers of alerts that you have seen to."),
+    ] = None,
     env: EnvFile = None,
     feed: Feed = None,
     json: Json = False,
 ) -> int:
-    """List the alerts that nobody has seen to, newest first; `--close ID` takes one off the list."""
+    """List the alerts that nobody has seen to, newest first; `--close ID ID` or `--close --all` takes them off."""
     from ssmd.cli.ops import chosen_for
     from ssmd.registry.alerts import Alerts
 
-    if close is not None and not 0 < close < 1 << 63:
-        raise ConfigError(f"--close {str(close)[:80]} is no alert's number", "See the numbers: ssmd ops alerts")
+    if wrong := [number for number in close or () if not 0 < number < 1 << 63]:
+        raise ConfigError(f"--close {str(wrong[0])[:80]} is no alert's number", "See the numbers: ssmd ops alerts")
+    if close is not None and recent == bool(close):
+        problem = "--close with numbers and with --all" if close else "--close without a number"
+        raise ConfigError(
+            problem, "Give the numbers (ssmd ops alerts shows them), or all: ssmd ops alerts --close --all"
+        )
     chosen = chosen_for(env, feed)
     name = chosen.environment.name
     with database_of(chosen) as database:
         known = Alerts(database)
         if close is not None:
-            found = [known.close(name, close)]
+            found = known.close(name, close or None)
         else:
             found = known.recent(name, timedelta(days=RECENT_DAYS)) if recent else known.open(name)
     show_rows([_row(each) for each in found], COLUMNS, as_json=json, empty=f"no alert of {name} is open")

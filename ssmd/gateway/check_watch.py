@@ -11,8 +11,7 @@ import structlog
 from ssmd.clock import NS_PER_S, day_of, now_ns
 from ssmd.errors import SsmdError
 from ssmd.registry.check_board import Board, read_board
-from ssmd.registry.checks import RAN
-from ssmd.registry.checks import WANTED, CheckName, CheckRun
+from ssmd.registry.checks import RAN, WANTED, CheckName, CheckRun
 from ssmd.registry.database import Database
 from ssmd.telemetry import CHECK_GAUGES, AlertReading, CheckReading, ChecksReading
 
@@ -98,7 +97,7 @@ class CheckWatch:
         alerts = [alert for alert in board.alerts if alert.resolved_at is None]
         return {
             "day": board.day.isoformat(),
-            "begun": board.begun is not None and board.begun <= board.day,
+            "begun": board.begins is not None,
             "checks": [_shown(board, name, reasons=reasons) for name in WANTED],
             "alert_count": len(alerts),
             "alerts": [
@@ -125,10 +124,12 @@ def _reading(board: Board, name: str, now: datetime, *, known: bool) -> CheckRea
     ended = None if reached is None else datetime.combine(reached + timedelta(days=1), time(), UTC)
     # What never ran is as old as the archive: the first day should have been looked at when it was over.
     never = now if board.begun is None else datetime.combine(board.begun, time(), UTC)
+    # Before a day is over there is nothing to check: a new installation is neither well nor ill.
+    judged = known and (name not in WANTED or board.begins is not None)
     return CheckReading(
         check=name,
-        ok=(last is not None and last.state == "passed") if known else None,
-        findings=(last.findings if last is not None else 0) if known else None,
+        ok=(last is not None and last.state == "passed") if judged else None,
+        findings=(last.findings if last is not None else 0) if judged else None,
         days_failing=board.days_failing(name) if known else None,
         age_s=max(0.0, (now - (ran or never)).total_seconds()),
         day_age_s=max(0.0, (now - (ended or never)).total_seconds()) if name in WANTED else None,

@@ -1,5 +1,6 @@
 """What operations left for somebody to look at: an alert is open until a later run goes well, or a person closes it."""
 
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +21,7 @@ PASSING: tuple[AlertState, ...] = ("findings", "skipped")
 """States of a task that let its run go well: the end of that very run does not take them back."""
 
 _MAX_OPERATION, _MAX_NAME, _MAX_SUMMARY = 64, 250, 2_000
+_SHOWN = 80
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,18 +92,24 @@ class Alerts:
             closing = sa.update(operation_alerts).where(a.environment_id == place, *which)
             return connection.execute(closing.values(resolved_at=sa.func.now())).rowcount
 
-    def close(self, environment: str, alert: int) -> Alert:
-        """A person has seen to it. ConfigError when the environment has no open alert of that number."""
+    def close(self, environment: str, numbers: Collection[int] | None) -> list[Alert]:
+        """A person has seen to these (None: to all that are open); those closed, newest first.
+
+        ConfigError, and none is closed, when one of the numbers is no open alert of the environment.
+        """
         a = operation_alerts.c
-        with self._database.transaction(f"close an alert of {environment!r}") as connection:
+        which = [] if numbers is None else [a.id.in_(numbers)]
+        with self._database.transaction(f"close alerts of {environment!r}") as connection:
             place = sa.select(environments.c.id).where(environments.c.name == storable(environment)).scalar_subquery()
-            closing = sa.update(operation_alerts).where(
-                a.environment_id == place, a.id == alert, a.resolved_at.is_(None)
-            )
-            row = connection.execute(closing.values(resolved_at=sa.func.now()).returning(operation_alerts)).first()
-        if row is None:
-            raise ConfigError(f"{environment!r} has no open alert {alert}", "See those there are: ssmd ops alerts")
-        return _alert(row)
+            closing = sa.update(operation_alerts).where(a.environment_id == place, a.resolved_at.is_(None), *which)
+            rows = connection.execute(closing.values(resolved_at=sa.func.now()).returning(operation_alerts))
+            closed = sorted(map(_alert, rows), key=lambda alert: (alert.raised_at, alert.id), reverse=True)
+            if absent := sorted(set(numbers or ()) - {alert.id for alert in closed}):
+                said = ", ".join(str(number) for number in absent)[:_SHOWN]
+                raise ConfigError(
+                    f"{environment!r} has no open alert {said}; none was closed", "See those there are: ssmd ops alerts"
+                )
+        return closed
 
     def open(self, environment: str, limit: int = 1_000) -> list[Alert]:
         """Those that nobody has seen to, newest first."""

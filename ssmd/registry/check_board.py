@@ -33,11 +33,17 @@ class Board(msgspec.Struct, frozen=True):
     score: float | None
     alerts: list[Alert]
 
+    @property
+    def begins(self) -> date | None:
+        """The first day that the checks of whole days are about; None until an archived day is over."""
+        return self.begun if self.begun is not None and self.begun <= self.day else None
+
     def last(self, check: str) -> CheckRun | None:
-        """The run that counts: of a check of whole days that of the latest day that is over, else the latest."""
+        """The run that counts: of a check of whole days that of the last archived day that is over, else the last."""
         mine = [run for run in self.runs if run.check == check]
         if check in WANTED:
-            mine = [run for run in mine if run.day <= self.day]
+            begins = self.begins
+            mine = [run for run in mine if begins is not None and begins <= run.day <= self.day]
             return max(mine, key=lambda run: run.day, default=None)
         return max(mine, key=lambda run: run.completed_at or run.started_at, default=None)
 

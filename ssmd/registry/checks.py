@@ -96,6 +96,11 @@ class CheckRuns:
                 )
             )
 
+    def withdraw(self, run: int) -> None:
+        """Take back what has begun and was refused before it looked at anything: it was no run."""
+        with self._database.transaction(f"take back check {run}") as connection:
+            connection.execute(check_runs.delete().where(check_runs.c.id == run, check_runs.c.completed_at.is_(None)))
+
     def of_days(self, feed: str, first: date, last: date) -> list[CheckRun]:
         """All runs for these days, both included, in the order of their start."""
         with self._database.transaction(f"read the checks of {feed}") as connection:

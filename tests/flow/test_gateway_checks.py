@@ -13,7 +13,7 @@ from ssmd.clock import NS_PER_S, day_start_ns, now_ns
 from ssmd.gateway import check_watch
 from ssmd.gateway.check_watch import CheckWatch
 from ssmd.registry.alerts import Alerts
-from ssmd.registry.checks import CheckRuns
+from ssmd.registry.checks import WANTED, CheckRuns
 from ssmd.registry.database import Database
 from ssmd.registry.interface import ObjectRecord
 from ssmd.registry.postgres import PostgresRegistry
@@ -98,7 +98,6 @@ def test_a_check_that_never_ran_is_there_and_as_old_as_the_archive(books: Books,
     watch.look()
     said = scraped()
     assert said["ssmd_checks_known", ""] == 1
-    assert [said["ssmd_check_ok", name] for name in ("compact", "verify", "quality")] == [0, 0, 0]
     assert said["ssmd_check_age_seconds", "verify"] == 0  # nothing is archived yet
 
     books.archived(EARLIER)
@@ -108,6 +107,25 @@ def test_a_check_that_never_ran_is_there_and_as_old_as_the_archive(books: Books,
     assert said["ssmd_check_day_age_seconds", "quality"] > 3 * 86_400
     assert said["ssmd_check_ok", "verify"] == 0
     assert said["ssmd_day_status", "missing"] == 1
+
+
+def test_before_an_archived_day_is_over_no_check_is_well_or_ill(books: Books, watch: CheckWatch) -> None:
+    def judged() -> list[float]:
+        watch.look()
+        said = scraped()
+        return [said[name, check] for name in ("ssmd_check_ok", "ssmd_check_findings") for check in WANTED]
+
+    assert all(map(math.isnan, judged()))
+    books.archived(TODAY)
+    books.ran("verify", TODAY, findings=3)
+    books.ran("quality", DAY, state="failed")  # by the schedule, before there was an archive
+    assert all(map(math.isnan, judged()))
+
+    books.archived(DAY)
+    books.ran("compact", EARLIER)
+    assert judged()[:3] == [0, 0, 0]
+    books.ran("quality", DAY)
+    assert judged()[:3] == [0, 0, 1]
 
 
 def test_the_latest_day_that_is_over_counts_and_earlier_trouble_is_not_forgotten(

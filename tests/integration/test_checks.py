@@ -133,8 +133,9 @@ def test_how_an_exit_code_reads(desk: Desk, code: int, findings: int, not_run: b
     ],
 )  # fmt: skip
 def test_an_exception_is_a_failure_with_its_sentence_and_passes(
-    desk: Desk, error: BaseException, code: int, said: str
+    desk: Desk, error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SSMD_TRIGGER", "scheduled")
     with pytest.raises(type(error)), checking(desk.chosen, "backfill", FEED, DAY):
         raise error
 
@@ -203,7 +204,23 @@ def test_what_ended_after_the_database_came_back_is_noted_whole(tmp_path: Path, 
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_commands_note_themselves(desk: Desk) -> None:
+def test_a_persons_request_that_is_refused_is_no_run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a day without an archive, say: it would stand as a failed check that nothing can put right."""
+    desk.archive_begins(DAY)
+    desk.run("data", "verify", "--date", str(DAY - timedelta(days=2)), code=2)
+    monkeypatch.setenv("SSMD_TRIGGER", "manual")
+    desk.run("data", "verify", "--date", str(DAY - timedelta(days=2)), code=2)
+    desk.run("data", "compact", "--date", str(DAY - timedelta(days=2)), code=2)
+    desk.run("data", "backfill", "--from", str(DAY - timedelta(days=2)), code=2)
+
+    assert desk.runs.of_days(FEED, DAY - timedelta(days=9), TODAY) == []
+    monkeypatch.setenv("SSMD_TRIGGER", "scheduled")
+    desk.run("data", "verify", "--date", str(DAY - timedelta(days=2)), code=2)
+    assert [run.exit_code for run in desk.of(DAY - timedelta(days=2))] == [2]
+
+
+def test_commands_note_themselves(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSMD_TRIGGER", "scheduled")
     desk.run("data", "verify", "--date", str(DAY), code=2)
     desk.run("data", "compact", "--date", str(DAY), code=2)
     desk.run("key", "verify", "checks", code=3)
@@ -274,6 +291,32 @@ def test_a_person_closes_an_alert_and_it_is_still_in_the_history(desk: Desk) -> 
     assert "no open alert" in desk.run("ops", "alerts", "--close", str(alert["id"]), code=2)[1]
     [closed] = json.loads(desk.run("ops", "alerts", "--all", "--json")[0])
     assert closed["resolved_at"]
+
+
+def test_many_alerts_are_closed_at_once(desk: Desk) -> None:
+    numbers = [str(desk.alerts.report("checks", f"dag_{number}", "failed")) for number in range(5)]
+    other = desk.alerts.report("elsewhere", "dag_0", "failed")
+
+    refused = desk.run("ops", "alerts", "--close", numbers[0], str(other), code=2)[1]
+    assert f"no open alert {other}; none was closed" in refused
+    assert len(desk.open()) == 5
+
+    closed = json.loads(desk.run("ops", "alerts", "--close", numbers[0], numbers[2], "--json")[0])
+    assert [str(alert["id"]) for alert in closed] == [numbers[2], numbers[0]]
+    assert len(desk.open()) == 3
+    assert len(json.loads(desk.run("ops", "alerts", "--close", "--all", "--json")[0])) == 3
+    assert desk.open() == []
+    assert "no alert of checks is open" in desk.run("ops", "alerts", "--close", "--all")[1]
+    assert len(desk.alerts.open("elsewhere")) == 1
+
+
+@pytest.mark.parametrize("words", [["--close"], ["--close", "1", "--all"], ["--close", "-1"], ["--close", "0"]])
+def test_alerts_to_close_are_named_or_all(words: list[str], desk: Desk) -> None:
+    desk.alerts.report("checks", "dag", "failed")
+
+    desk.run("ops", "alerts", *words, code=2)
+
+    assert len(desk.open()) == 1
 
 
 @pytest.mark.parametrize("text", ["'; DROP TABLE operation_alerts; --", "a\nb", "\x1b[2J", "x" * 10_000, "\udc80"])
