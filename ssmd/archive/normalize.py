@@ -19,6 +19,7 @@ import structlog
 from ssmd.archive.frames import compress_lists
 from ssmd.archive.handover import Part, read_parts
 from ssmd.archive.layout import TickerObject
+from ssmd.archive.losses import BareGap, Recorded
 from ssmd.archive.manifest import Manifest, raw_manifests
 from ssmd.archive.raw_day import read_raw_day
 from ssmd.archive.reader import read_gaps
@@ -37,12 +38,17 @@ MAX_DAYS_BACK = 7
 
 _BEGINS_BEFORE = "connection_begins_before_archive"
 _UNFIT = "bad_ticker"
+UNRECORDED = "unrecorded_gap"
+"""The problem of a hole in the exchange's numbers that no recorded gap covers."""
 
 log = structlog.get_logger(component="archive")
 
 
 ReadFrame: TypeAlias = Callable[[bytes, int], tuple[Event | None, str]]
 """See `feeds.interface.ReadFrame`."""
+
+Watch: TypeAlias = Callable[[Event, bool], None]
+"""Is told an event, and whether it was published."""
 
 
 class Decoder(Protocol):
@@ -61,7 +67,7 @@ class Mapper(Protocol):
         ...
 
     def take_gaps(self) -> Any:
-        """The sequence gaps found; they were recorded when they happened."""
+        """The sequence gaps found since the last call (`losses.FoundGap`)."""
         ...
 
     def take_problems(self) -> dict[str, int]:
@@ -91,14 +97,25 @@ class Speaker(Protocol):
         """Makes what reads the frames of a mapper's connection: decoder and mapper in one step."""
         ...
 
+    @property
+    def eventless(self) -> frozenset[str]:
+        """Problems of frames that give no event and need not."""
+        ...
+
 
 class Normalized(msgspec.Struct):
-    """What came of a day: raw frames read, events by type, problems by kind (events left out among them)."""
+    """What came of a day: raw frames read, events by type, problems by kind (events left out among them).
+
+    `not_understood` counts frames that should have given an event and gave none, by their type and problem; `bare` are
+    (the first) holes in the exchange's numbers that no recorded gap covers.
+    """
 
     frames: int = 0
     gaps: int = 0
     events: Counter[str] = msgspec.field(default_factory=Counter)
     problems: Counter[str] = msgspec.field(default_factory=Counter)
+    not_understood: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    bare: list[BareGap] = []
 
 
 async def normalize_day(
@@ -109,23 +126,27 @@ async def normalize_day(
     speaker_on: Callable[[date], Speaker],
     spill: Spill,
     on_read: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Normalized:
     """Put the messages of all events of a day into `spill`, by (event type, ticker; of gaps: connection).
 
     `speaker_on` gives the feed's decoder and mappers on a date; `on_read` is told the bytes of the day's raw objects
-    as they are read. DataError as `raw_day.read_raw_day`.
+    as they are read, `watch` each event of a frame and whether it is the day's. DataError as `raw_day.read_raw_day`.
     """
-    made = Normalized()
+    made, speaker = Normalized(), speaker_on(day)
+    gaps = await read_gaps(storage, bucket, feed, day)
+    recorded = Recorded(gaps.values(), speaker.decoder.decode)
     parts = await read_parts(storage, bucket, feed, day)
-    mappers = await _begun_before(storage, bucket, feed, day, speaker_on, made, parts)
-    day_maker = _Maker(speaker_on(day), mappers, spill, made, parts)
+    mappers = await _begun_before(storage, bucket, feed, day, speaker_on, made, parts, recorded.headless)
+    day_maker = _Maker(speaker, mappers, spill, made, parts, recorded)
     async for run in read_raw_day(storage, bucket, feed, day, on_read=on_read):
         day_maker.take(run)
     day_maker.give_books()
     for mapper in mappers.values():
-        mapper.take_gaps()
         made.problems.update(mapper.take_problems())
-    gaps = await read_gaps(storage, bucket, feed, day)
+    if recorded.count:
+        made.problems[UNRECORDED] = recorded.count
+        made.bare = recorded.bare
     for its in sorted(gaps, key=lambda found: (found.received_ns, found.key)):
         day_maker.keep(gaps[its])
     made.events.update(spill.counts())
@@ -143,8 +164,10 @@ class _Maker:
         spill: Spill,
         made: Normalized,
         parts: Mapping[str, Part],
+        watch: Watch | None = None,
     ) -> None:
         self._speaker = speaker
+        self._watch = watch
         self._mappers = mappers
         self._readers: dict[str, ReadFrame] = {}
         self._spill = spill
@@ -155,18 +178,24 @@ class _Maker:
 
     def take(self, run: Sequence[Received]) -> None:
         """Frames in the order in which they are to be mapped."""
-        problems, takers = self._made.problems, self._takers
+        problems, takers, watch = self._made.problems, self._takers, self._watch
         connection, read, part = "", None, None
-        items, size = 0, 0
+        items, size, connections = 0, 0, set[str]()
         for received_ns, its, n, frame in run:
             if its is not connection or read is None:
                 connection, read, part = its, self._reader(its), self._parts.get(its)
+                connections.add(its)
             if part is not None and part.due(n):
                 part.give_books(self._mapper(its), self.keep)
             event, problem = read(frame, received_ns)
             if problem:
                 problems[problem] += 1
-            if event is None or (part is not None and not part.takes(n)):
+            if watch is not None and event is not None:
+                watch(event, part is None or part.takes(n))
+            if event is None:
+                self._nothing(its, frame, problem)
+                continue
+            if part is not None and not part.takes(n):
                 continue
             taker = takers[event.__class__].get(event.ticker)  # type: ignore[union-attr]  # no mapper makes a gap
             if taker is None:
@@ -182,6 +211,20 @@ class _Maker:
             size += len(message)
         self._made.frames += len(run)
         self._spill.grown(items, size)
+        for name in connections:
+            gaps = self._mapper(name).take_gaps()
+            if gaps:
+                self._recorded.compare(name, gaps, run, self._parts.get(name))
+
+    def _nothing(self, connection: str, frame: bytes, problem: str) -> None:
+        """A frame gave no event: count it by its type when it should have given one."""
+        found = {problem: 1}
+        if not problem:
+            found = self._mapper(connection).take_problems()
+            self._made.problems.update(found)
+        why = found.keys() - self._speaker.eventless
+        if why:
+            self._made.not_understood[self._speaker.decoder.decode(frame).type, min(why)] += 1
 
     def keep(self, event: Event) -> None:
         """An event of any kind. One whose ticker cannot be a subject was never published; it is counted, as it was."""
@@ -224,8 +267,12 @@ async def _begun_before(
     speaker_on: Callable[[date], Speaker],
     made: Normalized,
     parts: Mapping[str, Part],
+    headless: set[str],
 ) -> dict[str, Mapper]:
-    """The mappers of connections that began on an earlier day, as they stood at midnight."""
+    """The mappers of connections that began on an earlier day, as they stood at midnight.
+
+    Those whose beginning is not in the archive are added to `headless`.
+    """
     first_numbers = await _first_numbers(storage, bucket, feed, day)
     began = {connection: n for connection, n in first_numbers.items() if n > 0}
     # the books of a takeover may be of this day though no frame of its connection is
@@ -252,7 +299,8 @@ async def _begun_before(
                     if n == 0:
                         reached.add(connection)
                 mapper.map(decode_frame(frame), received_ns)
-    for connection in sorted(began.keys() - reached):
+    headless |= began.keys() - reached
+    for connection in sorted(headless):
         log.warning("connection begins before the archive", feed=feed, day=day.isoformat(), connection=connection)
         made.problems[_BEGINS_BEFORE] += 1
     for mapper in mappers.values():

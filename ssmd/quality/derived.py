@@ -21,6 +21,7 @@ from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import Storage
 from ssmd.quality.exchange_trades import Archived, Exchange, captured_spans, compare, markets_to_ask, trades_of
 from ssmd.quality.findings import Findings
+from ssmd.quality.overlap import Overlap
 from ssmd.quality.recount import Numbers
 
 
@@ -61,9 +62,15 @@ class Derived:
         self._trades: Counter[str] = Counter()
 
     async def verify(
-        self, raw_bucket: str, normalized_bucket: str, stored: Normal, work: Path | None, asked: Asked | None
+        self,
+        raw_bucket: str,
+        normalized_bucket: str,
+        stored: Normal,
+        work: Path | None,
+        asked: Asked | None,
+        overlap: Overlap | None = None,
     ) -> bool:
-        """Findings; True when the exchange was to be asked and is away."""
+        """Findings; True when the exchange was to be asked and is away. `overlap` hears all events of the day."""
         findings = self._findings
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssmd-verify-", dir=work)))
@@ -71,13 +78,18 @@ class Derived:
             stream = stack.enter_context(Spill(folder / "stream"))
             try:
                 speaker_on = partial(open_feed, self._feed)
-                made = await normalize_day(self._storage, raw_bucket, self._feed, self._day, speaker_on, events)
+                made = await normalize_day(
+                    self._storage, raw_bucket, self._feed, self._day, speaker_on, events,
+                    watch=None if overlap is None else overlap.heard,
+                )  # fmt: skip
                 await read_stream(self._storage, normalized_bucket, stored.segments, stream)
             except DataError as error:
                 findings.checks["renormalize"] = f"not run: {error.message}"
                 if asked is not None:
                     findings.checks["exchange"] = "not run: raw cannot be read"
                 return False
+            if overlap is not None:
+                overlap.findings(findings)
             for kind, count in sorted(made.problems.items()):
                 findings.notes.append(f"{count} frames or events of raw gave nothing: {kind}")
             comparison = StreamComparison(stream)

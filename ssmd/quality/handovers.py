@@ -1,44 +1,69 @@
 """The recorded handovers of a day against the frames that are there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import NamedTuple
 
 from ssmd.archive import layout
-from ssmd.archive.handover import Handover, read_handovers
+from ssmd.archive.handover import Handover, Part, read_handovers, read_parts
 from ssmd.errors import DataError
+from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import Storage
 from ssmd.quality.findings import Findings
+from ssmd.quality.overlap import Overlap
 from ssmd.quality.recount import Numbers
+from ssmd.registry.values import day_bounds
+
+
+class Frames(NamedTuple):
+    """The frames of a day by connection, the last ones of the day before; the gaps that touch the day."""
+
+    numbers: Mapping[str, Numbers]
+    before: Mapping[str, int]
+    gaps: Sequence[Gap]
+
+    def last(self, connection: str) -> int | None:
+        """The last frame that is archived of a connection, of this day or the one before."""
+        its = self.numbers.get(connection)
+        return self.before.get(connection) if its is None else its.last
 
 
 async def verify_handovers(
-    storage: Storage, bucket: str, feed: str, day: date, numbers: Mapping[str, Numbers], findings: Findings
-) -> int:
-    """Findings about a day's handovers, whose frames are `numbers`; how many takeovers there are."""
+    storage: Storage, bucket: str, feed: str, day: date, frames: Frames, findings: Findings, *, closed: bool
+) -> Overlap | None:
+    """Findings about a day's handovers; what to look at in its events, None where no connection stands by.
+
+    Of a day that is not `closed`, frames that are not archived yet are a note.
+    """
     try:
+        parts = await read_parts(storage, bucket, feed, day)
         found = await read_handovers(storage, bucket, feed, day)
     except DataError as error:
         findings.add("handover", layout.handovers_prefix(feed, day), error.message)
-        return 0
-    takeovers = 0
+        return None
+    records = sorted(found.values(), key=lambda record: (record.at_ns, record.to))
+    takeovers = [record for record in records if record.first_n is not None]
     taken: set[str] = set()
-    for its in sorted(found, key=lambda record: (record.at_ns, record.connection)):
-        handover = found[its]
-        if handover.first_n is None:
-            continue
-        takeovers += 1
-        for problem in _problems(handover, numbers):
-            findings.add("handover", its.key, problem)
+    for handover in takeovers:
+        key = handover.object.key
+        for problem in _problems(handover, frames.numbers, parts):
+            findings.add("handover", key, problem)
+        missing = _missing(handover, frames, day)
+        if missing and closed:
+            findings.add("handover", key, missing)
+        elif missing:
+            findings.notes.append(f"{missing}: the day is not over")
         if handover.to in taken:
-            findings.add("handover", its.key, f"{handover.to} takes over twice")
+            findings.add("handover", key, f"{handover.to} takes over twice")
         taken.add(handover.to)
         findings.notes.append(
             f"{handover.to} took over from {handover.from_ or 'nobody'} with frame {handover.first_n}"
         )
-    return takeovers
+    findings.counts["handovers"] = len(takeovers)
+    return Overlap(day, parts, takeovers, frames.numbers, frames.gaps, closed=closed) if parts else None
 
 
-def _problems(handover: Handover, numbers: Mapping[str, Numbers]) -> list[str]:
+def _problems(handover: Handover, numbers: Mapping[str, Numbers], parts: Mapping[str, Part]) -> list[str]:
     """What is wrong with a takeover; connections without a frame on the day cannot be judged by it."""
     problems = []
     first_n = handover.first_n or 0
@@ -49,4 +74,21 @@ def _problems(handover: Handover, numbers: Mapping[str, Numbers]) -> list[str]:
         problems.append(f"names frames of {handover.to} twice, from {first_n} on and before it")
     if old is not None and handover.last_n is not None and handover.last_n > old.last:
         problems.append(f"ends with frame {handover.last_n} of {handover.from_}, whose last one is {old.last}")
+    if handover.from_ in parts and parts[handover.from_].first_n is None:
+        problems.append(f"ends {handover.from_}, which only stood by: it is not the one that published")
     return problems
+
+
+def _missing(handover: Handover, frames: Frames, day: date) -> str:
+    """Which frames of the old connection are not in the archive, "" when none are known to be."""
+    name, last = handover.from_, frames.last(handover.from_)
+    if not name:
+        return ""
+    if last is None:
+        start_ns = day_bounds(day)[0]
+        if any(gap.connection == name and gap.from_ns < start_ns for gap in frames.gaps):
+            return ""  # it was lost on an earlier day
+        return f"no frame of {name}, which published until then, is in the archive"
+    if handover.ended_n is not None and handover.ended_n > last:
+        return f"frames {last + 1} to {handover.ended_n} of {name} are not in the archive: its connector has them"
+    return ""

@@ -137,7 +137,7 @@ class _Scan:
         prefix = layout.raw_day_prefix(self._feed, self._day)
         objects, manifests = [], {}
         for entry in await self._storage.list(self._bucket, prefix):
-            if entry.key.startswith((f"{prefix}_gaps/", f"{prefix}_manifest/")):
+            if entry.key.startswith(f"{prefix}_manifest/") or layout.is_raw_record(entry.key, self._feed, self._day):
                 continue
             row, manifest = await self._object(entry.key, entry.bytes)
             objects.append(row)

@@ -7,7 +7,8 @@ Rules, by what a finding says is wrong:
     line, day, order, repeat, hole                  raw lines: unreadable, of another day, disordered, twice, missing
     message, ticker, overlap                        normalized messages: unreadable, of another ticker, covered twice
     gap, gap_row, gap_object                        recorded gaps: unreadable, without row, without object
-    handover                                        recorded handovers: unreadable, or not of the frames that are there
+    handover                                        recorded handovers: unreadable, not of the frames that are there,
+                                                    events around them lost without a gap, or published twice
     row, no_row, row_without_object, day_row        the inventory says something else
     renormalize                                     compacted objects are not what raw gives
     only_in_stream, missing_in_stream               segments are not what raw gives (`ssmd data compact` heals)
@@ -36,8 +37,9 @@ from ssmd.quality.derived import Asked, Derived, Normal
 from ssmd.quality.exchange_trades import Exchange
 from ssmd.quality.exported import verify_exported
 from ssmd.quality.findings import RAN, Findings, VerifyReport
-from ssmd.quality.handovers import verify_handovers
+from ssmd.quality.handovers import Frames, verify_handovers
 from ssmd.quality.inventory import verify_gap_rows, verify_rows
+from ssmd.quality.overlap import Overlap
 from ssmd.quality.recount import Numbers, Recount, Recounted
 from ssmd.quality.sampling import Sample
 from ssmd.registry.interface import ObjectRecord, Registry
@@ -98,6 +100,7 @@ class _Verification:
         self._segments: list[SegmentObject] = []
         self._gaps: dict[GapObject, Gap] = {}
         self._numbers: dict[str, Numbers] = {}
+        self._before: dict[str, int] = {}
         self._chosen: frozenset[str] | None = None
 
     async def run(self, sample: Sample | None, exchange: Exchange | None) -> VerifyReport:
@@ -105,6 +108,7 @@ class _Verification:
         findings = self._findings
         await self._verify_raw()
         await self._verify_gaps()
+        overlap = await self._verify_handovers()
         if sample is not None:
             await self._choose(sample)
         for event_type in EVENT_TYPES:
@@ -120,7 +124,7 @@ class _Verification:
         derived = Derived(self._feed, self._day, self._storage, findings, closed=self._closed, chosen=self._chosen)
         away = await derived.verify(
             self._raw, self._normalized, Normal(self._contents, self._segments), self._work,
-            None if exchange is None else Asked(exchange, self._numbers, list(self._gaps.values())),
+            None if exchange is None else Asked(exchange, self._numbers, list(self._gaps.values())), overlap,
         )  # fmt: skip
         await verify_exported(
             self._storage, self._normalized, self._feed, self._day, [*self._contents, *self._segments], findings
@@ -171,9 +175,6 @@ class _Verification:
         self._findings.counts["raw_records"] = sum(record.records for record in self._raw_records)
         self._numbers = recount.numbers
         await self._verify_numbers(recount)
-        self._findings.counts["handovers"] = await verify_handovers(
-            self._storage, self._raw, self._feed, self._day, recount.numbers, self._findings
-        )
         self._findings.checks["raw"] = RAN
 
     def _parsed(self, parse: Callable[[str], T], key: str) -> list[T]:
@@ -223,7 +224,7 @@ class _Verification:
 
     async def _verify_numbers(self, recount: Recount) -> None:
         """No frame of a connection is missing: not within the day, and not at its two ends."""
-        before = await self._neighbour(self._day - timedelta(days=1), last=True)
+        before = self._before = await self._neighbour(self._day - timedelta(days=1), last=True)
         after = await self._neighbour(self._day + timedelta(days=1), last=False)
         for name, numbers in sorted(recount.numbers.items()):
             expected = before.get(name, -1) + 1
@@ -266,6 +267,16 @@ class _Verification:
             if named != (its.feed, its.received_ns, its.connection) or gap.from_ns > gap.to_ns:
                 self._findings.add("gap", its.key, f"does not hold the gap that its key names: {gap}")
         self._findings.counts["gaps"] = len(self._gaps)
+
+    async def _verify_handovers(self) -> Overlap | None:
+        """The records of handovers; what is to be looked at in the events of a day that has some."""
+        gaps = list(self._gaps.values())
+        with suppress(DataError):  # the next day's verification says so
+            gaps += (await read_gaps(self._storage, self._raw, self._feed, self._day + timedelta(days=1))).values()
+        frames = Frames(self._numbers, self._before, gaps)
+        return await verify_handovers(
+            self._storage, self._raw, self._feed, self._day, frames, self._findings, closed=self._closed
+        )
 
     # -- normalized ---------------------------------------------------------------------------------------------
 
