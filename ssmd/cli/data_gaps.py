@@ -1,7 +1,6 @@
 """`ssmd data gaps`: the recorded gaps of some days, as the archive and the database know them."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import date
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
-from ssmd.cli.output import BAD, GOOD, WAITING, cell, mark_line, show_rows, talk
+from ssmd.cli.output import BAD, GOOD, WAITING, cell, counted, mark_line, show_rows, talk
 from ssmd.cli.validation import require_feed, require_name
 from ssmd.clock import NS_PER_S, day_of, iso, now_ns
 from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, ConfigError, TransientError
@@ -120,7 +119,7 @@ async def _ask(chosen: Chosen, feed: str, first: date, last: date) -> _Asked:
 
 
 def _explain(found: Sequence[KnownGap], unreadable: dict[str, str]) -> None:
-    """Below the table: every difference, and the time lost by reason."""
+    """Below the table: every difference, and the time in gaps."""
     for known in found:
         for difference in known.differences:
             gap = known.gap
@@ -130,13 +129,29 @@ def _explain(found: Sequence[KnownGap], unreadable: dict[str, str]) -> None:
             mark_line(mark, "differs", cell(what))
     for key, why in sorted(unreadable.items()):
         mark_line(BAD, "differs", cell(f"{key}: {why}"))
-    seconds: Counter[str] = Counter()
-    times: Counter[str] = Counter()
-    for known in found:
-        seconds[known.gap.reason] += known.gap.to_ns - known.gap.from_ns
-        times[known.gap.reason] += 1
-    parts = [f"{reason} {seconds[reason] / NS_PER_S:,.3f} s ({times[reason]})" for reason in sorted(times)]
-    mark_line(GOOD, "total", f"{seconds.total() / NS_PER_S:,.3f} s in {len(found)} gaps: {', '.join(parts)}")
+    mark_line(GOOD, "total", total([known.gap for known in found]))
+
+
+def total(gaps: Sequence[Gap]) -> str:
+    """The time that lies in gaps, in all and by reason.
+
+    Time in several gaps (one of a process's end, one of the next one's start) counts once: by reason it can add up to
+    more.
+    """
+    by_reason: dict[str, list[Gap]] = {}
+    for gap in gaps:
+        by_reason.setdefault(gap.reason, []).append(gap)
+    parts = [f"{reason} {_seconds(some)} ({len(some)})" for reason, some in sorted(by_reason.items())]
+    return f"{_seconds(gaps)} in {counted(len(gaps), 'gap')}: {', '.join(parts)}"
+
+
+def _seconds(gaps: Sequence[Gap]) -> str:
+    """The union of their times."""
+    covered = until = 0
+    for from_ns, to_ns in sorted((gap.from_ns, gap.to_ns) for gap in gaps):
+        covered += max(0, to_ns - max(from_ns, until))
+        until = max(until, to_ns)
+    return f"{covered / NS_PER_S:,.3f} s"
 
 
 def _line(known: KnownGap) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def cell(value: object) -> str:
     return "".join(letter if letter.isprintable() else "·" for letter in str(value))
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 gap`, `2 gaps`; `many` where it is not `one` and an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def mark_line(mark: str, name: str, detail: str, fix: str = "") -> None:
     """`✓ name  detail`, and the fix below it."""
     if sys.stdout.isatty():

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from ssmd.archive.writer import store_gap
+from ssmd.cli.data_gaps import total
 from ssmd.cli.data_inventory import readable
 from ssmd.cli.main import main
 from ssmd.clock import NS_PER_DAY, NS_PER_S, day_of, day_start_ns, iso, now_ns
@@ -265,6 +266,16 @@ def test_time_is_summed_by_reason(registry: Database, storage: Archive, capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert lines[-1].endswith("3,603.500 s in 3 gaps: connection_lost 3.500 s (2), planned_teardown 3,600.000 s (1)")
+
+
+def test_time_in_several_gaps_is_summed_once() -> None:
+    ended, started = gap(27.914, 28.915, "planned_teardown"), gap(27.915, 248, "planned_teardown")
+    within, apart = gap(100, 110), gap(300, 301)
+
+    assert total([started, within, ended, apart]) == (
+        "221.086 s in 4 gaps: connection_lost 11.000 s (2), planned_teardown 220.086 s (2)"
+    )
+    assert total([apart]).startswith("1.000 s in 1 gap: ")
 
 
 def test_each_difference_is_named_and_is_a_finding(
