@@ -12,7 +12,7 @@ from ssmd.cli.checking import checking
 from ssmd.cli.day_lock import day_lock
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
-from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
+from ssmd.cli.output import BAD, GOOD, WAITING, counted, mark_line, show_json, talk
 from ssmd.cli.validation import require_day
 from ssmd.clock import day_of, now_ns
 from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_UNAVAILABLE, ConfigError, TransientError
@@ -139,7 +139,7 @@ def _count(report: "VerifyReport") -> int:
 
 def _verdict(report: "VerifyReport") -> str:
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.counts.items())
-    verdict = "nothing wrong" if report.clean else f"{_count(report)} findings"
+    verdict = "nothing wrong" if report.clean else counted(_count(report), "finding")
     return f"{verdict} in {counts or 'an empty day'}"
 
 
@@ -157,5 +157,5 @@ def _show(report: "VerifyReport") -> None:
     for finding in report.findings:
         mark_line(BAD, finding.rule, f"{finding.object}: {finding.message}")
     if report.suppressed:
-        mark_line(BAD, "more", f"{report.suppressed} findings like these")
+        mark_line(BAD, "more", f"{counted(report.suppressed, 'finding')} like these")
     mark_line(GOOD if report.clean else BAD, str(report.day), _verdict(report))

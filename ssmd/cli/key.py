@@ -12,7 +12,7 @@ from ssmd.cli.checking import checking
 from ssmd.cli.key_desk import STDOUT, Kept, KeyDesk, Sealing, StoreKind
 from ssmd.cli.key_input import KeyInput, no_more
 from ssmd.cli.options import EnvFile, Json, choose_named
-from ssmd.cli.output import BAD, GOOD, WAITING, show_json, show_rows, talk
+from ssmd.cli.output import BAD, GOOD, WAITING, counted, show_json, show_rows, talk
 from ssmd.config.references import variable
 from ssmd.config.writing import plain_yaml
 from ssmd.errors import EXIT_DONE, EXIT_REFUSED, ConfigError, RefusedError
@@ -136,7 +136,7 @@ def verify(environment: str, /, *, env: EnvFile = None, json: Json = False) -> i
         states, bad = _judged(desk)
         code = _verified(desk, states, bad, as_json=json)
         said = ", ".join(f"{state.name} {state.status.replace('_', ' ')}" for state in bad)
-        good = f"{len(states)} keys: all that are required are set"
+        good = f"{counted(len(states), 'key')}: all that are required are set"
         detail = {"keys": {state.name: state.status for state in states}}
         check.end(code, findings=len(bad), summary=said or good, detail=detail)
     return code

@@ -11,7 +11,7 @@ from ssmd.cli.opening import database_of
 from ssmd.cli.ops_health import ask
 from ssmd.cli.ops_local import local_programs
 from ssmd.cli.options import Chosen
-from ssmd.cli.output import BAD, GOOD, WAITING, cell, mark_line, show_json
+from ssmd.cli.output import BAD, GOOD, WAITING, cell, counted, mark_line, show_json
 from ssmd.local.home import Home
 from ssmd.ops.days import Days
 from ssmd.ops.overview import Fact, LastRun, Overview, gather, last_runs
@@ -116,7 +116,7 @@ def _operation(one: "Operation") -> Fact:
 
 
 def _show(overview: Overview) -> None:
-    print(f"environment {overview.environment}")
+    print(f"environment {overview.environment} · times are UTC")
     if overview.services is not None:
         for one in overview.services:
             mark_line(_MARKS[one.verdict], one.program, _service(one))
@@ -142,12 +142,14 @@ def _show(overview: Overview) -> None:
 def _service(one: Finding) -> str:
     since = f"since {_clock(one.since)}" if one.since else ""
     announced = f"from its end on for {one.next}" if one.next else ""
-    numbers = ", ".join(f"{value:,} {_WORDS[key]}" for key, value in one.facts.items() if key in _WORDS)
+    numbers = ", ".join(counted(value, *_WORDS[key]) for key, value in one.facts.items() if key in _WORDS)
     day = f"{one.day}" if one.day else ""
     return _joined(day, one.role, since, announced, numbers, "; ".join(one.reasons))
 
 
-_WORDS: Mapping[str, str] = {"tickers": "tickers", "acked_seq": "messages archived", "clients": "clients"}
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "tickers": ("ticker",), "acked_seq": ("message archived", "messages archived"), "clients": ("client",),
+}  # fmt: skip
 
 
 def _run(run: LastRun) -> str:

@@ -104,11 +104,15 @@ def works(name: str, health: dict[str, Any]) -> bool:
 def summary(name: str, health: dict[str, Any]) -> str:
     """The few numbers of a health answer that people look for first."""
     said = {
-        "connector": (("frames", "frames"), ("tickers", "tickers"), ("gaps", "gaps")),
-        "archiver": (("taken_seq", "messages taken"), ("acked_seq", "archived")),
-        "gateway": (("clients", "clients"),),
+        "connector": (("frames", "frame{s}"), ("tickers", "ticker{s}"), ("gaps", "gap{s}")),
+        "archiver": (("taken_seq", "message{s} taken"), ("acked_seq", "archived")),
+        "gateway": (("clients", "client{s}"),),
     }.get(service_of(name), ())
-    words = [f"{health[key]:,} {word}" for key, word in said if isinstance(health.get(key), int)]
+    words = [
+        f"{health[key]:,} {word.format(s='' if health[key] == 1 else 's')}"
+        for key, word in said
+        if isinstance(health.get(key), int)
+    ]
     if health.get("role") == "standby":
         words.append("standby")
     return " · ".join(part for part in (", ".join(words), "; ".join(troubles_of(health))) if part)

@@ -46,7 +46,9 @@ def last_facts(service: str, before: Mapping[str, Any], end: Mapping[str, Any]) 
     elif service == "connector":
         facts = {key: end[key] for key in ("frames", "last_segment", "last_gap", "gaps", "role") if key in end}
         if end.get("waiting_segments"):
-            findings.append(f"{end['waiting_segments']} spool segments wait to be sealed; the next connector does it")
+            left = end["waiting_segments"]
+            waits = "segment waits" if left == 1 else "segments wait"
+            findings.append(f"{left} spool {waits} to be sealed; the next connector does it")
     else:
         facts = {"clients": before.get("clients", 0), "clients_left": end.get("clients", 0)}
     return facts, findings
@@ -55,12 +57,16 @@ def last_facts(service: str, before: Mapping[str, Any], end: Mapping[str, Any]) 
 def with_numbers(facts: Mapping[str, Any], detail: str) -> str:
     """`detail`, and the numbers that belong to it."""
     words = {
-        "drained_segments": "{} segments stored while it drained",
+        "drained_segments": "{} segment{s} stored while it drained",
         "last_segment": "last segment {}",
         "last_gap": "gap recorded: {}",
-        "clients": "{} clients were told",
+        "clients": "{} client{s} told",
     }
-    said = [text.format(_short(facts[key])) for key, text in words.items() if facts.get(key) not in (None, "")]
+    said = [
+        text.format(_short(facts[key]), s="" if facts[key] == 1 else "s")
+        for key, text in words.items()
+        if facts.get(key) not in (None, "")
+    ]
     return f"{detail} ({', '.join(said)})" if said else detail
 
 

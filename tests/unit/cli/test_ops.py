@@ -370,6 +370,7 @@ def test_status_tells_what_answers_and_names_what_does_not(
     assert place.ssmd("status") == 6
 
     said = capsys.readouterr().out
+    assert said.startswith("environment here · times are UTC\n")
     assert f"✗ daily_teardown       failed · {day(-1)}" in said
     assert "services     cannot be told: the stack of 'here' is not up" in said
     assert "the environment names no database" in said
@@ -391,12 +392,15 @@ def test_status_shows_days_roles_and_what_was_announced(
     place.ssmd("start", "connector", "--ahead")
     place.ssmd("start", "archiver")
     place.ssmd("start", "archiver", "--ahead")
+    services.health["connector"]["tickers"] = 1
     capsys.readouterr()
 
     assert place.ssmd("status") == 3  # no gateway
 
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith(("✓", "○", "✗"))}
     assert f"{day()} · active" in lines["connector"]
+    assert " 1 ticker" in lines["connector"]
+    assert "1 tickers" not in lines["connector"]
     assert f"{day(1)} · standby" in lines["connector-b"]
     assert f"from its end on for {day(1)}" in lines["archiver"]
     assert "does not run" in lines["gateway"]

@@ -197,8 +197,9 @@ def test_the_summary_holds_what_people_look_for() -> None:
     health = {"frames": 12345, "tickers": 9, "gaps": 0, "connection": "c-1", "problem": ""}
     assert summary("connector", health) == "12,345 frames, 9 tickers, 0 gaps"
     assert summary("connector", {"problem": "exchange away"}).endswith("exchange away")
+    assert summary("gateway", {"clients": 1}) == "1 client"
     trouble = {"status": "degraded", "frames": 1, "trouble": {"stream": "the broker is behind", "key": "refused"}}
-    assert summary("connector", trouble) == "1 frames · key: refused; stream: the broker is behind"
+    assert summary("connector", trouble) == "1 frame · key: refused; stream: the broker is behind"
     assert summary("archiver", {"problems": {"storage": "the disk is full"}}) == "storage: the disk is full"
 
 

@@ -131,10 +131,17 @@ def test_clients_hear_why_the_gateway_goes_and_when_to_come_back(scene: Scene) -
         "the gateway is restarted for 2026-11-24; connect again in a few seconds",
         "the gateway is stopped by an operator; try again once a minute",
     ]
-    assert "no gateway runs now (3 clients were told)" in step.detail
+    assert "no gateway runs now (3 clients told)" in step.detail
     scene.services.up("gateway")
     scene.services.stopProcess("gateway", False)
     assert scene.services.heard[-1] == ""  # nothing is left for a stop that is not ours
+
+
+def test_one_client_is_not_told_of_as_several(scene: Scene) -> None:
+    scene.services.health["gateway"]["clients"] = 1
+    scene.operator().start("gateway", TODAY)
+
+    assert "(1 client told)" in scene.operator().stop("gateway", TODAY).detail
 
 
 def test_a_handover_that_was_cut_between_stop_and_start_is_completed_when_it_is_repeated(scene: Scene) -> None:
