@@ -90,10 +90,12 @@ class Part:
         self._also: list[tuple[int, int]] = []
         self.books_ns = 0
         """When its whole books were published, before the frame `first_n`; 0: they were not, or not on this day."""
+        self.taken_ns = 0
+        """When its connector took over; 0: it was the day's from its beginning."""
 
     def take_over(self, handover: Handover, day: date) -> None:
         """Its connector has taken over."""
-        self.first_n = handover.first_n
+        self.first_n, self.taken_ns = handover.first_n, handover.at_ns
         self._also += handover.also
         self.books_ns = handover.at_ns if day_of(handover.at_ns) == day else 0
 

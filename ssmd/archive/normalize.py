@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -24,6 +23,7 @@ from ssmd.archive.manifest import Manifest, raw_manifests
 from ssmd.archive.raw_day import read_raw_day
 from ssmd.archive.reader import read_gaps
 from ssmd.archive.segments import Measures, normalized_manifest, symbol_of
+from ssmd.archive.speaker import Mapper, ReadFrame, Speaker, Watch
 from ssmd.archive.spill import Spill
 from ssmd.errors import DataError
 from ssmd.market.events import EVENT_TYPES, Event, Trade
@@ -42,65 +42,6 @@ UNRECORDED = "unrecorded_gap"
 """The problem of a hole in the exchange's numbers that no recorded gap covers."""
 
 log = structlog.get_logger(component="archive")
-
-
-ReadFrame: TypeAlias = Callable[[bytes, int], tuple[Event | None, str]]
-"""See `feeds.interface.ReadFrame`."""
-
-Watch: TypeAlias = Callable[[Event, bool], None]
-"""Is told an event, and whether it was published."""
-
-
-class Decoder(Protocol):
-    """Frame bytes to meaning (`feeds.interface.Decoder`)."""
-
-    def decode(self, frame: bytes) -> Any:
-        """What `frame` is."""
-        ...
-
-
-class Mapper(Protocol):
-    """The state of one connection (`feeds.interface.Mapper`)."""
-
-    def map(self, decoded: Any, received_ns: int) -> Event | None:
-        """The event in this frame, or None."""
-        ...
-
-    def take_gaps(self) -> Any:
-        """The sequence gaps found since the last call (`losses.FoundGap`)."""
-        ...
-
-    def take_problems(self) -> dict[str, int]:
-        """Problems by kind since the last call."""
-        ...
-
-    def snapshots(self, tickers: Sequence[str] | None = None) -> list[Event]:
-        """The current books."""
-        ...
-
-
-class Speaker(Protocol):
-    """What reads a feed's frames (`feeds.catalogue.FeedParts`)."""
-
-    @property
-    def decoder(self) -> Decoder:
-        """The decoder of the date."""
-        ...
-
-    @property
-    def new_mapper(self) -> Callable[[str], Mapper]:
-        """Makes the mapper of a connection."""
-        ...
-
-    @property
-    def new_reader(self) -> Callable[[Any], ReadFrame]:
-        """Makes what reads the frames of a mapper's connection: decoder and mapper in one step."""
-        ...
-
-    @property
-    def eventless(self) -> frozenset[str]:
-        """Problems of frames that give no event and need not."""
-        ...
 
 
 class Normalized(msgspec.Struct):
@@ -138,7 +79,7 @@ async def normalize_day(
     recorded = Recorded(gaps.values(), speaker.decoder.decode)
     parts = await read_parts(storage, bucket, feed, day)
     mappers = await _begun_before(storage, bucket, feed, day, speaker_on, made, parts, recorded.headless)
-    day_maker = _Maker(speaker, mappers, spill, made, parts, recorded)
+    day_maker = _Maker(speaker, mappers, spill, made, parts, recorded, watch)
     async for run in read_raw_day(storage, bucket, feed, day, on_read=on_read):
         day_maker.take(run)
     day_maker.give_books()
@@ -164,9 +105,11 @@ class _Maker:
         spill: Spill,
         made: Normalized,
         parts: Mapping[str, Part],
+        recorded: Recorded,
         watch: Watch | None = None,
     ) -> None:
         self._speaker = speaker
+        self._recorded = recorded
         self._watch = watch
         self._mappers = mappers
         self._readers: dict[str, ReadFrame] = {}

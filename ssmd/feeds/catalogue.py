@@ -13,7 +13,7 @@ from ssmd.feeds.kalshi.archived import frame_reader
 from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.legacy import LegacyKalshiDecoder
 from ssmd.feeds.kalshi.listed_trades import to_listed_trade
-from ssmd.feeds.kalshi.mapper import KalshiMapper
+from ssmd.feeds.kalshi.mapper import EVENTLESS, KalshiMapper
 from ssmd.feeds.kalshi.market_fields import VOLATILE, settlement_millionths, status_of
 from ssmd.feeds.kalshi.session import DEFAULT_CHANNELS, KalshiSession
 from ssmd.feeds.kalshi.signing import secret_problem, sign_headers
@@ -52,7 +52,8 @@ class FeedParts:
     opens the REST client. `volatile` names the fields of a listed market that trading changes, `status_of(word)` is the
     state that the exchange's word for it means, `settlement_millionths(text)` a settlement value in millionths,
     `listed_trade(item)` a trade of the REST client's `trades`. `new_reader(mapper)` makes what reads the archive's
-    frames: decoder and mapper in one step.
+    frames: decoder and mapper in one step. `eventless` are the problems of frames that give no event and need not: of a
+    kind that nobody knows, out of sequence, or about what is not followed.
     """
 
     feed: str
@@ -68,6 +69,7 @@ class FeedParts:
     settlement_millionths: Callable[[str], int | None]
     listed_trade: Callable[[object], ListedTrade | None]
     new_reader: Callable[[Mapper], ReadFrame]
+    eventless: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _parts(feed: str, version: Version) -> FeedParts:
     return FeedParts(
         feed, version.name, decoder, new_mapper, _new_session, sign_headers,
         secret_problem, _new_rest, VOLATILE, status_of, settlement_millionths,
-        to_listed_trade, new_reader,
+        to_listed_trade, new_reader, EVENTLESS,
     )  # fmt: skip
 
 

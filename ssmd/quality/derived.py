@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from ssmd.archive.compare import StreamComparison, digest, read_stream
 from ssmd.archive.layout import SegmentObject, TickerObject
-from ssmd.archive.normalize import TickerFile, normalize_day
+from ssmd.archive.normalize import UNRECORDED, Normalized, TickerFile, normalize_day
 from ssmd.archive.spill import Spill
+from ssmd.clock import iso
 from ssmd.errors import DataError
 from ssmd.feeds.catalogue import open_feed
 from ssmd.market.events import Gap
@@ -23,6 +24,9 @@ from ssmd.quality.exchange_trades import Archived, Exchange, captured_spans, com
 from ssmd.quality.findings import Findings
 from ssmd.quality.overlap import Overlap
 from ssmd.quality.recount import Numbers
+
+MAX_NOT_UNDERSTOOD = 0.001
+"""A greater part of a type's frames that gave nothing is a finding; the exchange sends a bad frame now and then."""
 
 
 class Normal(NamedTuple):
@@ -33,11 +37,17 @@ class Normal(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """The exchange, and what it is compared with beside the trades: connections and gaps of the day."""
+    """The exchange, and the gaps of the day in which it may list more."""
 
     exchange: Exchange
-    numbers: Mapping[str, Numbers]
     gaps: Sequence[Gap]
+
+
+class Counted(NamedTuple):
+    """What was counted of raw: frame numbers of each connection, and frames by type."""
+
+    numbers: Mapping[str, Numbers]
+    types: Mapping[str, int]
 
 
 class Derived:
@@ -49,6 +59,7 @@ class Derived:
         day: date,
         storage: Storage,
         findings: Findings,
+        counted: Counted,
         *,
         closed: bool,
         chosen: frozenset[str] | None,
@@ -57,6 +68,7 @@ class Derived:
         self._day = day
         self._storage = storage
         self._findings = findings
+        self._counted = counted
         self._closed = closed
         self._chosen = chosen
         self._trades: Counter[str] = Counter()
@@ -90,8 +102,7 @@ class Derived:
                 return False
             if overlap is not None:
                 overlap.findings(findings)
-            for kind, count in sorted(made.problems.items()):
-                findings.notes.append(f"{count} frames or events of raw gave nothing: {kind}")
+            self._problems(made)
             comparison = StreamComparison(stream)
             contents = await asyncio.to_thread(self._remade, events, comparison, bool(stored.segments))
             findings.checks["renormalize"] = findings.ran
@@ -103,10 +114,47 @@ class Derived:
                 findings.notes.append("the day has neither segments nor compacted objects: run ssmd data compact")
             return False if asked is None else await self._ask(asked, events)
 
+    def _problems(self, made: Normalized) -> None:
+        for kind, count in sorted(made.problems.items()):
+            if kind != UNRECORDED:
+                self._findings.notes.append(f"{count} frames or events of raw gave nothing: {kind}")
+        reasons: dict[str, Counter[str]] = {}
+        for (name, kind), count in made.not_understood.items():
+            reasons.setdefault(name, Counter())[kind] += count
+        for name, kinds in sorted(reasons.items()):
+            count, total = kinds.total(), max(self._counted.types.get(name, 0), kinds.total())
+            if count > total * MAX_NOT_UNDERSTOOD:
+                why = ", ".join(f"{each:,} {kind}" for kind, each in kinds.most_common())
+                self._findings.add(
+                    "not_understood", name,
+                    f"{count:,} of {total:,} {name} frames ({count / total:.1%}) gave nothing: {why}. Has the exchange "
+                    "changed them? Once the decoder reads them, run ssmd data backfill",
+                )  # fmt: skip
+        self._bare_gaps(made)
+
+    def _bare_gaps(self, made: Normalized) -> None:
+        """Holes in the exchange's numbers that nobody recorded; where frames of ours are missing, `hole` says so."""
+        holes: dict[str, list[tuple[int, int]]] = {}
+        for gap in made.bare:
+            if gap.connection not in holes:
+                numbers = self._counted.numbers.get(gap.connection)
+                holes[gap.connection] = [] if numbers is None else list(numbers.holes())
+            if any(gap.after_n < first and last < gap.n for first, last in holes[gap.connection]):
+                continue
+            where = f"{gap.connection} sid {gap.sid}"
+            message = (
+                f"the exchange's numbers go from {gap.last_seq} to {gap.next_seq} at {iso(gap.received_ns)} "
+                f"(frame {gap.n}): {gap.next_seq - gap.last_seq - 1} are missing, and no recorded gap says so"
+            )
+            if self._closed:
+                self._findings.add("unrecorded_gap", where, message)
+            else:
+                self._findings.notes.append(f"{where}: {message} yet: the day is not over")
+
     async def _ask(self, asked: Asked, events: Spill) -> bool:
         chosen = markets_to_ask(self._day, self._trades)
         trades = await asyncio.to_thread(trades_of, self._feed, self._day, events, chosen)
-        spans = captured_spans(self._day, asked.numbers)
+        spans = captured_spans(self._day, self._counted.numbers)
         word, away = await compare(asked.exchange, Archived(trades, spans, asked.gaps), self._findings)
         self._findings.checks["exchange"] = word
         return away

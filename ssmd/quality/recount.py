@@ -1,7 +1,7 @@
 """Count one object again from its bytes, without trusting who wrote it."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
 
@@ -21,6 +21,7 @@ from ssmd.wire.normalized import decode
 from ssmd.wire.raw import parse_line
 
 _PAGE = 1 << 16
+_MAX_TYPES = 1_000
 
 
 class Recounted(msgspec.Struct):
@@ -87,6 +88,8 @@ class Recount:
         self._start_ns = day_start_ns(day)
         self._findings = findings
         self.numbers: dict[str, Numbers] = defaultdict(Numbers)
+        self.types: Counter[str] = Counter()
+        """Frames of raw by the exchange's word for their kind."""
 
     async def raw(self, its: RawObject) -> Recounted:
         """Read every line of a raw object."""
@@ -110,6 +113,8 @@ class Recount:
             self._findings.add("line", its.key, f"line {counted.records + 1}: {error.message}")
             return
         name, n, ns = record.connection, record.n, record.received_ns
+        if len(self.types) < _MAX_TYPES or record.type in self.types:
+            self.types[record.type] += 1
         numbers = self.numbers[name]
         if ns < numbers.first_ns:
             numbers.first_ns = ns

@@ -7,6 +7,8 @@ Rules, by what a finding says is wrong:
     line, day, order, repeat, hole                  raw lines: unreadable, of another day, disordered, twice, missing
     message, ticker, overlap                        normalized messages: unreadable, of another ticker, covered twice
     gap, gap_row, gap_object                        recorded gaps: unreadable, without row, without object
+    unrecorded_gap                                  the exchange's numbers have a hole that no recorded gap covers
+    not_understood                                  too many frames of a type gave no event, and should have
     handover                                        recorded handovers: unreadable, not of the frames that are there,
                                                     events around them lost without a gap, or published twice
     row, no_row, row_without_object, day_row        the inventory says something else
@@ -33,14 +35,14 @@ from ssmd.clock import day_of, iso, now_ns
 from ssmd.errors import DataError
 from ssmd.market.events import EVENT_TYPES, Gap
 from ssmd.middleware.storage.interface import ObjectMissing, Storage
-from ssmd.quality.derived import Asked, Derived, Normal
+from ssmd.quality.derived import Asked, Counted, Derived, Normal
 from ssmd.quality.exchange_trades import Exchange
 from ssmd.quality.exported import verify_exported
 from ssmd.quality.findings import RAN, Findings, VerifyReport
 from ssmd.quality.handovers import Frames, verify_handovers
 from ssmd.quality.inventory import verify_gap_rows, verify_rows
 from ssmd.quality.overlap import Overlap
-from ssmd.quality.recount import Numbers, Recount, Recounted
+from ssmd.quality.recount import Recount, Recounted
 from ssmd.quality.sampling import Sample
 from ssmd.registry.interface import ObjectRecord, Registry
 
@@ -99,7 +101,7 @@ class _Verification:
         self._contents: dict[TickerObject, str | None] = {}
         self._segments: list[SegmentObject] = []
         self._gaps: dict[GapObject, Gap] = {}
-        self._numbers: dict[str, Numbers] = {}
+        self._counted = Counted({}, {})
         self._before: dict[str, int] = {}
         self._chosen: frozenset[str] | None = None
 
@@ -121,10 +123,12 @@ class _Verification:
             objects = {its.key: gap for its, gap in self._gaps.items()}
             await verify_gap_rows(self._registry, self._feed, self._day, objects, findings)
             findings.checks["inventory"] = RAN
-        derived = Derived(self._feed, self._day, self._storage, findings, closed=self._closed, chosen=self._chosen)
+        derived = Derived(
+            self._feed, self._day, self._storage, findings, self._counted, closed=self._closed, chosen=self._chosen
+        )
         away = await derived.verify(
             self._raw, self._normalized, Normal(self._contents, self._segments), self._work,
-            None if exchange is None else Asked(exchange, self._numbers, list(self._gaps.values())), overlap,
+            None if exchange is None else Asked(exchange, list(self._gaps.values())), overlap,
         )  # fmt: skip
         await verify_exported(
             self._storage, self._normalized, self._feed, self._day, [*self._contents, *self._segments], findings
@@ -173,7 +177,7 @@ class _Verification:
         self._missing_objects(manifests - set(objects))
         self._findings.counts["raw_objects"] = len(objects)
         self._findings.counts["raw_records"] = sum(record.records for record in self._raw_records)
-        self._numbers = recount.numbers
+        self._counted = Counted(recount.numbers, recount.types)
         await self._verify_numbers(recount)
         self._findings.checks["raw"] = RAN
 
@@ -273,7 +277,7 @@ class _Verification:
         gaps = list(self._gaps.values())
         with suppress(DataError):  # the next day's verification says so
             gaps += (await read_gaps(self._storage, self._raw, self._feed, self._day + timedelta(days=1))).values()
-        frames = Frames(self._numbers, self._before, gaps)
+        frames = Frames(self._counted.numbers, self._before, gaps)
         return await verify_handovers(
             self._storage, self._raw, self._feed, self._day, frames, self._findings, closed=self._closed
         )

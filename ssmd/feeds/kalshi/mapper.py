@@ -37,6 +37,13 @@ from ssmd.market.book import OrderBook
 from ssmd.market.events import SCALE, Event, Kind, Level, OrderBookUpdate, Side, Status
 
 MAX_STALE = 100_000
+EVENTLESS = frozenset(
+    ["invalid_json", "not_object", "no_type", "bad_type", "too_deep", "unknown_type", "unknown_lifecycle"]
+    + ["stale_delta", "wrong_sid", "unknown_market", "exchange_error"]
+    + ["negative_size", "crossed_book", "duplicate_trade", "time_backwards"]
+    + [verdict.value for verdict in Verdict]
+)
+"""Problems of frames that give an event all the same, or need not give one; every other one takes an event away."""
 _SNAPSHOT, _DELTA = Kind.SNAPSHOT, Kind.DELTA
 _BUY, _SELL = Side.BUY, Side.SELL
 _BOOK_CHANNEL = "orderbook_delta"
