@@ -1,31 +1,16 @@
 """The recorded handovers of a day against the frames that are there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
-from typing import NamedTuple
 
 from ssmd.archive import layout
 from ssmd.archive.handover import Handover, Part, read_handovers, read_parts
 from ssmd.errors import DataError
-from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import Storage
 from ssmd.quality.findings import Findings
-from ssmd.quality.overlap import Overlap
+from ssmd.quality.overlap import Frames, Overlap
 from ssmd.quality.recount import Numbers
 from ssmd.registry.values import day_bounds
-
-
-class Frames(NamedTuple):
-    """The frames of a day by connection, the last ones of the day before; the gaps that touch the day."""
-
-    numbers: Mapping[str, Numbers]
-    before: Mapping[str, int]
-    gaps: Sequence[Gap]
-
-    def last(self, connection: str) -> int | None:
-        """The last frame that is archived of a connection, of this day or the one before."""
-        its = self.numbers.get(connection)
-        return self.before.get(connection) if its is None else its.last
 
 
 async def verify_handovers(
@@ -60,7 +45,7 @@ async def verify_handovers(
             f"{handover.to} took over from {handover.from_ or 'nobody'} with frame {handover.first_n}"
         )
     findings.counts["handovers"] = len(takeovers)
-    return Overlap(day, parts, takeovers, frames.numbers, frames.gaps, closed=closed) if parts else None
+    return Overlap(day, parts, takeovers, frames, closed=closed) if parts else None
 
 
 def _problems(handover: Handover, numbers: Mapping[str, Numbers], parts: Mapping[str, Part]) -> list[str]:

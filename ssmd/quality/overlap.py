@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,6 +31,19 @@ TRANSIT_NS = 50 * NS_PER_MS
 _MINUTE_NS = 60 * NS_PER_S
 
 Span = tuple[int, int]
+
+
+class Frames(NamedTuple):
+    """The frames of a day by connection, the last ones of the day before; the gaps that touch the day."""
+
+    numbers: Mapping[str, Numbers]
+    before: Mapping[str, int]
+    gaps: Sequence[Gap]
+
+    def last(self, connection: str) -> int | None:
+        """The last frame that is archived of a connection, of this day or the one before."""
+        its = self.numbers.get(connection)
+        return self.before.get(connection) if its is None else its.last
 
 
 class _Life:
@@ -85,8 +99,8 @@ class _Loss:
 class Overlap:
     """Give it all events of a day in order of their receive times, then ask for `findings`.
 
-    `parts` are the connections of which not everything was published, `takeovers` the day's records, `numbers` the
-    frames of the day. Of a day that is not `closed`, what came after the last event that is there is not judged.
+    `parts` are the connections of which not everything was published, `takeovers` the day's records. Of a day that is
+    not `closed`, what came after the last event that is there is not judged.
     """
 
     def __init__(
@@ -94,16 +108,14 @@ class Overlap:
         day: date,
         parts: Mapping[str, Part],
         takeovers: Sequence[Handover],
-        numbers: Mapping[str, Numbers],
-        gaps: Sequence[Gap],
+        frames: Frames,
         *,
         closed: bool,
     ) -> None:
         self._start_ns, self._end_ns = day_bounds(day)
         self._parts = parts
         self._takeovers = takeovers
-        self._numbers = numbers
-        self._gaps = gaps
+        self._frames = frames
         self._closed = closed
         self._watched = self._spans()
         self._ends = [end for _, end in self._watched]
@@ -119,7 +131,7 @@ class Overlap:
         took_ns = {handover.to: handover.at_ns for handover in self._takeovers}
         spans: list[Span] = []
         for name, part in self._parts.items():
-            numbers = self._numbers.get(name)
+            numbers = self._frames.numbers.get(name)
             if numbers is None:
                 continue
             if part.first_n != 0:
@@ -193,7 +205,7 @@ class Overlap:
         return any(
             gap.from_ns - TRANSIT_NS <= its.ns <= gap.to_ns + TRANSIT_NS
             and (gap.tickers is None or its.ticker in gap.tickers)
-            for gap in self._gaps
+            for gap in self._frames.gaps
         )
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -219,15 +231,15 @@ class Overlap:
     def _hole(self, handover: Handover) -> Span | None:
         """The longest time in which no connection was there: longer than the exchange was silent around it."""
         new, old = self._lives.get(handover.to), self._lives.get(handover.from_)
-        if not handover.from_ or new is None or not new.first_published_ns:
+        if self._frames.last(handover.from_) is None or new is None or not new.first_published_ns:
             return None
         start_ns, end_ns = self._start_ns, new.first_published_ns
         if old is not None and old.first_published_ns:
             start_ns = old.last_published_ns
-        there = [(gap.from_ns, gap.to_ns) for gap in self._gaps if gap.tickers is None and gap.sid is None]
+        there = [(gap.from_ns, gap.to_ns) for gap in self._frames.gaps if gap.tickers is None and gap.sid is None]
         for name, life in self._lives.items():
             if name in self._parts and name != handover.from_:
-                numbers = self._numbers.get(name)
+                numbers = self._frames.numbers.get(name)
                 since_ns = self._start_ns if numbers is not None and numbers.first > 0 else life.first_ns
                 there.append((since_ns, life.last_ns))
         left = _without((start_ns, end_ns), _united(there))

@@ -39,9 +39,9 @@ from ssmd.quality.derived import Asked, Counted, Derived, Normal
 from ssmd.quality.exchange_trades import Exchange
 from ssmd.quality.exported import verify_exported
 from ssmd.quality.findings import RAN, Findings, VerifyReport
-from ssmd.quality.handovers import Frames, verify_handovers
+from ssmd.quality.handovers import verify_handovers
 from ssmd.quality.inventory import verify_gap_rows, verify_rows
-from ssmd.quality.overlap import Overlap
+from ssmd.quality.overlap import Frames, Overlap
 from ssmd.quality.recount import Recount, Recounted
 from ssmd.quality.sampling import Sample
 from ssmd.registry.interface import ObjectRecord, Registry
