@@ -1,11 +1,16 @@
 """Whose events are the day's while two connections overlap: what the handover records say, read independently."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from tests.checker.model import NS_PER_S, Archive, Finding, Gap, Handover, Record
 
 LAG_NS = 2 * NS_PER_S
 """Two connections may lag behind each other for so long; longer, and the old one's end was not where it is said."""
+
+TRANSIT_NS = NS_PER_S // 20
+"""A hole is longer than a frame is under way, and longer than the exchange was silent in the minute around it."""
+AROUND_NS = 60 * NS_PER_S
 
 
 class Published:
@@ -16,6 +21,10 @@ class Published:
         self._standing_by = {each.to for each in ordered if each.first_n is None}
         self._taking_over = {each.to: each for each in ordered if each.first_n is not None}
         self._ends = {each.before: each.last_n for each in ordered if each.first_n is not None}
+
+    def only_stood_by(self, connection: str) -> bool:
+        """It stood by, and never took over."""
+        return connection in self._standing_by and connection not in self._taking_over
 
     def has(self, record: Record) -> bool:
         """True for every frame of a connection that no record speaks of."""
@@ -48,6 +57,11 @@ def check_handovers(archive: Archive) -> list[Finding]:
         ours = [record.recv_ns for record in old if published.has(record)]
         if not new:
             findings.append(Finding("M", handover.object, f"{handover.to} has no frames"))
+        findings += [Finding("M", handover.object, message) for message in _old_one(handover, old, published)]
+        hole = _hole(archive, published, handover)
+        if hole is not None:
+            message = f"{hole / NS_PER_S:.3f} s between {handover.before} and {handover.to} are in no gap"
+            findings.append(Finding("M", handover.object, message))
         if not ours or not later:
             continue
         end_ns, start_ns = max(ours), min(record.recv_ns for record in later)
@@ -60,3 +74,42 @@ def check_handovers(archive: Archive) -> list[Finding]:
             message = f"{len(lost)} frames of {handover.to} after the end of {handover.before} were left out"
             findings.append(Finding("M", handover.object, message))
     return findings
+
+
+def _old_one(handover: Handover, old: Sequence[Record], published: Published) -> Iterable[str]:
+    """What is wrong with the connection that a takeover ends."""
+    if not handover.before:
+        return
+    if published.only_stood_by(handover.before):
+        yield f"{handover.before} only stood by: it is not the one that published"
+    if not old:
+        yield f"no frame of {handover.before} is there, which published until then"
+    elif handover.ended_n is not None and old[-1].n < handover.ended_n:
+        yield f"{handover.before} ends with frame {old[-1].n}, it captured {handover.ended_n}"
+
+
+def _hole(archive: Archive, published: Published, handover: Handover) -> int | None:
+    """How long no connection was there between the two of a takeover, without a gap that says so."""
+    old = [record.recv_ns for record in archive.records.get(handover.before, []) if published.has(record)]
+    new = [record.recv_ns for record in archive.records.get(handover.to, []) if published.has(record)]
+    if not old or not new:
+        return None
+    reached, begins = max(old), min(new)
+    silence = max(_silence([at for at in old if at >= reached - AROUND_NS]),
+                  _silence([at for at in new if at <= begins + AROUND_NS]), TRANSIT_NS)  # fmt: skip
+    there = [(gap.from_ns, gap.to_ns) for gap in archive.gaps if gap.sid is None and gap.tickers is None]
+    for name in {each.to for each in archive.handovers if each.first_n is None}:
+        times = [record.recv_ns for record in archive.records.get(name, [])]
+        if times:
+            there.append((min(times), max(times)))
+    longest = 0
+    for start, end in [*sorted(there), (begins, begins)]:
+        longest = max(longest, min(start, begins) - reached)
+        reached = max(reached, end)
+    return longest if longest > silence else None
+
+
+def _silence(times: Sequence[int]) -> int:
+    """The longest pause between two of these times."""
+    ordered = sorted(times)
+    return max((later - at for at, later in pairwise(ordered)), default=0)

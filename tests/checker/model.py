@@ -60,7 +60,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A connection stands by (`first_n` None) or takes over; see `eligible` in `merged.py` for what that means."""
+    """A connection stands by (`first_n` None) or takes over; see `Published` in `merged.py` for what that means.
+
+    `ended_n` is the last frame that `before` captured, where the record says it.
+    """
 
     object: str
     to: str
@@ -69,6 +72,7 @@ class Handover:
     before: str
     last_n: int | None
     also: tuple[tuple[int, int], ...]
+    ended_n: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

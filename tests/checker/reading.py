@@ -205,7 +205,9 @@ def _read_handover(archive: Archive, key: str, file: Path, feed: str) -> None:
     try:
         row = json.loads(file.read_bytes())
         also = tuple((first, last) for first, last in row["also"])
-        handover = Handover(key, row["to"], row["at_ns"], row["first_n"], row["from"], row["last_n"], also)
+        handover = Handover(
+            key, row["to"], row["at_ns"], row["first_n"], row["from"], row["last_n"], also, row.get("ended_n")
+        )
         if row["feed"] != feed or not key.endswith(f"/{handover.at_ns}-{handover.to}.json"):
             raise ValueError("another feed, or another name than what it holds")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from tests.checker.check import check
-from tests.checker.conftest import DAY, MS, START_NS, Line, World
+from tests.checker.conftest import DAY, MS, START_NS, Line, World, gap
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 STEP_NS = 10 * MS
@@ -54,6 +54,26 @@ class Overlap(World):
                 self.lines.append(Line(sent, archived, number, kind, sid, seq, frame, at_ns))
         self.first_n: int | None = OLD_ENDS
         self.also: list[list[int]] = []
+        self.ended_n: int | None = OLD_ENDS - 1
+        self.before = "c-1"
+
+    @property
+    def begins_ns(self) -> int:
+        """When the first frame of the new connection came."""
+        return next(line for line in self.lines if line.archived == "c-2").recv_ns
+
+    @property
+    def takes_over_ns(self) -> int:
+        """When the frame before the cut came; a nanosecond after the first one when there is none."""
+        before = [line.recv_ns for line in self.lines if line.archived == "c-2" and line.n < (self.first_n or 0)]
+        return max(before, default=self.begins_ns + 1)
+
+    def begin_late(self, number: int) -> None:
+        """The new connection brings nothing before an event; all of it is published."""
+        self.lines = [line for line in self.lines if line.archived == "c-1" or line.n >= number]
+        for n, line in enumerate(line for line in self.lines if line.archived == "c-2"):
+            line.n = n
+        self.first_n = 0
 
     def line(self, connection: str, number: int) -> Line:
         """The frame that brought an event over a connection."""
@@ -66,13 +86,15 @@ class Overlap(World):
         folder = self.day / "_handovers"
         folder.mkdir()
         for at_ns, first_n, old in (
-            (self.line("c-2", 0).recv_ns, None, ""),
-            (self.line("c-2", OLD_ENDS - 1).recv_ns, self.first_n, "c-1"),
+            (self.begins_ns, None, ""),
+            (self.takes_over_ns, self.first_n, self.before),
         ):
             record = {
                 "feed": "kalshi", "to": "c-2", "at_ns": at_ns, "first_n": first_n, "from": old, "last_n": None,
                 "also": self.also if old else [],
             }  # fmt: skip
+            if old and self.ended_n is not None:  # records of before say nothing about it
+                record["ended_n"] = self.ended_n
             (folder / f"{at_ns}-c-2.json").write_text(json.dumps(record))
         capnp.remove_import_hook()
         for kind, name in (("trade", "Trade"), ("ticker", "Quote")):
@@ -122,6 +144,7 @@ def test_two_connections_that_are_merged_once_are_green(overlap: Overlap) -> Non
 def test_an_event_of_before_the_cut_is_green_when_the_record_names_it(overlap: Overlap) -> None:
     for number in (OLD_ENDS - 2, OLD_ENDS - 1):  # the old connection lost them
         overlap.lines.remove(overlap.line("c-1", number))
+    overlap.ended_n = OLD_ENDS - 3
     overlap.also = [[OLD_ENDS - 2, OLD_ENDS - 1]]
     old = [row(overlap.line("c-1", number)) for number in range(OLD_ENDS - 2)]
     overlap.write(old + [row(overlap.line("c-2", number)) for number in range(OLD_ENDS - 2, ALL)])
@@ -177,3 +200,51 @@ def test_a_record_that_nobody_can_read_is_red(overlap: Overlap) -> None:
         file.write_bytes(file.read_bytes()[:-9])
 
     assert any("is not a handover object" in finding for finding in overlap.findings())
+
+
+def test_a_record_that_does_not_say_where_the_old_one_ended_is_green(overlap: Overlap) -> None:
+    overlap.ended_n = None
+    overlap.write(merged(overlap))
+
+    assert overlap.findings() == []
+
+
+def test_a_tail_of_the_old_one_that_is_not_archived_is_red(overlap: Overlap) -> None:
+    overlap.ended_n = OLD_ENDS + 4
+    overlap.write(merged(overlap))
+
+    (finding,) = overlap.findings()
+    assert "c-1 ends with frame 29, it captured 34" in finding
+
+
+def test_an_old_connection_that_is_not_there_is_red(overlap: Overlap) -> None:
+    overlap.before = "c-9"
+    overlap.first_n = 0
+    overlap.lines = [line for line in overlap.lines if line.archived == "c-2"]
+    overlap.write([row(overlap.line("c-2", number)) for number in range(ALL)])
+
+    (finding,) = overlap.findings()
+    assert "no frame of c-9 is there" in finding
+
+
+def test_a_record_that_ends_a_connection_which_only_stood_by_is_red(overlap: Overlap) -> None:
+    overlap.write(merged(overlap))
+    record = {"feed": "kalshi", "to": "c-1", "at_ns": START_NS, "first_n": None, "from": "", "last_n": None, "also": []}
+    (overlap.day / "_handovers" / f"{START_NS}-c-1.json").write_text(json.dumps(record))
+
+    assert any("c-1 only stood by" in finding for finding in overlap.findings())
+
+
+@pytest.mark.parametrize("explained", [True, False])
+def test_a_hole_between_two_connections_is_red_unless_a_gap_covers_it(overlap: Overlap, explained: bool) -> None:
+    begins = OLD_ENDS + 8  # 90 ms after the last event of the old one; 10 ms are between others
+    overlap.begin_late(begins)
+    rows = [row(overlap.line("c-1", number)) for number in range(OLD_ENDS)]
+    rows += [row(overlap.line("c-2", number)) for number in range(ALL - begins)]
+    if explained:
+        overlap.gaps.append(gap("c-1", None, rows[OLD_ENDS - 1]["receivedTime"], overlap.begins_ns, "startup"))
+    overlap.write(rows)
+
+    holes = [finding for finding in overlap.findings() if "are in no gap" in finding]
+    assert len(holes) == (not explained)
+    assert explained or "0.093 s" in holes[0]
