@@ -158,7 +158,9 @@ class Gateway:
                 await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
                 self.ready.clear()
                 await site.stop()
-                await self._stream.stop(STOP_S, read_farewell(self._home, "gateway") or FAREWELL)
+                farewell = read_farewell(self._home, "gateway") or FAREWELL
+                # Who comes back when told to is not refused because somebody else took his time to leave.
+                await self._stream.stop(min(STOP_S, farewell.retry_after_s / 3), farewell)
             finally:
                 for task in (stopped, *tasks):
                     task.cancel()

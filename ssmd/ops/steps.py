@@ -244,7 +244,8 @@ class Operator:
         """Have the clients of the gateway told why it goes, and when to come back."""
         if service != "gateway":
             return
-        restarted = Farewell(f"the gateway is restarted for {later}; connect again in a few seconds", RESTART_S)
+        again = "connect again in a few seconds: from_seq gives a gap, books come anew"  # fits a close frame
+        restarted = Farewell(f"the gateway is restarted for {later}; {again}", RESTART_S)
         stopped = Farewell("the gateway is stopped by an operator; try again once a minute", STOPPED_S)
         self._programs.farewell_to_clients(service, restarted if later else stopped)
 

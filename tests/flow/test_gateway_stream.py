@@ -6,6 +6,7 @@ import errno
 import inspect
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +21,7 @@ from ssmd.gateway.outside import Outside
 from ssmd.gateway.service import Gateway
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.registry.memory import MemoryRegistry
+from ssmd.service_state import Farewell, write_farewell
 from ssmd.telemetry import METRICS
 from tests.flow.gateway_stage import FEED, Stage, connected, running, until
 from tests.unit.gateway.events import book, delta, quote, trade
@@ -298,23 +300,40 @@ async def test_stopping_tells_clients_and_takes_less_than_five_seconds() -> None
             pass
 
 
+async def stop_with_a_client_that_never_reads(stage: Stage) -> float:
+    """How many seconds it takes until it is gone."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port, limit=1_024)
+    writer.write(UPGRADE)
+    await until(lambda: stage.gateway.health()["clients"] == 1)
+    client = slow_client(stage)
+    count = 0
+    while client.dropped == 0:
+        stage.publish(*(trade("T", count + k) for k in range(1_000)))
+        count += 1_000
+        await asyncio.sleep(0)
+    started = asyncio.get_running_loop().time()
+    stage.stop.set()
+    await until(lambda: stage.gateway.health()["clients"] == 0, within_s=5)
+    took = asyncio.get_running_loop().time() - started
+    writer.close()
+    del reader
+    return took
+
+
 async def test_stopping_does_not_wait_for_a_client_that_never_reads() -> None:
     async with running(buffer_bytes=64 * 1024) as stage:
-        reader, writer = await asyncio.open_connection("127.0.0.1", stage.gateway.port, limit=1_024)
-        writer.write(UPGRADE)
-        await until(lambda: stage.gateway.health()["clients"] == 1)
-        client = slow_client(stage)
-        count = 0
-        while client.dropped == 0:
-            stage.publish(*(trade("T", count + k) for k in range(1_000)))
-            count += 1_000
-            await asyncio.sleep(0)
-        started = asyncio.get_running_loop().time()
-        stage.stop.set()
-        await until(lambda: stage.gateway.health()["clients"] == 0, within_s=5)
-        assert asyncio.get_running_loop().time() - started < 5
-        writer.close()
-        del reader
+        assert await stop_with_a_client_that_never_reads(stage) < 5
+
+
+async def test_a_restart_does_not_wait_for_it_until_others_were_told_to_be_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSMD_HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    write_farewell(tmp_path, "gateway", Farewell("restarted", retry_after_s=3))
+    async with running(buffer_bytes=64 * 1024) as stage:
+        took = await stop_with_a_client_that_never_reads(stage)
+    assert took < 2
 
 
 async def test_a_taken_port_is_a_configuration_error_that_says_what_to_change() -> None:

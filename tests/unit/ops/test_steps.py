@@ -128,9 +128,11 @@ def test_clients_hear_why_the_gateway_goes_and_when_to_come_back(scene: Scene) -
     step = scene.operator().stop("gateway", NEXT)
 
     assert scene.services.heard == [
-        "the gateway is restarted for 2026-11-24; connect again in a few seconds",
+        "the gateway is restarted for 2026-11-24; "
+        "connect again in a few seconds: from_seq gives a gap, books come anew",
         "the gateway is stopped by an operator; try again once a minute",
     ]
+    assert all(len(f"going away: {said}".encode()) <= 123 for said in scene.services.heard)  # a close frame's reason
     assert "no gateway runs now (3 clients told)" in step.detail
     scene.services.up("gateway")
     scene.services.stopProcess("gateway", False)
