@@ -123,9 +123,12 @@ def books_at(mapper: Books, at_ns: int) -> Iterable[Event]:
 
 
 async def read_parts(storage: Storage, bucket: str, feed: str, day: date) -> dict[str, Part]:
-    """The connections of which not everything was published on a day; the others have no part."""
+    """The connections of which not everything was published on a day; the others have no part.
+
+    A takeover that is recorded on the day after may begin with frames of before midnight.
+    """
     parts: dict[str, Part] = {}
-    for back in range(DAYS_BACK, -1, -1):
+    for back in range(DAYS_BACK, -2, -1):
         found = await read_handovers(storage, bucket, feed, day - timedelta(days=back))
         for its in sorted(found, key=lambda record: record.at_ns):
             _note(parts, found[its], day)

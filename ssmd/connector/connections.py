@@ -12,11 +12,11 @@ import structlog
 from ssmd import telemetry as metrics
 from ssmd.clock import now_ns
 from ssmd.connector import link as links
-from ssmd.connector.conversation import Conversation
+from ssmd.connector.conversation import TRANSIT_NS, Conversation
 from ssmd.connector.exchange import Credentials, Exchange, Settings
 from ssmd.connector.keys import CHECK_S, Keys
 from ssmd.connector.link import CredentialsRefused, Frame, Link
-from ssmd.connector.pipeline import TRANSIT_NS, Pipeline
+from ssmd.connector.pipeline import Pipeline
 from ssmd.errors import ConfigError, RateLimited, SsmdError, TransientError
 from ssmd.market.events import Gap
 
@@ -98,6 +98,13 @@ class Connections:
         """The open gap; it is no longer open here."""
         gap, self._gap = self._gap, None
         return gap
+
+    def abandon(self, conversation: Conversation | None) -> None:
+        """End this conversation's connection, if it lives, as if it were lost: not one more frame of it is taken."""
+        connection = self.current
+        if connection is not None and connection.conversation is conversation:
+            self._over = conversation
+            connection.link.drop("connection_lost")
 
     def hurry(self) -> None:
         """Nobody else captures now: try to connect at once."""
@@ -288,7 +295,7 @@ class Connections:
         log.info("connection ended", connection=conversation.connection, reason=link.reason, frames=conversation.n)
         lost_until_ns = now_ns() if pipeline.losing else 0
         pipeline.close_full_gap(conversation.connection, lost_until_ns)
-        if conversation.last_ns or lost_until_ns:
+        if self._gap is None and (conversation.last_ns or lost_until_ns):
             from_ns = max(conversation.last_ns - TRANSIT_NS, lost_until_ns, goodbye_ns if link.farewell else 0)
             self._gap = OpenGap(from_ns, link.reason, conversation.connection)
             self.problem = f"connection ended: {link.reason}"

@@ -4,6 +4,8 @@ from ssmd.feeds.interface import Mapper, Session
 from ssmd.wire.raw import inline_template
 
 _MAX_TEMPLATES = 1_000
+TRANSIT_NS = 50_000_000
+"""A gap begins this much before the last frame received: the lost one was sent while that one was under way."""
 
 
 class Conversation:
@@ -16,6 +18,8 @@ class Conversation:
         self.session = session
         self.n = 0
         self.first_ns = 0
+        self.marked_ns = 0
+        """When it was last recorded that it stands by."""
         self.last_ns = 0
         self.sid_last_ns: dict[int, int] = {}
         self.templates: dict[str, bytes] = {}

@@ -8,8 +8,8 @@ import structlog
 
 from ssmd.archive.handover import Handover
 from ssmd.clock import NS_PER_DAY, NS_PER_MS, day_of, now_ns
+from ssmd.connector.conversation import TRANSIT_NS, Lines
 from ssmd.connector.conversation import Conversation as Conversation
-from ssmd.connector.conversation import Lines
 from ssmd.connector.link import Frame
 from ssmd.connector.outbox import Outbox
 from ssmd.connector.spool import (
@@ -43,8 +43,6 @@ _KINDS: dict[type[Event], bytes] = {
 }
 _MAX_SUBJECTS = 200_000
 _MAX_TYPES = 200
-TRANSIT_NS = 50_000_000
-"""A gap begins this much before the last frame received: the lost one was sent while that one was under way."""
 _FULL_RETRY_NS = 1_000_000_000
 
 log = structlog.get_logger(component="connector")
@@ -143,7 +141,8 @@ class Pipeline:
                 received["other"] = received.get("other", 0) + received.pop(kind)
             n += 1
         entries = []
-        if self.standby is not None and not self.standby.taking_over and not first_n:
+        mark = self._stands_by(conversation, frames[0][0])
+        if mark:  # each day again: whoever reads a day looks for it some days back only
             stands_by = Handover(self._feed, connection, frames[0][0])
             entries.append(pack(HANDOVER, b"", msgspec.json.encode(stands_by)))
         for group, lines in groups.items():
@@ -154,9 +153,17 @@ class Pipeline:
             return False
         if not conversation.first_ns:
             conversation.first_ns = frames[0][0]
+        if mark:
+            conversation.marked_ns = frames[0][0]
         conversation.last_ns = frames[-1][0]
         self.last_frame = (connection, n - 1)
         return True
+
+    def _stands_by(self, conversation: Conversation, at_ns: int) -> bool:
+        """Is it to be recorded that this connection stands by: with its first frame, and its first one of each day?"""
+        if self.standby is None or self.standby.taking_over:
+            return False
+        return not conversation.n or at_ns // NS_PER_DAY > conversation.marked_ns // NS_PER_DAY
 
     def _map(
         self, conversation: Conversation, first_n: int, frames: list[Frame], decoded: list[Decoded]

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from ssmd.clock import NS_PER_S
+from ssmd.connector.conversation import TRANSIT_NS
 from ssmd.connector.spool import (
     OUT,
     RAW,
@@ -21,18 +22,21 @@ from ssmd.connector.spool import (
     SpoolState,
     covered,
     find_segments,
+    later,
     read_entries,
     read_state,
     unpack_messages,
 )
 from ssmd.errors import DataError
-from ssmd.market.events import EVENT_TYPES, Event, Gap, Kind, OrderBookUpdate, Trade
+from ssmd.market.events import EVENT_TYPES, Event, Gap, Kind, MarketStatus, OrderBookUpdate, Trade
 from ssmd.market.identity import trade_identity
 from ssmd.middleware.transport.interface import Outgoing
 from ssmd.wire.normalized import decode, encode
 
 OVERLAP_NS = NS_PER_S
-"""How far two connections may lag behind each other: so long before its end, what the old one published counts."""
+"""What the old one published in so long before its last event is looked for on the new connection."""
+_MAX_LAG_NS = 300 * NS_PER_S
+"""An exchange's time that is farther away than this is no lag, but somebody's clock."""
 _TAIL_NS = 3 * OVERLAP_NS
 _MAX_UNSENT_BYTES = 128 << 20
 """More than this that the broker had not stored is left to compaction: it would hold up the live stream."""
@@ -52,8 +56,9 @@ class Predecessor(msgspec.Struct):
     """Everything up to `covered_ns` was captured; the last frame came at `last_ns` on `connection`.
 
     `clean`: it drained, so that everything was published; else `last_n` is the last frame whose event was (None: not
-    known); `ended_n` is the last one that it captured. `unsent` was meant for the stream and perhaps never reached it. `published` counts the events of the last
-    seconds by content, and `latest` is the last event by type and ticker.
+    known); `ended_n` is the last one that it captured. `unsent` was meant for the stream and perhaps never reached it.
+    `published` counts the events of the last seconds by content, and `latest` is the last event by type and ticker.
+    `event_ns` is when the last event came, and `exchange_ns` the exchange's latest time.
     """
 
     covered_ns: int = 0
@@ -65,6 +70,21 @@ class Predecessor(msgspec.Struct):
     unsent: list[Outgoing] = []
     published: Counter[bytes] = msgspec.field(default_factory=Counter)
     latest: dict[tuple[type[Event], str], Latest] = {}
+    event_ns: int = 0
+    exchange_ns: int = 0
+
+    @property
+    def ended_ns(self) -> int:
+        """Where a gap after its end begins; 0 when it never captured. A connection that lagged ended earlier."""
+        if self.clean or not self.covered_ns:
+            return self.covered_ns
+        lag_ns = self.event_ns - self.exchange_ns if self.exchange_ns else 0
+        return self.covered_ns - (lag_ns if OVERLAP_NS < lag_ns < _MAX_LAG_NS else TRANSIT_NS)
+
+    @property
+    def gap_reason(self) -> str:
+        """Why there is one."""
+        return "planned_teardown" if self.clean else "startup"
 
 
 def content_of(event: Event) -> bytes:
@@ -98,6 +118,7 @@ class _Reading:
         self._prefix = len(feed) + 1
         self._published = state.published
         self._recent = state.recent
+        self._counts_from = state.counts_from
         self._batches: list[tuple[int, list[Outgoing]]] = []  # receive time of the frames, what was made of them
         self._unsent_bytes = 0
 
@@ -109,11 +130,12 @@ class _Reading:
                 continue
             offset = start.offset if segment.number == start.segment else 0
             for entry in read_entries(segment.path, offset):
-                if entry.kind == RAW:
+                place = Position(segment.number, entry.end)
+                if entry.kind == RAW and place > self._counts_from:
                     meta = msgspec.json.decode(entry.meta, type=RawMeta)
                     frames_n = self._frames(meta, frames_n)
                 elif entry.kind == OUT:
-                    self._messages(unpack_messages(entry.body), Position(segment.number, entry.end))
+                    self._messages(unpack_messages(entry.body), place)
                     self._found.last_n = frames_n
         if self._found.clean:
             self._found.last_n = None
@@ -127,7 +149,7 @@ class _Reading:
         if before_n is None or meta.connection != found.connection:
             found.connection, before_n = meta.connection, meta.first_n - 1
             found.last_n = before_n  # what came before was published before
-        found.last_ns = max(found.last_ns, meta.last_ns)
+        found.last_ns = later(found.last_ns, meta.last_ns)
         return max(before_n, meta.last_n)
 
     def _messages(self, messages: list[Outgoing], place: Position) -> None:
@@ -162,3 +184,6 @@ class _Reading:
                 before_ns = latest[its].exchange_ns if its in latest else 0
                 exchange_ns = max(before_ns, event.exchange_ns)  # type: ignore[union-attr]
                 latest[its] = Latest(content, exchange_ns, at_ns)
+                found.event_ns = at_ns
+                if not isinstance(event, MarketStatus):
+                    found.exchange_ns = max(found.exchange_ns, exchange_ns)

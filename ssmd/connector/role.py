@@ -1,7 +1,8 @@
 """Who publishes: of the connectors of a feed on this machine one is active, another may stand by.
 
 Both places are locks beside the spool folders, held as long as the process lives: a kill frees them at once. The
-active lock's file names the spool folder of the connector that was active last, for the one that comes after it.
+active lock's file names the spool folder of the connector that was active last, for the one that comes after it. Until
+that one has announced itself it holds both places: nobody begins meanwhile, least of all the one whose spool it reads.
 """
 
 import asyncio
@@ -17,8 +18,10 @@ from ssmd.errors import ConfigError
 
 POLL_S = 0.025
 """How soon a connector that stands by notices that the other one is gone."""
-_PATIENCE_S = 5.0
-"""At a start, for one that is about to change its place."""
+_PATIENCE_S = 20.0
+"""At a start, for one that is about to change its place, or that still reads what was left by the one before."""
+_FILE_BYTES = 4096
+"""The lock's file is written whole in one go: what a kill leaves is the old content or the new one."""
 
 log = structlog.get_logger(component="connector")
 
@@ -69,14 +72,13 @@ class Role:
             await asyncio.sleep(POLL_S)
 
     def try_active(self) -> bool:
-        """Become active if nobody is; a connector that did gives up its place as the one that stands by."""
+        """Become active if nobody is. The place of the one that stands by is held, too, until `announce`."""
         if self._active is None:
             self._active = take_lock(self._active_path)
             if self._active is None:
                 return False
-            if self._standby is not None:
-                os.close(self._standby)
-                self._standby = None
+            if self._standby is None:
+                self._standby = take_lock(self._standby_path)
             self._measure()
         return True
 
@@ -87,6 +89,8 @@ class Role:
 
     def someone_stands_by(self) -> bool:
         """Is there another connector that will take over?"""
+        if self._standby is not None:
+            return False
         probe = take_lock(self._standby_path)
         if probe is not None:
             os.close(probe)
@@ -102,11 +106,19 @@ class Role:
         return None if found == self._folder.absolute() else found
 
     def announce(self) -> None:
-        """Write down that this connector is the active one, which tells the one before it that it may go."""
+        """Write down that this connector's spool is the feed's latest, which tells the one before it that it may go.
+
+        Only when it is true: whoever comes after a crash goes on from the end of what stands in the folder named here.
+        """
         assert self._active is not None
-        content = msgspec.json.encode(Holder(str(self._folder.absolute()), os.getpid())) + b"\n"
-        os.pwrite(self._active, content, 0)
-        os.ftruncate(self._active, len(content))
+        content = msgspec.json.encode(Holder(str(self._folder.absolute()), os.getpid()))
+        os.pwrite(self._active, content.ljust(_FILE_BYTES - 1) + b"\n", 0)
+        self._leave_standby()
+
+    def _leave_standby(self) -> None:
+        if self._standby is not None:
+            os.close(self._standby)
+            self._standby = None
 
     @property
     def succeeded(self) -> bool:

@@ -16,8 +16,8 @@ from ssmd.connector.heard import Heard
 from ssmd.connector.keys import Keys
 from ssmd.connector.markets import Markets
 from ssmd.connector.outbox import Outbox
-from ssmd.connector.pipeline import TRANSIT_NS, Pipeline
-from ssmd.connector.predecessor import read_predecessor
+from ssmd.connector.pipeline import Pipeline
+from ssmd.connector.predecessor import Predecessor, read_predecessor
 from ssmd.connector.report import Report
 from ssmd.connector.role import Role
 from ssmd.connector.sealer import Sealer
@@ -43,8 +43,10 @@ _SUBSCRIBED_AFTER_S = 15.0
 _ASK_REGISTRY_S = 15.0
 _BOOKS_AFTER_S = 60.0
 """A connection that is open for so long has the books that it will get."""
-_SUCCESSION_S = 3.0
-"""So long a connector that drains waits for the other one to look into its spool."""
+_SUCCESSION_S = 20.0
+"""So long a connector that drains waits for the other one to go on where it ended."""
+_TAKEOVER_S = 5.0
+"""So long a takeover may take that has begun when we are to end."""
 _RECENT = 6  # ticks: that far back another connector finds what was published last
 
 log = structlog.get_logger(component="connector")
@@ -131,7 +133,9 @@ class Connector:
                 tasks = [group.create_task(work(), name=name) for name, work in background]
                 try:
                     await self._connections.stay_connected(stop)
-                    await _ended(next(task for task in tasks if task.get_name() == "books"))
+                    by_name = {task.get_name(): task for task in tasks}
+                    await _ended(by_name["books"])
+                    await self._end_role(by_name["role"])
                     await self._drain()
                 finally:
                     for task in tasks:
@@ -151,39 +155,47 @@ class Connector:
         elif (folder := self._role.predecessor()) is not None:
             self._outbox.skip_leftovers()
             old = await asyncio.to_thread(read_predecessor, folder, self._settings.feed)
-            self._continue(old.covered_ns, old.connection, clean=old.clean)
             self._pipeline.publish(old.unsent)
+            self._continue(old)
         else:
             covered_ns, connection = self._spool.covered()
-            self._continue(covered_ns, connection, clean=state.clean)
-        if self._role.active:
-            self._role.announce()
-            self._publishing.set()
+            self._open_gap(Predecessor(covered_ns, connection, state.clean))
         state.clean, state.recent = False, self._spool.place
         self._recent.append(state.recent)
         self._spool.save_state()
+        if self._role.active:
+            self._role.announce()
+            self._publishing.set()
 
-    def _continue(self, covered_ns: int, connection: str, *, clean: bool) -> None:
-        """The feed was captured up to `covered_ns`."""
-        if covered_ns:
-            reason, margin = ("planned_teardown", 0) if clean else ("startup", TRANSIT_NS)
-            self._connections.open_gap(OpenGap(covered_ns - margin, reason, connection))
+    def _continue(self, old: Predecessor) -> None:
+        """Go on where another connector ended: what stands in our own spool so far says nothing of how far it came."""
+        self._open_gap(old)
+        state = self._spool.state
+        state.covered_ns, state.connection, state.ended_n = old.covered_ns, old.connection, old.ended_n
+        state.clean, state.counts_from = False, self._spool.place
+
+    def _open_gap(self, old: Predecessor) -> None:
+        if old.covered_ns:
+            self._connections.open_gap(OpenGap(old.ended_ns, old.gap_reason, old.connection))
 
     async def _follow_role(self) -> None:
         """Stand by until the other connector is gone; then take over."""
         if self._role.active:
             return
         await self._role.become_active()
-        takeover = Takeover(self._settings.feed, self._pipeline, self._role.predecessor(), self._readiness)
+        takeover = Takeover(
+            self._settings.feed, self._pipeline, self._role.predecessor(), self._readiness, self._connections.abandon
+        )
         await takeover.look_back()
-        self._role.announce()
         if not await takeover.run():
             self._connections.take_gap()
-            self._continue(takeover.old.covered_ns, takeover.old.connection, clean=takeover.old.clean)
+            self._continue(takeover.old)
             self._connections.hurry()
+        self._pass_on_gaps()
+        self._spool.save_state()
+        self._role.announce()  # not before: after a crash the next one begins where the old one ended
         self._taken_over = takeover.outcome()
         self._publishing.set()
-        self._pass_on_gaps()
 
     def _readiness(self) -> Readiness:
         connection = self._connections.current
@@ -235,8 +247,9 @@ class Connector:
             self._count_heard(now)
 
     def _keep_recent(self) -> None:
-        """Let a connector that stands by find what was published in the last seconds."""
-        self._recent.append(self._spool.place)
+        """Let a connector that stands by find what was published in the last seconds in which something was."""
+        if self._spool.place != self._recent[-1]:
+            self._recent.append(self._spool.place)
         self._spool.state.recent = self._recent[0]
         stands_by = self._role.active and self._role.someone_stands_by()
         self._sealer.keep_from = self._spool.state.recent.segment if stands_by else None
@@ -302,6 +315,15 @@ class Connector:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
+    async def _end_role(self, following: asyncio.Task[None]) -> None:
+        """A takeover that has begun is finished; one that has not does not begin: another connector may."""
+        if self._role.active:
+            await asyncio.wait({following}, timeout=_TAKEOVER_S)
+        await _ended(following)
+        if not self._publishing.is_set():
+            self._connections.take_gap()  # the end of the one before is where the next one's gap begins
+            self._role.release()
+
     async def _drain(self) -> None:
         """Seal and flush: a gap from the last frame to now says that capture ended here, unless another goes on."""
         now = now_ns()
@@ -330,7 +352,7 @@ class Connector:
         self._sealer.keep_from = self._spool.state.recent.segment
         self._spool.save_state()
         self._role.release()
-        await _until(lambda: self._role.succeeded, _SUCCESSION_S)
+        await _until(lambda: self._role.succeeded or not self._role.someone_stands_by(), _SUCCESSION_S)
         log.info("handed over" if self._role.succeeded else "nobody took over yet", feed=self._settings.feed)
         self._sealer.keep_from = None
 

@@ -146,7 +146,8 @@ class SpoolState(msgspec.Struct):
     `covered_ns`: up to here every frame is in the archive, in the spool or inside a recorded gap; 0 = never captured.
     `published`: everything before this place is stored by the broker. `recent`: a place some seconds back, behind
     which a connector that takes over looks for what was published last. `accepted_key`: a fingerprint of the exchange
-    credentials that worked last. `ended_n`: the number of the last frame of `connection`.
+    credentials that worked last. `ended_n`: the number of the last frame of `connection`. `counts_from`: frames before
+    this place were captured while another connector was the feed's, and say nothing about how far that one came.
     """
 
     covered_ns: int = 0
@@ -156,6 +157,7 @@ class SpoolState(msgspec.Struct):
     recent: Position = Position(0, 0)
     accepted_key: str = ""
     clean: bool = False
+    counts_from: Position = Position(0, 0)
 
 
 class Spool:
@@ -362,17 +364,19 @@ def covered(state: SpoolState, segments: Sequence[Segment]) -> tuple[int, str]:
     for segment in () if state.clean else reversed(segments):
         found = 0
         for entry in read_entries(segment.path):
+            if Position(segment.number, entry.end) <= state.counts_from:
+                continue
             if entry.kind == RAW:
                 meta = msgspec.json.decode(entry.meta, type=RawMeta)
-                found, connection = _later(found, meta.last_ns), meta.connection
+                found, connection = later(found, meta.last_ns), meta.connection
             elif entry.kind == GAP:
-                found = _later(found, msgspec.json.decode(entry.body, type=Gap).to_ns)
+                found = later(found, msgspec.json.decode(entry.body, type=Gap).to_ns)
         if found:
             return found, connection
     return state.covered_ns, state.connection
 
 
-def _later(before_ns: int, ns: int) -> int:
+def later(before_ns: int, ns: int) -> int:
     """The later of two times of entries; `ns`, which was written later, when the clock was put back between them."""
     return ns if ns < before_ns - NS_PER_S else max(before_ns, ns)
 

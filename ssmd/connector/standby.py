@@ -16,7 +16,7 @@ from ssmd.connector.conversation import Conversation
 from ssmd.connector.link import Frame
 from ssmd.connector.predecessor import OVERLAP_NS, Predecessor, content_of
 from ssmd.feeds.interface import Decoder, Mapper
-from ssmd.market.events import Event, Gap, OrderBookUpdate, Trade
+from ssmd.market.events import Event, Gap, MarketStatus, OrderBookUpdate, Trade
 from ssmd.middleware.transport.interface import Outgoing
 
 HOLD_NS = 15 * NS_PER_S
@@ -52,6 +52,8 @@ class Standby:
         self.next_n = 0
         self.mapped_ns = 0
         """Receive time of the last frame that is no longer held."""
+        self.exchange_ns = 0
+        """The exchange's latest time in what is no longer held."""
         self.covers_ns = 0
         """Until then events were given away; everything later can be published."""
         self.taking_over = False
@@ -85,7 +87,7 @@ class Standby:
         self._bytes = 0
         self.conversation = conversation
         self.mapper = self._new_mapper(conversation.connection)
-        self.next_n, self.mapped_ns, self.covers_ns = 0, 0, 0
+        self.next_n, self.mapped_ns, self.covers_ns, self.exchange_ns = 0, 0, 0, 0
 
     def _let_go(self, held: Held) -> None:
         self._bytes -= _size(held.frames)
@@ -100,6 +102,8 @@ class Standby:
         event = self.mapper.map(self._decode(frame[1]), frame[0])
         self.mapper.take_gaps()
         self.mapper.take_problems()
+        if event is not None and not isinstance(event, Gap | MarketStatus):
+            self.exchange_ns = max(self.exchange_ns, event.exchange_ns)
         return event
 
     def take(self) -> Held:
@@ -107,6 +111,15 @@ class Standby:
         held = self._held.popleft()
         self._bytes -= _size(held.frames)
         return held
+
+    def take_of(self, conversation: Conversation) -> Held | None:
+        """The same, of this conversation; None when nothing is held or another's come next."""
+        return self.take() if self._held and self._held[0].conversation is conversation else None
+
+    def discard(self) -> None:
+        """Give up what is held of the connection that stood by; those that began since then are the day's."""
+        while self._held and self._held[0].conversation is self.conversation:
+            self.take()
 
     def put_back(self, held: Held) -> None:
         """Frames that were taken and not mapped."""
@@ -130,66 +143,46 @@ class Standby:
 
 
 class Cut:
-    """The search for the place where the old connection ended, among the frames that are held.
+    """The search for the place where the old connection ended, among the frames that are held: by content alone.
 
-    The events before it that the old one had not published are gathered in `also`, with the numbers of their frames;
-    changes of books among them are in the books that are published at the cut.
+    It is reached when all that the old one published last, of each type and ticker, has come. Behind that place there
+    is nothing of the old one's. The events shortly before it that the old one had not published are gathered in
+    `also`, with the numbers of their frames; changes of books among them are in the books that are published there.
     """
 
     def __init__(self, standby: Standby, old: Predecessor) -> None:
         self._standby = standby
         self._old = old
         self._published = Counter(old.published)
-        self._awaited = self._expected()
-        self._known = bool(old.published)
+        start_ns = old.event_ns - OVERLAP_NS
+        self._awaited = {latest.content for latest in old.latest.values() if latest.received_ns >= start_ns}
+        self._near = False
+        self.findable = bool(self._awaited)
         self.also: list[Outgoing] = []
         self.numbers: list[int] = []
 
-    def _expected(self) -> set[bytes]:
-        """What the old connection got last, of each type and ticker: behind it there is nothing of the old one's.
-
-        Of the last second alone, and of the time in which this connection was there.
-        """
-        conversation, old = self._standby.conversation, self._old
-        start_ns = max(old.last_ns - OVERLAP_NS, 0 if conversation is None else conversation.first_ns)
-        return {latest.content for latest in old.latest.values() if latest.received_ns >= start_ns}
-
-    def search(self) -> bool:
-        """Go on through what is held, one read at most; True when the cut is reached."""
-        standby = self._standby
-        if standby.empty:
-            return not self._awaited
-        held = standby.take()
-        if held.conversation is not standby.conversation:
-            standby.put_back(held)
-            return True
+    def search(self, held: Held) -> bool:
+        """Go on through frames that were taken; True when the cut is reached: the rest is held again."""
         for place, frame in enumerate(held.frames):
-            if self._reached(frame[0]):
-                standby.put_back(Held(held.conversation, held.first_n + place, held.frames[place:]))
+            if not self._awaited:
+                self._standby.put_back(Held(held.conversation, held.first_n + place, held.frames[place:]))
                 return True
             self._map(held.conversation, held.first_n + place, frame)
-        return False  # when nothing is held any more, the next call says so
-
-    def _reached(self, next_ns: int) -> bool:
-        """Is the cut before a frame received at `next_ns`?"""
-        last_ns = self._old.last_ns
-        if self._awaited:
-            return next_ns > last_ns + OVERLAP_NS  # what the old one had and this one has not will not come any more
-        return self._standby.mapped_ns >= last_ns or next_ns > last_ns
+        return not self._awaited
 
     def _map(self, conversation: Conversation, n: int, frame: Frame) -> None:
         event = self._standby.map_next(n, frame)
-        end_ns = self._old.last_ns
-        if frame[0] < end_ns - OVERLAP_NS or event is None or isinstance(event, Gap):
+        if event is None or isinstance(event, Gap):
             return
-        if not self._known and frame[0] <= end_ns and not isinstance(event, Trade):
-            return  # perhaps it was published; a trade may be published again, the stream keeps the first
         content = content_of(event)
-        self._awaited.discard(content)
+        awaited = content in self._awaited
+        self._near = self._near or awaited
         if self._published[content] > 0:
             self._published[content] -= 1
+            if awaited and not self._published[content]:
+                self._awaited.discard(content)
             return
-        if isinstance(event, OrderBookUpdate) or self._is_older(event):
+        if not self._near or isinstance(event, OrderBookUpdate) or self._is_older(event):
             return
         self.also += self._standby.render(conversation, event, n, frame)
         self.numbers.append(n)

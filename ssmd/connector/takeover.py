@@ -2,7 +2,9 @@
 
 In this order: what the old one had not got to the broker; the gap, if frames are missing; the record of the takeover;
 events around the old one's end that it had not published; all books; everything that came since. Frames go on coming
-meanwhile and are held until their turn.
+meanwhile and are held until their turn. Where the old one ended is known by content: the new connection brings what the
+old one published last. Where it does not, the time from the old one's end up to now is a gap. A connection that is
+behind the old one is given up: the next one begins like any other, after a gap.
 """
 
 import asyncio
@@ -16,7 +18,7 @@ from ssmd import telemetry as metrics
 from ssmd.archive.handover import Handover
 from ssmd.clock import NS_PER_S, iso, now_ns
 from ssmd.connector.conversation import Conversation
-from ssmd.connector.pipeline import TRANSIT_NS, Pipeline
+from ssmd.connector.pipeline import Pipeline
 from ssmd.connector.predecessor import OVERLAP_NS, Predecessor, read_predecessor
 from ssmd.connector.standby import Cut, Standby, ranges
 from ssmd.market.events import Event, Gap
@@ -26,8 +28,10 @@ from ssmd.middleware.transport.interface import Outgoing
 _SLICE = 500
 _TURN_S = 0.005
 """Frames wait at most about so long for a slice of the takeover."""
-_CATCH_UP_S = 1.0
-"""So long we wait for frames that the old connection had already."""
+_QUIET_S = 1.0
+"""When nothing has come for so long, what the old connection had already will not come any more."""
+_PATIENCE_S = 15.0
+"""So far a connection may lag behind the old one; with one that lags more we do not go on."""
 
 log = structlog.get_logger(component="connector")
 
@@ -55,15 +59,26 @@ class TakenOver(msgspec.Struct, frozen=True):
 
 
 class Takeover:
-    """One takeover. `folder` is the spool of the connector that was active before, if that is known."""
+    """One takeover. `folder` is the spool of the connector that was active before, if that is known.
 
-    def __init__(self, feed: str, pipeline: Pipeline, folder: Path | None, readiness: Callable[[], Readiness]) -> None:
+    `abandon` ends a connection at once: of one that stood by and that we do not go on with, nothing is taken any more.
+    """
+
+    def __init__(
+        self,
+        feed: str,
+        pipeline: Pipeline,
+        folder: Path | None,
+        readiness: Callable[[], Readiness],
+        abandon: Callable[[Conversation | None], None],
+    ) -> None:
         assert pipeline.standby is not None
         self._feed = feed
         self._pipeline = pipeline
         self._standby: Standby = pipeline.standby
         self._folder = folder
         self._readiness = readiness
+        self._abandon = abandon
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._turn_ends_s = 0.0
@@ -81,59 +96,86 @@ class Takeover:
         pipeline, standby = self._pipeline, self._standby
         standby.taking_over = True
         await self._publish(self.old.unsent)
-        readiness = self._readiness()
-        conversation = readiness.conversation
-        going_on = conversation is not None and conversation is standby.conversation
-        if going_on:
-            assert conversation is not None
-            await self._go_on(conversation, readiness)
+        stood_by = standby.conversation
+        going_on = stood_by is not None and self._readiness().conversation is stood_by and await self._go_on(stood_by)
+        if not going_on:
+            self._abandon(stood_by)
+            standby.discard()
         while not standby.empty:
             await self._publish(standby.messages(standby.take()))
         pipeline.standby = None
         metrics.CONNECTOR_TAKEOVERS.labels(self._feed).inc()
         return going_on
 
-    async def _go_on(self, conversation: Conversation, readiness: Readiness) -> None:
+    async def _go_on(self, conversation: Conversation) -> bool:
+        """Go on with the connection that stood by; False when it is behind the old one, and time would go back."""
         standby, old = self._standby, self.old
-        cut = await self._find_cut()
-        whole = self._record_gaps(readiness)
-        at_ns = max(standby.mapped_ns, old.last_ns, conversation.first_ns + 1)
+        cut = Cut(standby, old)
+        missing_to_ns = 0
+        begins_ns = max(standby.covers_ns, conversation.first_ns)
+        if not old.covered_ns:
+            pass  # nothing was captured before
+        elif begins_ns > old.last_ns and (not standby.next_n or standby.exchange_ns >= old.exchange_ns):
+            missing_to_ns = begins_ns  # everything that is held came after the old one's end
+        elif not await self._reach(cut, conversation):
+            if standby.exchange_ns < old.exchange_ns:
+                return False
+            await self._pass_by(conversation)  # where the old one ended is not proved: it is a gap up to here
+            missing_to_ns = standby.mapped_ns
+            cut.also, cut.numbers = [], []
+        at_ns = max(standby.mapped_ns, old.last_ns, conversation.first_ns)
+        at_ns += at_ns == conversation.marked_ns  # two records of one connection do not have the same time
+        whole = self._record_gaps(missing_to_ns)
         last_n = old.last_n if whole else None
+        numbers = ranges(cut.numbers)
         self._pipeline.record_handover(
             Handover(
-                self._feed, conversation.connection, at_ns, standby.next_n, old.connection, last_n,
-                ranges(cut.numbers), old.ended_n,
-            )  # fmt: skip
+                self._feed, conversation.connection, at_ns, standby.next_n, old.connection, last_n, numbers, old.ended_n
+            )
         )
         await self._publish(cut.also)
         books = standby.books(at_ns)
         self._books = len(books)
         for events in _slices(books):
             await self._publish(self._pipeline.messages_of(events, self._book_identity(conversation, standby.next_n)))
+        return True
 
-    async def _find_cut(self) -> Cut:
-        cut = Cut(self._standby, self.old)
-        deadline = self._loop.time() + _CATCH_UP_S
-        while not cut.search():
-            if not self._standby.empty:
+    async def _reach(self, cut: Cut, conversation: Conversation) -> bool:
+        """Go on to the cut, waiting for what the old connection had already; False when it does not come."""
+        standby = self._standby
+        began_s = came_s = self._loop.time()
+        while cut.findable and standby.exchange_ns <= self.old.exchange_ns + OVERLAP_NS:
+            held = standby.take_of(conversation)
+            if held is not None:
+                if cut.search(held):
+                    return True
+                came_s = self._loop.time()
                 await self._turn()
-            elif self._loop.time() < deadline:
-                await asyncio.sleep(_TURN_S)
-            else:
+            elif self._loop.time() > min(came_s + _QUIET_S, began_s + _PATIENCE_S):
                 break
-        return cut
+            else:
+                await asyncio.sleep(_TURN_S)
+        return False
 
-    def _record_gaps(self, readiness: Readiness) -> bool:
-        """Record what neither connection has; False when this one lacks something that came after the old one's end."""
+    async def _pass_by(self, conversation: Conversation) -> None:
+        """Publish nothing of what is held now."""
+        standby = self._standby
+        while (held := standby.take_of(conversation)) is not None:
+            for n, frame in enumerate(held.frames, held.first_n):
+                standby.map_next(n, frame)
+            await self._turn()
+
+    def _record_gaps(self, missing_to_ns: int) -> bool:
+        """Record what neither connection has; False when something is missing that came after the old one's end."""
         old, standby = self.old, self._standby
         if not old.covered_ns:
-            return True  # nothing was captured before
-        start = self.gap_start_ns
-        held_from = standby.covers_ns if standby.covers_ns > max(old.last_ns, old.covered_ns) + OVERLAP_NS else 0
-        if held_from:
-            self._gap(start, held_from, None)
-        if readiness.missing is None or readiness.missing:
-            self._gap(start, now_ns(), readiness.missing)
+            return True
+        start = old.ended_ns
+        if missing_to_ns > start:
+            self._gap(start, missing_to_ns, None)
+        missing = self._readiness().missing
+        if missing is None or missing:
+            self._gap(start, now_ns(), missing)
         for gap in standby.gaps:
             if gap.to_ns > max(old.last_ns, start):
                 clipped = msgspec.structs.replace(gap, from_ns=max(gap.from_ns, start))
@@ -141,20 +183,9 @@ class Takeover:
                 self._pipeline.record_gap(clipped)
         return not self._gap_ns
 
-    @property
-    def gap_start_ns(self) -> int:
-        """Where a gap after the old one's end begins; 0 when it never captured."""
-        old = self.old
-        return old.covered_ns if old.clean or not old.covered_ns else old.covered_ns - TRANSIT_NS
-
-    @property
-    def gap_reason(self) -> str:
-        """Why there is one."""
-        return "planned_teardown" if self.old.clean else "startup"
-
     def _gap(self, from_ns: int, to_ns: int, tickers: tuple[str, ...] | None) -> None:
         self._gap_ns = max(self._gap_ns, to_ns - from_ns)
-        gap = Gap(self._feed, self.old.connection, None, from_ns, to_ns, self.gap_reason, tickers=tickers)
+        gap = Gap(self._feed, self.old.connection, None, from_ns, to_ns, self.old.gap_reason, tickers=tickers)
         self._pipeline.record_gap(gap)
 
     @staticmethod

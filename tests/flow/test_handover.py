@@ -278,12 +278,18 @@ async def test_a_third_connector_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(role, "_PATIENCE_S", 0.1)
     held = [Role("kalshi", tmp_path / name) for name in ("a", "b", "c")]
     await held[0].take()
+    with pytest.raises(ConfigError, match="already"):
+        await held[1].take()  # it may be the one whose spool is still read
+    held[0].announce()
     await held[1].take()
     assert [each.name for each in held[:2]] == ["active", "standby"]
     with pytest.raises(ConfigError, match="already"):
         await held[2].take()
     held[0].release()
     await held[1].become_active()
+    with pytest.raises(ConfigError, match="already"):
+        await held[2].take()
+    held[1].announce()
     await held[2].take()
     assert [each.name for each in held[1:]] == ["active", "standby"]
     for each in held:

@@ -98,7 +98,9 @@ class Side:
         return self.pipeline.standby
 
     async def take_over(self, folder: Path | None, missing: tuple[str, ...] | None = ()) -> Takeover:
-        takeover = Takeover("kalshi", self.pipeline, folder, lambda: Readiness(self.conversation, missing))
+        takeover = Takeover(
+            "kalshi", self.pipeline, folder, lambda: Readiness(self.conversation, missing), lambda _: None
+        )
         await takeover.look_back()
         assert await takeover.run()
         return takeover
