@@ -2,7 +2,8 @@
 
 A scheduler that is killed leaves its workers, and these the tasks they run. The next scheduler cannot take them over:
 it would start the same tasks again beside them. So they end before it begins; the workers first, so that they do not
-report as failed what is only interrupted. What was running is started again, and no try is counted.
+report as failed what is only interrupted. The next scheduler finds what was running without an owner and starts it
+again. The interrupted try counts: `try_number` goes up, and one retry less is left.
 
 With `--log` the output goes there itself. Through supervisord's pipe, which is closed as soon as the scheduler is dead,
 the tasks would fail at their next word.

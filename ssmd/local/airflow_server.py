@@ -37,6 +37,8 @@ POOLS = {"ssmd_heavy": (2, "Jobs that read or write a whole day")}
 
 _SETTLE_S = 10
 _TASKS_END_S = 15
+INSTALL = "make -W requirements/local.txt setup"
+"""Installs what is locked though `make setup` sees nothing to do: something else has changed the packages since."""
 _END_S = 5
 _LOOPBACK = "127.0.0.1,localhost,::1"
 
@@ -74,13 +76,13 @@ def require_installed() -> str:
     except importlib.metadata.PackageNotFoundError:
         raise ConfigError(
             "the environment has spec.airflow, and Airflow is not installed",
-            "Run: make setup (or pip install 'ssmd[airflow,local]'), or go without the day's schedule: "
+            f"Run: {INSTALL} (or pip install 'ssmd[airflow,local]'), or go without the day's schedule: "
             "ssmd up --no-airflow",
         ) from None
     if found.split(".")[:2] != VERSION.split("."):
         raise ConfigError(
             f"Airflow {found} is installed, and ssmd's DAGs are made for Airflow {VERSION}",
-            "Run: make setup, or go without the day's schedule: ssmd up --no-airflow",
+            f"Run: {INSTALL}, or go without the day's schedule: ssmd up --no-airflow",
         )
     return found
 

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from ssmd.errors import SsmdError
-from ssmd.local.airflow_server import require_installed
+from ssmd.local.airflow_server import INSTALL, require_installed
 from ssmd.local.home import Home
 from ssmd.local.plan import Plan
 from ssmd.local.ports import problem
@@ -83,8 +83,8 @@ def check_packages(lock: Path) -> Check:
         if found != version and not condition:
             wrong.append(f"{name} {found} instead of {version}")
     if wrong:
-        return Check("packages", "warning", "; ".join(wrong[:5]) + (" …" if len(wrong) > 5 else ""), "Run: make setup")
-    return Check("packages", "good", f"{len(wanted)} packages as locked")
+        return Check("packages", "warning", "; ".join(wrong[:5]) + (" …" if len(wrong) > 5 else ""), f"Run: {INSTALL}")
+    return Check("packages", "good", f"{len(wanted)} package{'' if len(wanted) == 1 else 's'} as locked")
 
 
 def check_ports(plan: Plan, home: Home) -> Iterator[Check]:

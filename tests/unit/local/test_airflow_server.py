@@ -117,6 +117,7 @@ def test_without_airflow_or_with_another_version_the_fix_is_said(monkeypatch: py
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: "3.3.9")
     assert server.require_installed() == "3.3.9"
     assert "--no-airflow" in absent.value.hint
+    assert f"Run: {server.INSTALL} " in absent.value.hint
 
 
 def test_the_password_is_made_once_and_only_the_owner_may_read_it(tmp_path: Path) -> None:

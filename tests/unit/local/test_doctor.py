@@ -2,12 +2,15 @@
 
 import io
 import os
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from ssmd.local import doctor
+from ssmd.local.airflow_server import INSTALL
 from ssmd.local.doctor import Check
 from ssmd.local.home import Home
 from ssmd.local.live import trade_line
@@ -35,13 +38,35 @@ def test_packages_are_compared_with_the_lock(tmp_path: Path) -> None:
     import msgspec
 
     good = f"msgspec=={msgspec.__version__} \\\n    --hash=sha256:00\n"
-    assert doctor.check_packages(lock(tmp_path, good)) == Check("packages", "good", "1 packages as locked")
+    assert doctor.check_packages(lock(tmp_path, good)) == Check("packages", "good", "1 package as locked")
     wrong = doctor.check_packages(lock(tmp_path, "msgspec==0.0.1 \\\n    --hash=sha256:00\nno-such-package==1.0 \\\n"))
     assert wrong.state == "warning"
+    assert wrong.fix == f"Run: {INSTALL}"
     assert f"msgspec {msgspec.__version__} instead of 0.0.1; no-such-package is missing" in wrong.detail
     elsewhere = doctor.check_packages(lock(tmp_path, "pywin32==1.0 ; sys_platform == 'win32' \\\n"))
     assert elsewhere.state == "good"
     assert doctor.check_packages(tmp_path / "none.txt").state == "warning"
+
+
+def test_the_command_that_is_named_for_missing_packages_installs_where_make_setup_sees_nothing_to_do(
+    tmp_path: Path,
+) -> None:
+    checkout = Path(__file__).parents[3]
+    shutil.copy(checkout / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "requirements/local.txt", "requirements/build.txt", ".venv/bin/python"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".venv" / ".local").touch()  # the stamp of an installation, newer than all of it
+
+    def installs(command: str) -> bool:
+        # its own variables would make it a part of the `make` that runs the tests
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        words = [*command.split(), "-n", "-C", str(tmp_path)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        return "requirements/local.txt" in done.stdout and "install" in done.stdout
+
+    assert not installs("make setup")
+    assert installs(INSTALL)
 
 
 def test_a_port_is_free_or_taken_by_a_stranger(tmp_path: Path) -> None:
