@@ -16,7 +16,7 @@ from ssmd.errors import ConfigError, TransientError
 from ssmd.feeds.catalogue import FeedParts
 from ssmd.market.subjects import check_feed
 from ssmd.middleware.storage.interface import Storage
-from ssmd.quality import facts, rows, volume
+from ssmd.quality import facts, rows, understood, volume
 from ssmd.quality.export import export, fetch
 from ssmd.quality.exported import read_exported
 from ssmd.quality.gaps import KnownGap, gap_objects, join_gaps
@@ -41,6 +41,8 @@ _RAW_COLUMNS = {
         "repeated", "first_ns", "last_ns",
     ),
     "raw_problems": ("key", "kind", "frames", "connection", "n", "received_ns", "example"),
+    "raw_types": ("type", "frames", "problems", "share", "kinds"),
+    "raw_trades": ("ticker", "raw_trades", "normalized_trades", "lost", "surplus"),
 }  # fmt: skip
 
 _TOLD = frozenset(("parse_error", "missing_field", "inconsistent", "internal_error"))
@@ -105,7 +107,7 @@ class Batches:
             if not found:
                 raise NotThere("the raw archive has nothing of the day")
             return [pd.DataFrame(found)]
-        if name in _RAW_COLUMNS:
+        if name in _RAW_COLUMNS and name != "raw_trades":
             scanned = await self.raw()
             if not scanned.objects:
                 raise NotThere("the raw archive has nothing of the day")
@@ -115,7 +117,7 @@ class Batches:
             return [facts.frame(found, _RAW_COLUMNS[name])]
         make = {
             "gaps": self._gap_batch, "markets": self._market_batch, "coverage": self._coverage_batch,
-            "volume": self._volume_batch, "drift": self._drift_batch,
+            "volume": self._volume_batch, "drift": self._drift_batch, "raw_trades": self._raw_trade_batch,
         }[name]  # fmt: skip
         return await make()
 
@@ -231,6 +233,17 @@ class Batches:
         if not found["listed"].any():
             raise NotThere("the security master knows none of these markets. Run: ssmd market sync")
         return [found]
+
+    async def _raw_trade_batch(self) -> Batch:
+        if self.day.day >= self.day.today:
+            raise NotThere("the day is not over: the stream may be ahead of the raw archive, or behind it")
+        raw = await self.raw()
+        if not raw.objects:
+            raise NotThere("the raw archive has nothing of the day")
+        if not all(row["readable"] for row in raw.objects):
+            raise NotThere("the raw archive cannot be read whole")
+        found = understood.trade_rows(raw.trades, await self.rows_by_ticker("trade"))
+        return [facts.frame(found, _RAW_COLUMNS["raw_trades"])]
 
     async def _volume_batch(self) -> Batch:
         day = self.day

@@ -21,6 +21,11 @@ from ssmd.quality.outcome import MAX_SAMPLES, ExpectationOutcome, Sample, State
 from ssmd.quality.suites import Expectation
 
 MAX_CELL = 200
+_LEFT_OUT = (
+    "partial_unexpected_index_list", "partial_unexpected_counts", "unexpected_list", "unexpected_index_list",
+    "unexpected_index_query",
+)  # fmt: skip
+"""What Great Expectations says of one piece only."""
 _COUNTS = ("element_count", "unexpected_count", "missing_count")
 
 
@@ -124,8 +129,10 @@ class Judge:
             if place not in known:
                 raise ConfigError(f"Great Expectations does not understand {its.asked.type!r} of {its.asked.column!r}")
         with _quiet():
+            # all rows that fail are named only where they are to be added up: such batches are small
+            wanted = "COMPLETE" if any(its.asked.counts for its in merged) else "SUMMARY"
             given = batch.validate(
-                suite, result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_SAMPLES}
+                suite, result_format={"result_format": wanted, "partial_unexpected_count": MAX_SAMPLES}
             )
         by_place = {result.expectation_config.meta["place"]: _as_json(result) for result in given.results}
         return [by_place[place] for place in range(len(merged))]
@@ -156,6 +163,7 @@ class _Merged:
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._values: list[Any] = []
         self._rows: list[dict[str, Any]] = []
+        self._records = 0
         self._trouble = ""
         self._success = True
 
@@ -179,6 +187,9 @@ class _Merged:
         if frame is not None and len(self._rows) < MAX_SAMPLES:
             for place in (found.get("partial_unexpected_index_list") or [])[: MAX_SAMPLES - len(self._rows)]:
                 self._rows.append(frame.iloc[place].to_dict())
+        if frame is not None and self.asked.counts in frame:
+            failing = frame[self.asked.counts].iloc[found.get("unexpected_index_list") or []]
+            self._records += int(failing.fillna(0).sum())
 
     def judged_as(self) -> Judged:
         """The outcome over everything."""
@@ -203,6 +214,7 @@ class _Merged:
             column=asked.column,
             rows=counts["element_count"],
             unexpected=bad,
+            records=self._records,
             observed=self._observed(nonnull, bad),
             message=self._trouble,
             samples=[] if state == "passed" else [Sample(values=shown(row)) for row in rows],
@@ -211,7 +223,8 @@ class _Merged:
 
     def _observed(self, nonnull: int, bad: int) -> str:
         if self.by_row:
-            return f"{bad:,} of {nonnull:,} rows" if bad else f"none of {nonnull:,} rows"
+            stand_for = f" ({self.asked.counts}: {self._records:,})" if self._records else ""
+            return f"{bad:,} of {nonnull:,} rows{stand_for}" if bad else f"none of {nonnull:,} rows"
         value = (self._document.get("result") or {}).get("observed_value")
         return "" if value is None else _cell(value)
 
@@ -229,7 +242,7 @@ class _Merged:
                 result.update(missing_count=missing, missing_percent=100 * missing / elements if elements else None)
                 result["unexpected_percent_nonmissing"] = result["unexpected_percent"]
             result["unexpected_percent_total"] = 100 * bad / elements if elements else None
-            for name in ("partial_unexpected_index_list", "partial_unexpected_counts"):
+            for name in _LEFT_OUT:
                 result.pop(name, None)
         return document
 

@@ -33,7 +33,7 @@ class ExpectationOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """One expectation: `type` and `kwargs` as the suite says them, and what came of it.
 
     `meaning` is the sentence of the suite's author. `observed` and `message` are for people; `unexpected` of `rows`
-    rows fail it (0 of 0 where rows are not what is looked at).
+    rows fail it (0 of 0 where rows are not what is looked at), and stand for `records` of the archive (0: one each).
     """
 
     type: str
@@ -44,6 +44,7 @@ class ExpectationOutcome(msgspec.Struct, frozen=True, kw_only=True):
     column: str = ""
     rows: int = 0
     unexpected: int = 0
+    records: int = 0
     observed: str = ""
     message: str = ""
     samples: list[Sample] = []

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from ssmd.archive import layout
+from ssmd.archive.handover import read_parts
 from ssmd.archive.layout import RawObject
 from ssmd.archive.manifest import Manifest, read_manifest
 from ssmd.archive.reader import read_lines
@@ -24,6 +25,7 @@ from ssmd.feeds.interface import Decoded
 from ssmd.market.events import Gap, Trade
 from ssmd.middleware.storage.interface import Storage
 from ssmd.quality.recount import Numbers
+from ssmd.quality.understood import Understood
 from ssmd.registry.interface import ObjectRecord
 from ssmd.wire.raw import RawRecord, parse_line
 
@@ -34,16 +36,18 @@ _MAX_JUMP = 1 << 40
 
 
 class RawFacts(msgspec.Struct):
-    """Rows for the batches `raw_objects`, `raw_connections`, `raw_sequences` and `raw_problems`.
+    """Rows for the batches `raw_objects`, `raw_connections`, `raw_sequences`, `raw_problems` and `raw_types`.
 
-    `manifests` are those that could be read; `spans` the receive times of each connection's frames in the objects that
-    could be read: (first, last).
+    `trades` are the different trades of each market. `manifests` are those that could be read; `spans` the receive
+    times of each connection's frames in the objects that could be read: (first, last).
     """
 
     objects: list[dict[str, Any]]
     connections: list[dict[str, Any]]
     sequences: list[dict[str, Any]]
     problems: list[dict[str, Any]]
+    types: list[dict[str, Any]]
+    trades: dict[str, int]
     manifests: dict[RawObject, Manifest]
     spans: dict[str, tuple[int, int]]
 
@@ -61,7 +65,8 @@ async def scan(
 
     Raises StorageUnavailable; what is wrong with an object is in its row.
     """
-    return await _Scan(storage, bucket, feed, day, parts, rows, gaps).run()
+    understood = Understood(await read_parts(storage, bucket, feed, day))
+    return await _Scan(storage, bucket, feed, day, parts, rows, gaps, understood).run()
 
 
 class _Sequence:
@@ -118,6 +123,7 @@ class _Scan:
         parts: FeedParts,
         rows: Mapping[str, ObjectRecord] | None,
         gaps: Sequence[Gap],
+        understood: Understood,
     ) -> None:
         self._storage = storage
         self._bucket = bucket
@@ -127,6 +133,7 @@ class _Scan:
         self._parts = parts
         self._rows = rows
         self._gaps = gaps
+        self._understood = understood
         self._connections: dict[str, _Connection] = {}
         self._problems: Counter[tuple[str, str]] = Counter()
         self._examples: dict[tuple[str, str], dict[str, Any]] = {}
@@ -148,7 +155,8 @@ class _Scan:
         for row in objects:
             row["repeated_trades"], row["repeated_examples"] = repeated.get(row["key"], (0, ""))
         return RawFacts(
-            objects, self._connection_rows(), self._sequence_rows(), self._problem_rows(), manifests,
+            objects, self._connection_rows(), self._sequence_rows(), self._problem_rows(),
+            self._understood.type_rows(), self._understood.trades(), manifests,
             {name: (its.first_ns, its.last_ns) for name, its in self._connections.items()},
         )  # fmt: skip
 
@@ -212,8 +220,9 @@ class _Scan:
         its.repeated += not its.numbers.add(record.n)
         its.first_ns, its.last_ns = min(its.first_ns, record.received_ns), max(its.last_ns, record.received_ns)
         decoded = self._parts.decoder.decode(record.frame)
+        self._understood.frame(decoded)
         if decoded.problem:
-            self._problem(key, record, decoded.problem)
+            self._problem(key, record, decoded, decoded.problem)
         if decoded.sid is not None and decoded.seq is not None and decoded.seq < _MAX_JUMP:
             sequence = its.sequences[decoded.sid]
             if decoded.problem:
@@ -228,10 +237,15 @@ class _Scan:
         problems = its.mapper.take_problems()
         if event is None:  # what gives an event all the same (a repeat, a time that went back) is looked at elsewhere
             for problem in problems:
-                self._problem(key, record, problem)
-        return event.trade_id if isinstance(event, Trade) else ""
+                self._problem(key, record, decoded, problem)
+        if not isinstance(event, Trade):
+            return ""
+        if unfit := self._understood.trade(event, record.n):
+            self._problem(key, record, decoded, unfit)
+        return event.trade_id
 
-    def _problem(self, key: str, record: RawRecord, kind: str) -> None:
+    def _problem(self, key: str, record: RawRecord, decoded: Decoded, kind: str) -> None:
+        self._understood.problem(decoded, kind)
         self._problems[key, kind] += 1
         self._examples.setdefault(
             (key, kind),

@@ -102,7 +102,8 @@ async def _linked(batches: Batches, name: str, judged: list[Judged]) -> list[Jud
 
 
 def issues_of(run: QualityRun, suites: Sequence[Suite]) -> list[Issue]:
-    """What failed, as issues: `detail` names suite and expectation, the count is of the rows that fail.
+    """What failed, as issues: `detail` names suite and expectation, the count is of the rows that fail, or of the
+    records of the archive that they stand for.
 
     An expectation about a whole table, or one that raised, fails for every row of its suite.
     """
@@ -113,7 +114,7 @@ def issues_of(run: QualityRun, suites: Sequence[Suite]) -> list[Issue]:
             if its.state not in ("failed", "error"):
                 continue
             severity = {"critical": "error"}.get(its.severity, its.severity)
-            count = its.unexpected or max(1, its.rows or outcome.rows)
+            count = its.records or its.unexpected or max(1, its.rows or outcome.rows)
             sample = its.message or (str(its.samples[0].values) if its.samples else its.observed)
             detail = f"{outcome.suite}: {_short(its)}"
             issue_type = "internal_error" if its.state == "error" else asked.issue

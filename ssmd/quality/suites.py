@@ -21,6 +21,8 @@ BATCHES = {
     "raw_connections": "a row for each connection: frames, and numbers that are missing or there twice",
     "raw_sequences": "a row for each subscription: the exchange's numbers that are missing or there twice",
     "raw_problems": "a row for each kind of frame that could not be understood or used",
+    "raw_types": "a row for each type of frame: how many there are, and the share of those not understood",
+    "raw_trades": "a row for each market: different trades in the raw archive beside the normalized ones",
     "gaps": "a row for each recorded gap that touches the day",
     "markets": "the security master's rows (asked of PostgreSQL where there is one)",
     "coverage": "a row for each market that is listed and active, or was heard",
@@ -42,6 +44,8 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kwargs: dict[str, Any] = {}
     issue: str = "inconsistent"
     """The issue type under which a failure is recorded (`registry.values.ISSUE_TYPES`)."""
+    counts: str = ""
+    """The column that says how many records of the archive a row that fails stands for; "": one each."""
 
     @property
     def column(self) -> str:

@@ -6,7 +6,7 @@
     errors      1 − frames that could not be understood or used / records
     duplicates  1 − ¼ × records that came twice / records
     order       1 − ¼ × records that came out of order / records
-    expectations   1 − rows that fail a critical expectation of `ssmd quality run` / records
+    expectations   1 − records that fail a critical expectation of `ssmd quality run` / records
 
 - Lost is the union of the day's gaps. While only some subscriptions or tickers are missing (a gap with a `sid` or
   `tickers`), a quarter of the time counts: one of the four channels.

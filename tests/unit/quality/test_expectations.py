@@ -11,12 +11,13 @@ import pytest
 import structlog
 
 from ssmd.archive.frames import compress
+from ssmd.archive.handover import Handover, store_handover
 from ssmd.archive.layout import ParquetDay, TickerObject
 from ssmd.archive.reader import read_lines, read_messages
 from ssmd.archive.segments import Measures, normalized_manifest
 from ssmd.archive.writer import store_replacing
 from ssmd.clock import NS_PER_DAY, NS_PER_S
-from ssmd.market.events import Event, Gap, OrderBookUpdate, Trade
+from ssmd.market.events import Event, Gap, OrderBookUpdate
 from ssmd.quality.export import export
 from ssmd.quality.judge import Judge
 from ssmd.quality.outcome import ExpectationOutcome, QualityRun
@@ -150,6 +151,14 @@ def nonsense(talk: CleanTalk) -> None:
     talk.frame(b"not json")
 
 
+def renamed(talk: CleanTalk) -> None:
+    """From some hour on the exchange calls the price of a trade something else."""
+    for n in range(150):
+        at = talk.next()
+        body = {"yes_price_usd": "0.45", "count_fp": "1.00", "taker_outcome_side": "yes", "ts_ms": at}
+        talk.say("trade", 2, trade_id=f"renamed-{n}", market_ticker=TICKER, **body)
+
+
 FROM_FRAMES: dict[Callable[[CleanTalk], None], set[str]] = {
     repeat_trade: {"raw repeated_trades"},
     cross: {"orderbook crossed"},
@@ -163,7 +172,8 @@ FROM_FRAMES: dict[Callable[[CleanTalk], None], set[str]] = {
     early_clock: {"quotes latency_s"},
     old_frames: {"orderbook latency_s"},
     locked_quote: {"quotes spread"},
-    nonsense: {"raw frames"},
+    nonsense: {"raw frames", "raw share"},
+    renamed: {"raw frames", "raw share"},
 }
 
 
@@ -185,6 +195,10 @@ async def test_a_planted_fault_is_found_by_the_expectation_that_is_for_it(
 
 async def doubled(world: QualityWorld) -> None:
     await altered(world, "trade", lambda events: [*events, msgspec.structs.replace(events[3], seq=10_000)])
+
+
+async def lost_on_the_way(world: QualityWorld) -> None:
+    await altered(world, "trade", lambda events: [*events[:5], *events[8:]])
 
 
 async def disordered(world: QualityWorld) -> None:
@@ -288,7 +302,8 @@ async def exchange_forgot(world: QualityWorld) -> None:
 
 
 AFTERWARDS: dict[Callable[[QualityWorld], Awaitable[None]], set[str]] = {
-    doubled: {"trades same_id_before", "trades received_step_s"},
+    doubled: {"trades same_id_before", "trades received_step_s", "raw surplus"},
+    lost_on_the_way: {"raw lost", "trades missing", "trades archived_contracts, exchange_contracts"},
     disordered: {"trades seq_step", "trades received_step_s"},
     negative_level: {"orderbook level_size_min"},
     free_level: {"orderbook level_price_min"},
@@ -426,12 +441,62 @@ async def test_a_failing_row_leads_to_its_raw_object_and_to_the_gap_beside_it(tm
     assert hole.values["missing_numbers"].count("-") == 1
 
 
+async def test_trades_that_nobody_understood_fail_the_day_without_asking_anybody(tmp_path: Path, judge: Judge) -> None:
+    """Nothing is missing in the archive, and REST is away: half of the trades are gone all the same."""
+    world = await clean_world(tmp_path, renamed, before=False)
+    await world.archive(CleanTalk("c-9", START + NS_PER_DAY).clean(40), day=DAY + timedelta(days=1))
+
+    ended = await run(world, judge, "raw", "trades", lister=None)
+    scored = record(ended, [SUITES["raw"], SUITES["trades"]], world.registry, TODAY)
+
+    found = bad(ended)
+    assert (found["raw share"].severity, found["raw share"].observed) == ("critical", "1 of 6 rows (problems: 150)")
+    [sample] = found["raw share"].samples
+    assert (sample.values["type"], sample.values["frames"], sample.values["problems"]) == ("trade", "300", "150")
+    told = {issue.detail: (issue.severity, issue.count) for issue in world.registry.issues(FEED, DAY)}
+    assert told["raw: frames be_between"] == ("warning", 150), "frames, not objects"
+    assert told["raw: share be_between"] == ("error", 150)
+    [held] = [row for row in world.registry.inventory(FEED, DAY, DAY) if row.data_type == "raw"]
+    assert scored.score == round(1 - 150 / held.record_count, 2)
+
+
+async def test_a_few_frames_of_many_that_nobody_understands_are_a_warning(tmp_path: Path, judge: Judge) -> None:
+    def fault(talk: CleanTalk) -> None:
+        for _ in range(500):
+            talk.quote(TICKER)
+        talk.frame(b"not json")
+
+    world = await clean_world(tmp_path, fault, before=False)
+
+    found = bad(await run(world, judge, "raw"))
+
+    assert {name: its.severity for name, its in found.items()} == {"raw frames": "warning"}
+
+
+async def test_what_a_connector_that_stood_by_heard_is_not_missed(tmp_path: Path, judge: Judge) -> None:
+    world = QualityWorld(tmp_path)
+    first, standby = CleanTalk("c-1").clean(60), CleanTalk("c-2", START + 1, seed=2).clean(60)
+    await store_handover(world.storage, RAW, Handover(FEED, "c-2", standby.frames[0].received_ns))
+    await world.archive(first, standby)
+
+    found = await run(world, judge, "raw")
+
+    assert bad(found) == {}
+    assert len({trade["trade_id"] for trade in world.listed}) == 30, "each heard others"
+    await altered(world, "trade", lambda events: events[1:])
+    assert bad(await run(world, judge, "raw")).keys() == {"raw lost"}
+
+
 async def keys(world: QualityWorld, prefix: str) -> list[str]:
     return [entry.key for entry in await world.storage.list(RAW, prefix)]
 
 
 async def test_a_run_again_changes_nothing_and_a_clean_one_takes_it_all_back(tmp_path: Path, judge: Judge) -> None:
-    world = await clean_world(tmp_path, whole_dollar, before=False)
+    def price(millionths: int) -> Callable[[list[Event]], Sequence[Event]]:
+        return lambda events: [msgspec.structs.replace(events[0], price=millionths), *events[1:]]
+
+    world = await clean_world(tmp_path, before=False)
+    await altered(world, "trade", price(1_000_000))
     await world.archive(CleanTalk("c-9", START + NS_PER_DAY).clean(40), day=DAY + timedelta(days=1))
     suites = list(SUITES.values())
 
@@ -453,8 +518,7 @@ async def test_a_run_again_changes_nothing_and_a_clean_one_takes_it_all_back(tmp
     record(await run(world, judge, "raw"), [SUITES["raw"]], world.registry, TODAY)
     assert told() == once, "a run of another suite leaves what this one found"
 
-    await altered(world, "trade", lambda events: [e for e in events if isinstance(e, Trade) and e.trade_id != "whole"])
-    world.listed = [item for item in world.listed if item["trade_id"] != "whole"]
+    await altered(world, "trade", price(450_000))
     assert record(await run(world, judge), suites, world.registry, TODAY).score == 1.0
     assert told() == []
     assert stored() == {1.0}
