@@ -10,19 +10,17 @@ Each frame is read with the decoder of its day. Running a day again gives the sa
 written are not touched. The log of `renormalize` says what has changed.
 
 - **It failed with exit code 2**: a day without raw data, or one that has not begun.
-- **It failed with exit code 3**: another backfill works on that day. Wait for it, then clear the task.
+- **It failed with exit code 3**: the day is not over, its segments are still being written (give it again tomorrow); or
+  another backfill works on that day (wait for it, then clear the task).
+
+The schedule that Airflow shows, from the year 9999 on, only tells `airflow backfill` what the days are.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, Param, chain, task_group
-from airflow.timetables.events import EventsTimetable  # that of airflow.sdk 1.3.2 loses a field when it is stored
-from pendulum import today
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param, chain, task_group
 from ssmd_days import ARCHIVE_DAY, days_asked
 from ssmd_tasks import DAY, FEED, POOL, each_day, feed_param, house, ssmd_task
-
-BACKFILLABLE_DAYS = 731
-"""How far back `airflow backfill` reaches; `from` and `to` reach everything."""
 
 
 def day_param(description: str) -> Param:
@@ -30,18 +28,19 @@ def day_param(description: str) -> Param:
     return Param(None, type=["null", "string"], format="date", description=description)
 
 
-PAST_DAYS = [today("UTC").subtract(days=ago) for ago in range(BACKFILLABLE_DAYS, 0, -1)]
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 with DAG(
     "backfill",
-    # `airflow backfill` needs a schedule with the days in it. None of them is ahead, so nothing runs by itself.
-    schedule=EventsTimetable(PAST_DAYS, description="When asked"),
+    # `airflow backfill` needs a schedule with the days in it; by itself it begins when nobody looks any more.
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    start_date=NEVER,
     tags=["ssmd", "impact/archive"],
     dagrun_timeout=timedelta(days=2),
     params={
         "feed": feed_param(),
-        "from": day_param("First UTC day, not in the future. Empty only with `airflow backfill`, which names the day."),
-        "to": day_param("Last UTC day, included. Empty: only the first."),
+        "from": day_param("First UTC day, one that is over. Empty only with `airflow backfill`, which names the day."),
+        "to": day_param("Last UTC day, included, one that is over. Empty: only the first."),
     },
     **house(__doc__, days_asked),
 ):

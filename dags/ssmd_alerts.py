@@ -6,17 +6,25 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
 from airflow.sdk import BaseNotifier, Context
 from airflow.sdk.exceptions import AirflowFailException
-from ssmd_days import ENVIRONMENT, command
+from ssmd_days import ENVIRONMENT, WrongInput, by_hand, command
 
-DONE, FINDINGS = 0, 6
+DONE, INPUT, FINDINGS = 0, 2, 6
 _LONGEST = 1_000
 _TRIES = 3
 _WAIT_S = 5.0
+_TASK_FAILED = "task_failure"
+_REASONS = {
+    "timed_out": "the run took longer than it may; what had not ended was skipped",
+    "all_tasks_deadlocked": "none of the tasks that are left can run",
+}
+"""Airflow's words for why a run failed, and ours; `task_failure` is told by the task itself."""
+_KILLED = "it ended without a word: its process or its worker was killed"
 
 
 class SsmdNotifier(BaseNotifier):
@@ -36,7 +44,9 @@ class SsmdNotifier(BaseNotifier):
         """There are none; Airflow's own would need a DAG that can render, which a callback need not have."""
 
     def notify(self, context: Context) -> None:
-        """Tell of a task, or of a whole run."""
+        """Tell of a task, or of a whole run: once of each failure, and not of what the person who asked for it sees."""
+        if self.state == "failed" and self._is_known(context):
+            return
         told = self.message(context)
         if told["task"] and told["state"] == "ok" and context["ti"].map_index in (None, -1):
             return  # the end of the run says it for all its tasks; one of several days says it for its own
@@ -46,6 +56,15 @@ class SsmdNotifier(BaseNotifier):
             return
         for day in told["days"] or [None]:
             self._write_down(told, day)
+
+    def _is_known(self, context: Any) -> bool:
+        """Has a task told already why the run failed (Airflow names it), or was only the person's input wrong?"""
+        if self.days is not None:
+            return context.get("reason") == _TASK_FAILED and context.get("ti") is not None
+        wrong = isinstance(context.get("exception"), WrongInput) or getattr(context["task"], "exit_code", None) == INPUT
+        if known := wrong and by_hand(context["dag_run"]):
+            self.log.info("no alert: the input was wrong, and who gave it sees this")
+        return known
 
     def message(self, context: Any) -> dict[str, Any]:
         """What is said."""
@@ -57,15 +76,15 @@ class SsmdNotifier(BaseNotifier):
             "run": context.get("run_id") or (run.run_id if run else ""),
             "state": self.state,
             "days": [],
-            "summary": str(context.get("reason") or ""),
+            "summary": _REASONS.get(str(context.get("reason")), str(context.get("reason") or "")),
             "log": None,
         }
         if self.days is None:
             told |= {
                 "task": ti.task_id,
                 "state": "findings" if self.state == "ok" and task.exit_code == FINDINGS else self.state,
-                "days": [task.day] if _is_day(task.day) else [],
-                "summary": str(context.get("exception") or task.summary),
+                "days": _days_of_task(context),
+                "summary": str(context.get("exception") or task.summary or (_KILLED if self.state == "failed" else "")),
                 "log": getattr(ti, "log_url", None),
             }
         elif run is not None:
@@ -104,6 +123,17 @@ class SsmdNotifier(BaseNotifier):
             return
         if ended.returncode != DONE:
             self.log.error("alert not written down, exit code %d: %s", ended.returncode, ended.stderr[-_LONGEST:])
+
+
+def _days_of_task(context: Any) -> list[str]:
+    """The day of a task. Of one that was killed Airflow tells without its day: that of the run, then."""
+    task = context["task"]
+    if _is_day(task.day):
+        return [task.day]
+    if task.day and context["ti"].map_index in (None, -1):
+        with suppress(AirflowFailException, ValueError):
+            return [context["dag"].user_defined_macros["day"](context)]
+    return []
 
 
 def _or_none(days: Callable[[Mapping[str, Any]], list[date]], context: Mapping[str, Any]) -> list[date]:

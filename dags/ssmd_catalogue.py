@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+_NEVER = 9999
 FOLDER = Path(__file__).resolve().parent
 _INTRODUCTION = """# DAGs
 
@@ -31,13 +32,19 @@ its exit code is the contract:
 **Findings** are warnings at the end of the task's log, and stand in its tab *Task State Store*; a task that is made for
 each day says so behind the day (`2026-11-20: findings`); the event of the asset says it, too.
 
-Whatever fails, is skipped or has findings is told: posted as JSON to `spec.airflow.webhook`, and (local environments)
-written down by `ssmd ops alert`, which the gateway's metric `ssmd_alerts_open` and `ssmd ops alerts` show until a later
-run for that day goes well.
+Whatever fails, is skipped or has findings is told once: posted as JSON to `spec.airflow.webhook`, and (local
+environments) written down by `ssmd ops alert`, which the gateway's metric `ssmd_alerts_open` and `ssmd ops alerts` show
+until a later run for that day goes well. The task tells it; the run as a whole only when no task could, as when it took
+too long. Not told is wrong input (2) of a run that a person started: they see it, and no good run would ever answer it.
 
 **Days** are UTC days. A run by the schedule is about the day of its data interval (`ds`), a run by an event of
 `ssmd_archive_day` about the day the event names, a run by hand about `date`; without one about the day of an earlier
-logical date, else about yesterday (what looks at finished days) or today (what acts now).
+logical date, else about yesterday (what looks at finished days) or today (what acts now). A run that is given anything
+but the parameters of its DAG does nothing: a mistyped `date` would be about another day.
+
+A schedule about a day that is over is a `CronTriggerTimetable` with that day as interval, and no
+`CronDataIntervalTimetable`: runs and `ds` are the same, but in a new Airflow the latter runs at once, for a day of
+which there is no archive.
 
 ## To add a DAG
 
@@ -123,12 +130,11 @@ def _placeholder(word: str) -> str:
 
 def _when(dag: Any) -> str:
     from airflow.sdk import CronTriggerTimetable
-    from airflow.timetables.events import EventsTimetable
 
     timetable = dag.timetable
     if isinstance(timetable, CronTriggerTimetable):
         return f"`{timetable.expression}` {timetable.timezone}"
-    if isinstance(timetable, EventsTimetable):
+    if dag.start_date and dag.start_date.year == _NEVER:
         return "when asked"
     return "after `ssmd_archive_day`"
 

@@ -60,6 +60,10 @@ class Environment:
         return self.runtime == "kubernetes"
 
 
+class WrongInput(AirflowFailException):
+    """What somebody gave a run makes no sense: the same as exit code 2 of a command."""
+
+
 _SHIPPED = Path(__file__).resolve().parent.parent / "environments" / "local.yaml"
 ENVIRONMENT = Environment.read(Path(os.environ.get("SSMD_ENVIRONMENT_FILE") or _SHIPPED))
 
@@ -104,6 +108,21 @@ def run_type(run: Any) -> str:
     return str(getattr(run.run_type, "value", run.run_type))
 
 
+def by_hand(run: Any) -> bool:
+    """Has a person started it, who looks how it goes? (Or asked for it with `airflow backfill`.)"""
+    return run_type(run) in ("manual", "operator_triggered", "backfill")
+
+
+def require_known_conf(context: Mapping[str, Any]) -> None:
+    """WrongInput when a run was given what its DAG does not take: a mistyped `date` would be about another day."""
+    known, given = list(context["dag"].params), context["dag_run"].conf or {}
+    if unknown := [str(name)[:80] for name in given if name not in known]:
+        raise WrongInput(
+            f"{', '.join(map(repr, unknown))} in the configuration of the run: {context['dag'].dag_id} takes only "
+            f"{', '.join(map(repr, known))}. Nothing was done; trigger it again."
+        )
+
+
 def days_asked(context: Mapping[str, Any]) -> list[date]:
     """The days from `from` to `to`; without them the day of `airflow backfill`; nothing else is guessed."""
     params = context["params"]
@@ -111,10 +130,10 @@ def days_asked(context: Mapping[str, Any]) -> list[date]:
     if not given:
         if run_type(context["dag_run"]) == "backfill":
             return ended_days(context)
-        raise AirflowFailException("Which days? Trigger it again and give `from`, and `to` for more than one day.")
+        raise WrongInput("Which days? Trigger it again and give `from`, and `to` for more than one day.")
     start, end = date.fromisoformat(given[0]), date.fromisoformat(given[-1])
     if end < start:
-        raise AirflowFailException(f"`to` {end} is before `from` {start}: give them the other way round.")
+        raise WrongInput(f"`to` {end} is before `from` {start}: give them the other way round.")
     return [start + timedelta(days=number) for number in range((end - start).days + 1)]
 
 

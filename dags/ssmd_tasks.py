@@ -22,7 +22,7 @@ from airflow.sdk import BaseOperator, Context, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from jinja2 import pass_context
 from ssmd_alerts import DONE, FINDINGS, SsmdNotifier
-from ssmd_days import ENVIRONMENT, command, ended_day, next_day, run_type, with_file
+from ssmd_days import ENVIRONMENT, by_hand, command, ended_day, next_day, require_known_conf, run_type, with_file
 
 POOL = "ssmd_heavy"
 """Tasks that read or write a whole day; the pool's slots say how many run at a time."""
@@ -46,6 +46,7 @@ RETRY_DELAY = timedelta(seconds=30)
 """Before the second try; twice as long before each further one."""
 
 _SAID = 20
+_HELD = 1_000
 _LONGEST = 4_000
 _SUMMARY = 1_000
 _STORED = 16_000
@@ -65,10 +66,13 @@ class _Outcome:
     exit_code: int | None = None
     summary = ""
 
-    def settle(self, context: Any, code: int, said: Sequence[str], error: Sequence[str]) -> None:
+    def settle(
+        self, context: Any, code: int, said: Sequence[str], error: Sequence[str], answer: Sequence[str] = ()
+    ) -> None:
         """Say it so that it is seen; raise AirflowException to be tried again, AirflowFailException not to be.
 
-        `said`: the last lines of the answer on stdout, `error`: the last ones on stderr.
+        `said`: the last lines of the answer on stdout, `error`: the last ones on stderr; `answer`: what is not in the
+        log yet, in the order it was said.
         """
         task: Any = self
         self.exit_code, self.summary = code, (_last_message(said) or _last_message(error))[:_SUMMARY]
@@ -80,7 +84,7 @@ class _Outcome:
         if code == DONE:
             return
         if code == FINDINGS:
-            self._show_findings(context, [*error, *said][-_SAID:])
+            self._show_findings(context, answer or [*error, *said][-_SAID:])
             return
         self.summary = (_last_message(error) or self.summary)[:_SUMMARY]
         if code < 0 or code > 128:
@@ -104,7 +108,10 @@ class _Outcome:
 
 
 class SsmdProcess(_Outcome, BaseOperator):
-    """A command as a child of the task's process, in a process group of its own; its output is the task's log."""
+    """A command as a child of the task's process, in a process group of its own; its output is the task's log.
+
+    From the first line of its answer on, the lines wait for its end: findings are warnings, and said once.
+    """
 
     template_fields: Sequence[str] = ("day", "words")
     grace_s: ClassVar[float] = 4.0
@@ -129,14 +136,24 @@ class SsmdProcess(_Outcome, BaseOperator):
         except OSError as error:
             raise AirflowFailException(f"cannot run {words[0]}: {error.strerror}; is ssmd installed?") from error
         said: dict[str, deque[str]] = {"stdout": deque(maxlen=_SAID), "stderr": deque(maxlen=_SAID)}
+        answer: deque[str] = deque()
+        code = None
         try:
             for stream, line in _lines(self._child):
-                self.log.info("%s", line)
                 said[stream].append(line)
+                if stream == "stdout" or answer:
+                    answer.append(line)
+                else:
+                    self.log.info("%s", line)
+                if len(answer) > _HELD:
+                    self.log.info("%s", answer.popleft())
             code = self._child.wait()
         finally:
             self._end(self._child)
-        self.settle(context, code, list(said["stdout"]), list(said["stderr"]))
+            if code != FINDINGS:
+                for line in answer:
+                    self.log.info("%s", line)
+        self.settle(context, code, list(said["stdout"]), list(said["stderr"]), list(answer))
 
     def on_kill(self) -> None:
         """End the command: SIGTERM to its group, SIGKILL to what is left after `grace_s`. Returns at once."""
@@ -181,9 +198,8 @@ def _variables(context: Any) -> dict[str, str]:
 
 def _started_by(context: Any) -> dict[str, str]:
     run, ti = context["dag_run"], context["ti"]
-    by_hand = run_type(run) in ("manual", "operator_triggered")
     return {
-        "SSMD_TRIGGER": "manual" if by_hand else "scheduled",
+        "SSMD_TRIGGER": "manual" if by_hand(run) else "scheduled",
         "SSMD_TRIGGERED_BY": f"airflow:{ti.dag_id}/{run.run_id}/{ti.task_id}",
     }
 
@@ -320,6 +336,7 @@ class Days(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """As `YYYY-MM-DD`, each once, in order."""
+        require_known_conf(context)
         days = [day.isoformat() for day in self.choose(context)]
         self.log.info("%s", ", ".join(days))
         return days
@@ -335,14 +352,17 @@ def house(doc: str, days: Callable[[Mapping[str, Any]], list[date]]) -> dict[str
 
     @pass_context
     def day(context: Any) -> str:
+        require_known_conf(context)
         return days(context)[0].isoformat()
 
     @pass_context
     def day_ended(context: Any) -> str:
+        require_known_conf(context)
         return ended_day(context).isoformat()
 
     @pass_context
     def day_next(context: Any) -> str:
+        require_known_conf(context)
         return next_day(context).isoformat()
 
     return {

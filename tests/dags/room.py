@@ -55,7 +55,7 @@ class Room:
 
         timetable = coerce_to_core_timetable(dag.timetable)
         upcoming = timetable.next_dagrun_info(
-            last_automated_data_interval=None, restriction=TimeRestriction(None, None, catchup=False)
+            last_automated_data_interval=None, restriction=TimeRestriction(dag.start_date, None, catchup=False)
         )
         return {
             "file": Path(dag.fileloc).name,
@@ -128,8 +128,11 @@ class Room:
         logical_date: str | None = None,
         environment: dict[str, str] | None = None,
         limit_s: float | None = None,
+        scheduled: str | None = None,
     ) -> dict[str, Any]:
-        """`dag.test()`: every state, note and event that it leaves behind."""
+        """`dag.test()`: every state, note and event that it leaves behind; `scheduled`: as the run that the schedule
+        makes after this moment.
+        """
         import ssmd_tasks
 
         self._prepare()
@@ -144,8 +147,88 @@ class Room:
                 task.execution_timeout = timedelta(seconds=limit_s)
         moment = datetime.fromisoformat(logical_date) if logical_date else None
         began = time.monotonic()
+        if scheduled is not None:
+            return self._left(self._by_schedule(chosen, datetime.fromisoformat(scheduled)))
         done = chosen.test(logical_date=moment, run_conf=conf or {})
         return {**self._left(done), "seconds": time.monotonic() - began}
+
+    @staticmethod
+    def _by_schedule(dag: Any, after: datetime) -> Any:
+        """The run that the schedule makes next; `dag.test()` itself knows only runs by hand."""
+        from unittest.mock import patch
+
+        import pendulum
+        from airflow.models import dagrun
+        from airflow.serialization.encoders import coerce_to_core_timetable
+        from airflow.timetables.base import TimeRestriction
+        from airflow.utils.types import DagRunType
+
+        info = coerce_to_core_timetable(dag.timetable).next_dagrun_info(
+            last_automated_data_interval=None,
+            restriction=TimeRestriction(pendulum.instance(after), None, catchup=True),
+        )
+        make = dagrun.get_or_create_dagrun
+
+        def make_scheduled(**given: Any) -> Any:
+            run = make(**given | {"data_interval": info.data_interval})
+            run.run_type = DagRunType.SCHEDULED
+            given["session"].commit()
+            return run
+
+        with patch.object(dagrun, "get_or_create_dagrun", make_scheduled):
+            return dag.test(run_after=info.run_after, logical_date=info.logical_date)
+
+    def killed(self, dag: str, task: str, conf: dict[str, Any] | None = None) -> None:
+        """What the DAG processor does when the scheduler says that a task of a run by hand was killed, and then that
+        the run has failed.
+        """
+        import structlog
+        from airflow.api_fastapi.execution_api.datamodels.taskinstance import DagRun as DagRunData
+        from airflow.api_fastapi.execution_api.datamodels.taskinstance import TIRunContext
+        from airflow.callbacks.callback_requests import DagCallbackRequest, DagRunContext, TaskCallbackRequest
+        from airflow.dag_processing.dagbag import BundleDagBag
+        from airflow.dag_processing.processor import _execute_dag_callbacks, _execute_task_callbacks
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        left = self.run(dag, conf)
+        Path(f"{os.environ['SSMD_FAKE']}.calls").write_text("")
+        bag, log = BundleDagBag(str(FOLDER), bundle_path=FOLDER, bundle_name="dags-folder"), structlog.get_logger()
+        with create_session() as session:
+            run = session.scalars(select(DagRun).where(DagRun.run_id == left["run"], DagRun.dag_id == dag)).one()
+            [ti] = [one for one in run.get_task_instances(session=session) if one.task_id == task]
+            place = {"filepath": f"{dag}.py", "bundle_name": "dags-folder", "bundle_version": None}
+            told = TIRunContext(
+                dag_run=DagRunData.model_validate(run, from_attributes=True), max_tries=ti.max_tries, variables=[],
+                connections=[], xcom_keys_to_clear=[],
+            )  # fmt: skip
+            request = TaskCallbackRequest(**place, ti=ti, msg="killed", context_from_server=told)
+            _execute_task_callbacks(bag, TaskCallbackRequest.model_validate_json(request.to_json()), log)
+            ended = DagCallbackRequest(
+                **place, dag_id=dag, run_id=run.run_id, is_failure_callback=True, msg="task_failure",
+                context_from_server=DagRunContext(dag_run=run, last_ti=ti),
+            )  # fmt: skip
+            _execute_dag_callbacks(bag, DagCallbackRequest.model_validate_json(ended.to_json()), log)
+
+    def too_long(self, dag: str, conf: dict[str, Any] | None = None) -> None:
+        """The end of a run by hand that took longer than its `dagrun_timeout`."""
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        left = self.run(dag, conf)
+        Path(f"{os.environ['SSMD_FAKE']}.calls").write_text("")
+        with create_session() as session:
+            run = session.scalars(select(DagRun).where(DagRun.run_id == left["run"], DagRun.dag_id == dag)).one()
+            run.execute_dag_callbacks(self.dags[dag], success=False, relevant_ti=None, reason="timed_out")
+
+    def warnings(self) -> dict[str, Any]:
+        """What Airflow's own check of stability finds in each file of the folder."""
+        from airflow.utils.dag_version_inflation_checker import check_dag_file_stability
+
+        found = {path.name: check_dag_file_stability(path).format_warnings() for path in FOLDER.glob("*.py")}
+        return {name: said for name, said in found.items() if said}
 
     def _prepare(self) -> None:
         if self._database:
@@ -171,6 +254,7 @@ class Room:
             events = session.scalars(select(AssetEvent).where(AssetEvent.source_run_id == run.run_id)).all()
             return {
                 "run": run.run_id,
+                "ds": run.logical_date and f"{run.logical_date:%Y-%m-%d}",
                 "state": str(run.state),
                 "tasks": {
                     f"{one.task_id}[{one.map_index}]" if one.map_index >= 0 else one.task_id: {
@@ -219,12 +303,12 @@ class Room:
         """The pod that a task would ask the cluster for."""
         chosen = self.dags[dag].get_task(task)
         run = SimpleNamespace(
-            run_type="scheduled", run_id="scheduled__2026-11-21", consumed_asset_events=[],
+            run_type="scheduled", run_id="scheduled__2026-11-21", consumed_asset_events=[], conf={},
             data_interval_start=datetime(2026, 11, 20, 5, 10, tzinfo=UTC),
             data_interval_end=datetime(2026, 11, 21, 5, 10, tzinfo=UTC),
         )  # fmt: skip
         ti = SimpleNamespace(dag_id=dag, task_id=task)
-        context = {"dag_run": run, "params": {"feed": "kalshi"}, "task": chosen, "ti": ti}
+        context = {"dag": self.dags[dag], "dag_run": run, "params": {"feed": "kalshi"}, "task": chosen, "ti": ti}
         chosen.render_template_fields(context)
         chosen.prepare(context)
         return dict(chosen.build_pod_request_obj().to_dict())

@@ -69,7 +69,7 @@ def test_a_run_is_these_commands(dag: str, conf: dict[str, Any], commands: list[
 def test_a_backfill_takes_each_day_by_itself(room: Rooms) -> None:
     """A day that fails does not hold up the others, and the run says which it was."""
     failing = ["data", "backfill", "--from", "2026-11-21"]
-    room.script([{"words": failing, "codes": [2], "stderr": "No data inventory for kalshi on 2026-11-21\n"}])
+    room.script([{"words": failing, "codes": [3], "stderr": "2026-11-21 is not over\n"}])
 
     done = room.ask("run", dag="backfill", conf={"from": DAY, "to": "2026-11-22"})
 
@@ -81,8 +81,8 @@ def test_a_backfill_takes_each_day_by_itself(room: Rooms) -> None:
     assert done["tasks"]["renormalize[2]"]["label"] == "2026-11-22"
     assert sorted(event["day"] for event in done["events"]) == [DAY, "2026-11-22"]
     alerts = [alert for alert in room.alerts() if alert["state"] == "failed"]
-    assert [(alert["task"], alert["date"]) for alert in alerts if "task" in alert] == [("renormalize", "2026-11-21")]
-    assert "No data inventory" in alerts[0]["summary"]
+    assert [(alert["task"], alert["date"]) for alert in alerts] == [("renormalize", "2026-11-21")]
+    assert "is not over" in alerts[0]["summary"]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_exit_codes_are_what_airflow_does_next(codes: list[int], state: str, cal
 
 
 def test_findings_are_seen_and_are_no_xcom(room: Rooms) -> None:
-    words = "kalshi 2026-11-20\n  trades: 3 duplicates\n\x1b[31mred\x1b[0m"
-    room.script([{"words": ["data", "verify"], "codes": [6], "stdout": words}])
+    words = "kalshi 2026-11-20\n  trades: 3 duplicates\n\x1b[31mred\x1b[0m\n"
+    room.script([{"words": ["data", "verify"], "codes": [6], "stdout": words, "stderr": "Report: there\n"}])
     seen = len(room.log.read_text())
 
     done = room.ask("run", dag="daily_teardown", conf={"date": DAY})
@@ -125,6 +125,8 @@ def test_findings_are_seen_and_are_no_xcom(room: Rooms) -> None:
     assert "trades: 3 duplicates" in warnings[2]
     assert "\\x1b[31m" not in log
     assert "·[31mred" in warnings[3]
+    assert "Report: there" in warnings[4]
+    assert [log.count(word) for word in ("3 duplicates", "[31mred", "Report: there")] == [1, 1, 1]
     assert json.loads(done["stored"]["verify"]["findings"]).splitlines()[1] == "  trades: 3 duplicates"
     assert done["xcoms"] == []
     assert done["events"] == [{"feed": "kalshi", "day": DAY, "findings": True}]
@@ -140,12 +142,96 @@ def test_the_message_of_a_failure_is_the_commands_own(room: Rooms) -> None:
 
     room.ask("run", dag="checks_ran", conf={"date": DAY})
 
-    task, whole = [alert for alert in room.alerts() if alert["state"] == "failed"]
+    [task] = [alert for alert in room.alerts() if alert["state"] == "failed"]
     assert task["summary"] == (
         "exit code 3, refused by a check: no quality run of 2026-11-20\n  Run: ssmd quality run --date 2026-11-20"
     )
-    assert "task" not in whole
-    assert whole["date"] == DAY
+    assert (task["task"], task["date"]) == ("ran", DAY)
+
+
+@pytest.mark.parametrize(
+    ("dag", "conf"),
+    [
+        ("checks_ran", {"date": "2027-01-01"}), ("data_quality", {"date": DAY}), ("backfill", {"from": DAY}),
+        ("backfill", {}), ("backfill", {"from": DAY, "to": "2026-11-18"}),
+    ],
+)  # fmt: skip
+def test_wrong_input_of_a_person_is_no_alert(dag: str, conf: dict[str, Any], webhook: str, room: Rooms) -> None:
+    """No later run would ever go well for a day that does not exist; who mistyped it sees it."""
+    room.script([{"words": [word], "codes": [2], "stderr": "no such day\n"} for word in ("quality", "data")])
+
+    done = room.ask("run", dag=dag, conf=conf, environment={"SSMD_ALERT_WEBHOOK": webhook})
+
+    assert done["state"] == "failed"
+    assert room.alerts() == []
+    assert _Hook.posted == []
+
+
+def test_wrong_input_of_the_schedule_is_an_alert(webhook: str, room: Rooms) -> None:
+    room.script([{"words": ["quality"], "codes": [2], "stderr": "no such feed\n"}])
+
+    room.ask(
+        "run", dag="checks_ran", scheduled="2026-11-23T06:00:00+00:00", environment={"SSMD_ALERT_WEBHOOK": webhook}
+    )
+
+    [alert] = room.alerts()
+    assert (alert["task"], alert["state"], alert["date"]) == ("ran", "failed", "2026-11-22")
+    assert len(_Hook.posted) == 1
+
+
+@pytest.mark.parametrize(
+    "dag",
+    [
+        "secmaster_sync", "key_verification", "daily_startup", "daily_teardown", "archive_verification",
+        "data_quality", "backfill", "checks_ran",
+    ],
+)  # fmt: skip
+def test_what_a_dag_does_not_take_is_refused(dag: str, room: Rooms) -> None:
+    """A mistyped `date` would be about another day than the one that was meant."""
+    seen = len(room.log.read_text())
+
+    done = room.ask("run", dag=dag, conf={"datum": DAY, "from": DAY} if dag == "backfill" else {"datum": DAY})
+
+    assert done["state"] == "failed"
+    assert room.calls() == []
+    assert f"'datum' in the configuration of the run: {dag} takes only 'feed'" in room.log.read_text()[seen:]
+
+
+def test_a_task_that_is_killed_tells_of_its_day_and_the_run_does_not_say_it_again(room: Rooms) -> None:
+    room.ask("killed", dag="checks_ran", task="ran", conf={"date": DAY})
+
+    [alert] = room.alerts()
+    assert (alert["task"], alert["state"], alert["date"]) == ("ran", "failed", DAY)
+    assert "was killed" in alert["summary"]
+
+
+def test_a_run_that_takes_too_long_tells_it_itself(room: Rooms) -> None:
+    room.ask("too_long", dag="checks_ran", conf={"date": DAY})
+
+    [alert] = room.alerts()
+    assert "task" not in alert
+    assert alert["state"] == "failed"
+    assert "took longer than it may" in alert["summary"]
+
+
+@pytest.mark.parametrize(
+    ("dag", "after", "day"),
+    [
+        ("daily_teardown", "2026-11-22T23:50:00+00:00", "2026-11-22"),
+        ("checks_ran", "2026-11-23T05:00:00+00:00", "2026-11-22"),
+        ("daily_startup", "2026-11-22T23:50:00+00:00", "2026-11-23"),
+    ],
+)
+def test_ds_of_a_run_by_the_schedule_is_the_day_that_it_works_on(dag: str, after: str, day: str, room: Rooms) -> None:
+    done = room.ask("run", dag=dag, scheduled=after)
+
+    dated = [words[words.index("--date") + 1] for words in room.commands() if "--date" in words[:5]]
+    assert done["state"] == "success"
+    assert done["ds"] == day
+    assert dated[-1] == day
+    assert {words[2] for words in room.commands() if words[:2] == ["ops", "stop"]} == (
+        {"gateway", "archiver", "connector"} if dag == "daily_teardown" else set()
+    )
 
 
 def test_a_command_is_told_who_started_it_and_nothing_of_airflows_settings(room: Rooms) -> None:
@@ -231,7 +317,7 @@ def test_an_alert_is_posted_and_tried_again(webhook: str, room: Rooms) -> None:
 
     room.ask("run", dag="checks_ran", conf={"date": DAY}, environment={"SSMD_ALERT_WEBHOOK": webhook})
 
-    assert len(_Hook.posted) == 4
+    assert len(_Hook.posted) == 3
     assert _Hook.posted[0] == _Hook.posted[2]
     told = _Hook.posted[2]
     assert {name: told[name] for name in ("environment", "operation", "task", "state", "days")} == {
@@ -239,7 +325,6 @@ def test_an_alert_is_posted_and_tried_again(webhook: str, room: Rooms) -> None:
     }  # fmt: skip
     assert told["summary"] == "exit code 3, refused by a check: no quality run"
     assert told["text"].startswith(f"ssmd local: checks_ran/ran failed {DAY} exit code 3")
-    assert _Hook.posted[3]["task"] == ""
 
 
 def test_a_run_that_goes_well_posts_nothing(webhook: str, room: Rooms) -> None:
