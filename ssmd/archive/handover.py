@@ -57,9 +57,14 @@ async def store_handover(storage: Storage, bucket: str, handover: Handover) -> s
 
 
 async def read_handovers(storage: Storage, bucket: str, feed: str, day: date) -> dict[HandoverObject, Handover]:
-    """The records of a day; DataError for an object that is none or stands in another's place."""
+    """The records of a day; DataError for an object that is none or stands in another's place.
+
+    Keys that are not of the layout are passed over.
+    """
     found: dict[HandoverObject, Handover] = {}
     for entry in await storage.list(bucket, layout.handovers_prefix(feed, day)):
+        if not layout.belongs(layout.parse_handover, entry.key):
+            continue
         its = layout.parse_handover(entry.key)
         try:
             handover = msgspec.json.decode(await storage.get(bucket, entry.key), type=Handover)

@@ -14,6 +14,7 @@
 """
 
 import re
+from collections.abc import Callable
 from datetime import date
 from typing import TypeAlias, TypeVar
 
@@ -293,6 +294,15 @@ def parse_normalized_manifest(key: str) -> SegmentObject | TickerObject:
         segment = _segment_object(feed, event_type, day, name.removeprefix("_segments/"), key)
         return _canonical_manifest(segment, key)
     return _canonical_manifest(TickerObject(feed, event_type, day, decode_ticker(name)), key)
+
+
+def belongs(parse: Callable[[str], object], key: str) -> bool:
+    """Does `parse` know this key? A stranger's file among ours is passed over; `ssmd data verify` names it."""
+    try:
+        parse(key)
+    except DataError:
+        return False
+    return True
 
 
 def _no_key(key: str) -> DataError:

@@ -75,11 +75,15 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
 
 
 async def raw_manifests(storage: Storage, bucket: str, feed: str, day: date) -> dict[RawObject, Manifest]:
-    """The manifests of a day's raw objects; DataError for one that cannot be read or describes another object."""
+    """The manifests of a day's raw objects; DataError for one that cannot be read or describes another object.
+
+    Keys that are not of the layout are passed over.
+    """
     found: dict[RawObject, Manifest] = {}
     for entry in await storage.list(bucket, layout.raw_manifests_prefix(feed, day)):
-        its = layout.parse_raw_manifest(entry.key)
-        found[its] = await read_manifest(storage, bucket, its)
+        if layout.belongs(layout.parse_raw_manifest, entry.key):
+            its = layout.parse_raw_manifest(entry.key)
+            found[its] = await read_manifest(storage, bucket, its)
     return found
 
 

@@ -300,11 +300,7 @@ async def _require_manifests(
 ) -> None:
     prefix = layout.raw_day_prefix(feed, day)
     described = {its.key for its in manifests}
-    stored = {
-        entry.key
-        for entry in await storage.list(bucket, prefix)
-        if not entry.key.startswith(f"{prefix}_manifest/") and not layout.is_raw_record(entry.key, feed, day)
-    }
+    stored = {entry.key for entry in await storage.list(bucket, prefix) if layout.belongs(layout.parse_raw, entry.key)}
     for key in sorted(stored ^ described):
         what = "has no manifest" if key in stored else "is missing, only its manifest is there"
         raise DataError(f"{bucket}/{key} {what}", _HINT)

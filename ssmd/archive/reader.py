@@ -101,9 +101,14 @@ def cut_messages(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 async def read_gaps(storage: Storage, bucket: str, feed: str, day: date) -> dict[GapObject, Gap]:
-    """The recorded gaps that ended on a day, by their object; DataError for an object that is no gap."""
+    """The recorded gaps that ended on a day, by their object; DataError for an object that is no gap.
+
+    Keys that are not of the layout are passed over.
+    """
     found: dict[GapObject, Gap] = {}
     for entry in await storage.list(bucket, layout.gaps_prefix(feed, day)):
+        if not layout.belongs(layout.parse_gap, entry.key):
+            continue
         its = layout.parse_gap(entry.key)
         try:
             found[its] = msgspec.json.decode(await storage.get(bucket, entry.key), type=Gap)
@@ -115,12 +120,14 @@ async def read_gaps(storage: Storage, bucket: str, feed: str, day: date) -> dict
 async def normalized_objects(
     storage: Storage, bucket: str, feed: str, event_type: str, day: date
 ) -> tuple[list[TickerObject], list[SegmentObject]]:
-    """The compacted objects and the segments of an event type and day, sorted; DataError for a stray."""
+    """The compacted objects and the segments of an event type and day, sorted; other keys are passed over."""
     tickers: list[TickerObject] = []
     segments: list[SegmentObject] = []
     prefix = layout.normalized_day_prefix(feed, event_type, day)
     for entry in await storage.list(bucket, prefix):
         if entry.key.startswith(f"{prefix}_manifest/") and entry.key.endswith(".json"):
+            continue
+        if not layout.belongs(layout.parse_normalized, entry.key):
             continue
         its = layout.parse_normalized(entry.key)
         if isinstance(its, TickerObject):

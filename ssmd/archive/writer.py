@@ -155,8 +155,12 @@ async def next_number(storage: Storage, bucket: str, feed: str, day: date, group
     stem = layout.raw_stem(group, shard)
     objects = await storage.list(bucket, layout.raw_day_prefix(feed, day) + stem)
     manifests = await storage.list(bucket, layout.raw_manifests_prefix(feed, day) + stem)
-    taken = [layout.parse_raw(entry.key) for entry in objects]
-    taken += [layout.parse_raw_manifest(entry.key) for entry in manifests]
+    taken = [layout.parse_raw(entry.key) for entry in objects if layout.belongs(layout.parse_raw, entry.key)]
+    taken += [
+        layout.parse_raw_manifest(entry.key)
+        for entry in manifests
+        if layout.belongs(layout.parse_raw_manifest, entry.key)
+    ]
     return max((found.number + 1 for found in taken if found.shard == shard), default=0)
 
 

@@ -1,7 +1,7 @@
 """Normalized archives made again from raw: compaction of a day, and backfills date by date."""
 
 from ssmd.backfill.compaction import CompactReport, Place, Steps, compact
-from ssmd.backfill.dates import DateReport, Raw, backfill_date, check_range, survey, worst
+from ssmd.backfill.dates import DateReport, Raw, backfill_date, check_range, made_fingerprint, survey, worst
 from ssmd.backfill.resume import Resume
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "backfill_date",
     "check_range",
     "compact",
+    "made_fingerprint",
     "survey",
     "worst",
 ]

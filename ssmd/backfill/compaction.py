@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from ssmd.archive.compare import StreamComparison, digest, read_stream
-from ssmd.archive.layout import SegmentObject, TickerObject
+from ssmd.archive.layout import SegmentObject, TickerObject, raw_day_prefix
 from ssmd.archive.manifest import Manifest, read_manifest
 from ssmd.archive.normalize import Normalized, TickerFile, normalize_day
 from ssmd.archive.reader import normalized_objects
@@ -29,13 +29,14 @@ from ssmd.clock import day_of, now_ns
 from ssmd.errors import DataError
 from ssmd.feeds.catalogue import open_feed
 from ssmd.market.events import EVENT_TYPES
-from ssmd.middleware.storage.interface import Storage
+from ssmd.middleware.storage.interface import ObjectInfo, Storage
 from ssmd.registry.interface import ObjectRecord, Registry
 
 AT_ONCE = 16
 """Objects written at the same time: storage latency, not work, is what small objects cost."""
 SHOWN = 20
 """Objects that a report names."""
+_SHOWN_KEYS = 3
 
 T = TypeVar("T")
 
@@ -144,6 +145,21 @@ async def compact(
     return (await rebuild(feed, day, place, today=today, work=work)).report
 
 
+async def require_recorded(place: Place, feed: str, day: date, entries: Sequence[ObjectInfo]) -> None:
+    """DataError when the inventory has raw objects of the day that are not among `entries`, the listing of storage.
+
+    What is there must not be replaced from less, nor a storage that lost its data be taken for a day without any.
+    """
+    recorded = await asyncio.to_thread(place.registry.objects, feed, day, "raw")
+    missing = sorted({row.key for row in recorded} - {entry.key for entry in entries})
+    if missing:
+        names = ", ".join(f"{place.raw}/{key}" for key in missing[:_SHOWN_KEYS])
+        raise DataError(
+            f"{len(missing)} raw objects of {day} are in the inventory but not in storage: {names}",
+            f"Restore them. Run: ssmd data verify --feed {feed} --date {day}",
+        )
+
+
 async def rebuild(
     feed: str,
     day: date,
@@ -156,6 +172,7 @@ async def rebuild(
 ) -> Rebuilt:
     """Compaction, and what it changed; without `write` what it would change, and nothing is written."""
     storage, bucket, watch = place.storage, place.normalized, steps or _NoSteps()
+    await require_recorded(place, feed, day, await storage.list(place.raw, raw_day_prefix(feed, day)))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssmd-compact-", dir=work)))
         events = stack.enter_context(Spill(folder / "events"))

@@ -12,16 +12,16 @@ import msgspec
 from ssmd import __version__
 from ssmd.archive import layout
 from ssmd.archive.layout import SCHEMA_VERSION
-from ssmd.backfill.compaction import Place, Rebuilt, Steps, rebuild
+from ssmd.backfill.compaction import Place, Rebuilt, Steps, rebuild, require_recorded
 from ssmd.clock import day_of, now_ns
 from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, DataError, RefusedError
 from ssmd.feeds.catalogue import open_feed
+from ssmd.market.events import EVENT_TYPES
 from ssmd.middleware.storage.interface import ObjectInfo
 
 LOOK_AROUND_DAYS = 7
 """How far from a day without data others are looked for in storage, where the inventory knows none."""
 _SHOWN_DAYS = 2
-_SHOWN_KEYS = 3
 
 State: TypeAlias = Literal["written", "planned", "done_before", "refused", "failed", "not_tried"]
 
@@ -109,24 +109,28 @@ async def survey(place: Place, feed: str, day: date) -> Raw:
             f"{day} is not over (UTC): its segments are still being written",
             f"Backfill it tomorrow; to heal it now: ssmd data compact --feed {feed} --date {day}",
         )
-    prefix = layout.raw_day_prefix(feed, day)
-    entries = await place.storage.list(place.raw, prefix)
-    frames = [entry for entry in entries if not entry.key.startswith(f"{prefix}_")]
+    entries = await place.storage.list(place.raw, layout.raw_day_prefix(feed, day))
+    await require_recorded(place, feed, day, entries)
+    frames = [entry for entry in entries if layout.belongs(layout.parse_raw, entry.key)]
     if not frames:
         near = await _days_near(place, feed, day)
         raise ConfigError(
             f"there is no raw data of {feed} on {day}",
             f"Days near it that have some: {', '.join(map(str, near))}" if near else "No day near it has any.",
         )
-    recorded = await asyncio.to_thread(place.registry.objects, feed, day, "raw")
-    missing = sorted({row.key for row in recorded} - {entry.key for entry in frames})
-    if missing:
-        names = ", ".join(f"{place.raw}/{key}" for key in missing[:_SHOWN_KEYS])
-        raise DataError(
-            f"{len(missing)} raw objects of {day} are in the inventory but not in storage: {names}",
-            f"Restore them. Run: ssmd data verify --feed {feed} --date {day}",
-        )
     return Raw(len(frames), sum(entry.bytes for entry in frames), tuple(entries))
+
+
+async def made_fingerprint(place: Place, feed: str, day: date) -> str:
+    """Changes with every object and manifest of the date's normalized archive (name, size) and with their rows."""
+    told = [
+        f"{entry.key} {entry.bytes}"
+        for kind in EVENT_TYPES
+        for entry in await place.storage.list(place.normalized, layout.normalized_day_prefix(feed, kind, day))
+    ]
+    rows = await asyncio.to_thread(place.registry.objects, feed, day, "normalized")
+    told += sorted(f"{row.bucket}/{row.key} {row.sha256} {row.bytes} {row.records}" for row in rows)
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
 async def _days_near(place: Place, feed: str, day: date) -> list[date]:

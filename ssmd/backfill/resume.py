@@ -18,28 +18,28 @@ log = structlog.get_logger(component="backfill")
 class Resume:
     """The record of a run in the file `path`: written after each date, removed at the end.
 
-    Of a date it keeps the fingerprint of the raw archive that was read; a date whose raw has changed is done again.
-    A record that cannot be read or written costs time, nothing else.
+    Of a date it keeps the fingerprints of the raw archive that was read and of what was made of it; a date of which
+    either is another one now is done again. A record that cannot be read or written costs time, nothing else.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._done: dict[str, str] = {}
+        self._done: dict[str, tuple[str, str]] = {}
         try:
             if time.time() - path.stat().st_mtime <= MAX_AGE_S:
-                self._done = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+                self._done = msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[str, str]])
         except FileNotFoundError:
             return
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             log.warning("record of the interrupted run unreadable", path=str(path), error=str(error))
 
-    def has(self, day: date, fingerprint: str) -> bool:
-        """Was the date done from this raw archive?"""
-        return self._done.get(day.isoformat()) == fingerprint
+    def has(self, day: date, raw: str, made: str) -> bool:
+        """Was the date done from this raw archive, and is what was made of it still there?"""
+        return self._done.get(day.isoformat()) == (raw, made)
 
-    def done(self, day: date, fingerprint: str) -> None:
-        """The date is done."""
-        self._done[day.isoformat()] = fingerprint
+    def done(self, day: date, raw: str, made: str) -> None:
+        """The date is done: from this raw archive, with this result."""
+        self._done[day.isoformat()] = raw, made
         aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ class _Run:
         return self._chosen.home / "run" / name
 
     async def _date(self, day: date, place: "Place", resume: "Resume | None", shown: Shown) -> "DateReport":
-        from ssmd.backfill import DateReport, survey
+        from ssmd.backfill import DateReport, made_fingerprint, survey
         from ssmd.feeds.catalogue import open_feed
         from ssmd.quality.condition import record_scores
 
@@ -116,14 +116,15 @@ class _Run:
         ):
             raw = await survey(place, self._feed, day)
             fingerprint = raw.fingerprint(open_feed(self._feed, day).version)
-            if resume is not None and resume.has(day, fingerprint):
+            made = await made_fingerprint(place, self._feed, day)
+            if resume is not None and resume.has(day, fingerprint, made):
                 said = "done before the run was interrupted"
                 report = DateReport(feed=self._feed, date=day, state="done_before", message=said)
             else:
                 report = await self._worked(day, place, raw, _Steps(shown, check_lock))
                 await asyncio.to_thread(record_scores, place.registry, self._feed, day, day_of(now_ns()))
                 if resume is not None:
-                    resume.done(day, fingerprint)
+                    resume.done(day, fingerprint, await made_fingerprint(place, self._feed, day))
             _note(check, report)
         return report
 

@@ -162,6 +162,7 @@ class _Verification:
         manifests: set[RawObject] = set()
         for entry in await self._storage.list(self._raw, prefix):
             if layout.is_raw_record(entry.key, self._feed, self._day):
+                self._parsed(layout.parse_gap if "/_gaps/" in entry.key else layout.parse_handover, entry.key)
                 continue
             if entry.key.startswith(f"{prefix}_manifest/"):
                 manifests.update(self._parsed(layout.parse_raw_manifest, entry.key))

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,12 @@ class Archive:
         assert main(["data", "backfill", "--env", str(self.file), *words]) == code
         said = self._output.readouterr()
         assert "Traceback" not in said.out + said.err
+        return said.out + said.err
+
+    def commanded(self, command: str, day: date, code: int) -> str:
+        self._output.readouterr()
+        assert main(["data", command, "--env", str(self.file), "--date", str(day)]) == code
+        said = self._output.readouterr()
         return said.out + said.err
 
     def everything(self) -> dict[str, tuple[bytes, int]]:
@@ -255,6 +261,37 @@ def test_an_interrupted_range_goes_on_where_it_was(archive: Archive, monkeypatch
     assert len(ends) == 1
 
 
+@pytest.mark.parametrize("lost", ["object", "part of an object", "manifest", "row"])
+def test_an_interrupted_range_does_a_date_again_of_which_something_is_missing_now(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    from ssmd.backfill import resume
+
+    monkeypatch.setattr(resume.Resume, "end", lambda self: None)  # what a kill leaves behind
+    archive.range()
+    kept = {name: content for name, (content, _) in archive.everything().items()}
+    rows = archive.registry.objects(FEED, DAYS[0], "normalized")
+    row = next(row for row in rows if row.group == "trade")
+    file = archive.folder / "storage" / NORMALIZED / row.key
+    match lost:
+        case "object":
+            file.unlink()
+        case "part of an object":
+            file.write_bytes(file.read_bytes()[:-1])
+        case "manifest":
+            (archive.folder / "storage" / NORMALIZED / parse_normalized(row.key).manifest_key).unlink()
+        case _:
+            archive.registry.replace_objects(FEED, [(NORMALIZED, row.key)], [])
+
+    again = archive.range()
+
+    assert [report["state"] for report in again] == ["written", "done_before", "done_before"]
+    assert {name: content for name, (content, _) in archive.everything().items()} == kept
+    assert {row.key: row for row in archive.registry.objects(FEED, DAYS[0], "normalized")} == {
+        row.key: row for row in rows
+    }
+
+
 def test_a_damaged_raw_object_fails_its_date_only(archive: Archive) -> None:
     archive.range()
     kept = archive.everything()
@@ -280,6 +317,53 @@ def test_a_raw_object_that_only_the_inventory_has_keeps_the_day_as_it_is(archive
 
     assert "in the inventory but not in storage: ssmd-raw/" in report["message"]
     assert archive.everything() == kept
+
+
+def test_a_raw_bucket_that_is_gone_is_no_wrong_input(archive: Archive) -> None:
+    archive.range()
+    kept, rows = archive.everything(), archive.rows()
+    bucket = archive.folder / "storage" / RAW
+    bucket.rename(archive.folder / "moved")
+
+    (report,) = archive.run("--from", str(DAYS[0]), code=1)
+
+    assert "in the inventory but not in storage: ssmd-raw/" in report["message"]
+    said = archive.commanded("compact", DAYS[0], code=1)
+    assert "in the inventory but not in storage: ssmd-raw/" in said
+    assert (archive.everything(), archive.rows()) == (kept, rows)
+
+    bucket.write_bytes(b"no folder")
+    assert "no folder" in archive.refused("--from", str(DAYS[0]), "--to", str(DAYS[1]), code=7)
+    archive.commanded("compact", DAYS[0], code=7)
+    archive.commanded("verify", DAYS[0], code=7)
+    bucket.unlink()
+    (archive.folder / "moved").rename(bucket)
+    assert {report["state"] for report in archive.range()} == {"written"}
+
+
+def test_a_strangers_file_among_raw_stops_no_day(archive: Archive) -> None:
+    archive.range()
+    kept = {name: content for name, (content, _) in archive.everything().items()}
+    day = archive.folder / "storage" / RAW / FEED / f"{DAYS[0]:%Y/%m/%d}"
+    strangers = ("notes.txt", "trades-00.jsonl.zst.bak", "sub/thing", "_manifest/notes.txt", "_gaps/README", "_other/x")
+    for name in strangers:
+        (day / name).parent.mkdir(exist_ok=True)
+        (day / name).write_bytes(b"hello")
+    beside = archive.folder / "storage" / NORMALIZED / FEED / "v1/trade" / f"{DAYS[0]:%Y/%m/%d}" / "notes.txt"
+    beside.write_bytes(b"hello")
+
+    reports = archive.range()
+
+    assert [report["state"] for report in reports] == ["written"] * 3
+    assert reports[0]["raw_objects"] == len(list(day.glob("*.zst")))
+    archive.commanded("compact", DAYS[0], code=0)
+    assert beside.read_bytes() == b"hello"
+    beside.unlink()
+    assert {name: content for name, (content, _) in archive.everything().items()} == kept
+    beside.write_bytes(b"hello")
+    said = archive.commanded("verify", DAYS[0], code=6)
+    for name in (*strangers, "v1/trade"):
+        assert [line for line in said.splitlines() if "stray" in line and name in line], name
 
 
 def test_dates_that_cannot_be_backfilled_get_one_clear_line(archive: Archive) -> None:

@@ -101,6 +101,11 @@ class LocalStorage:
                     f"no permission in storage {root}: {doing} failed ({error})",
                     f'Run: sudo chown -R "$(id -un)" {root}   {place}.',
                 )
+            case errno.ENOTDIR:
+                return StorageUnavailable(
+                    f"in storage {root} a file is where a folder must be: {doing} failed ({error})",
+                    f"Move it away (ls -ld {root}/*), restore the folder, {place}.",
+                )
             case errno.EROFS:
                 return StorageUnavailable(
                     f"storage {root} is on a read-only file system: {doing} failed",
@@ -176,6 +181,9 @@ class LocalStorage:
 
 
 def _find(base: Path, prefix: str) -> list[ObjectInfo]:
+    """What is listed; NotADirectoryError when the bucket is no folder (one that is not there yet is empty)."""
+    if base.exists() and not base.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(base))
     folder = prefix.rpartition("/")[0]
     start = base / "/".join(_segments(folder)) if folder else base
     return sorted(found for found in _walk(start, folder) if found.key.startswith(prefix))
