@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, null
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 from cyclopts import Parameter
@@ -67,8 +68,18 @@ def run(
     if json:
         show_json(_answer(ended, pages))
     else:
-        _show(ended, pages)
+        _show(ended, _page_to_open(chosen, pages[0]) if pages else "")
     return code
+
+
+def _page_to_open(chosen: Chosen, page: str) -> str:
+    """Where the gateway of the environment shows a page of the bucket of reports; in a cluster only its path there."""
+    gateway = chosen.environment.spec.gateway
+    if chosen.environment.spec.runtime.type == "kubernetes":
+        return f"/quality/{quote(page)}"
+    host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::") else gateway.host  # noqa: S104 compared only
+    place = f"[{host}]" if ":" in host else host
+    return f"http{'s' if gateway.tls else ''}://{place}:{gateway.port}/quality/{quote(page)}"
 
 
 async def _run(
@@ -192,7 +203,7 @@ def _answer(ended: "QualityRun", pages: list[str]) -> dict[str, Any]:
     return {**answer, "findings": ended.findings, "report": pages[0] if pages else ""}
 
 
-def _show(ended: "QualityRun", pages: list[str]) -> None:
+def _show(ended: "QualityRun", page: str) -> None:
     for suite in ended.suites:
         if not suite.ran:
             mark_line(WAITING, suite.suite, f"did not run: {suite.why_not}")
@@ -206,8 +217,8 @@ def _show(ended: "QualityRun", pages: list[str]) -> None:
             _show_outcome(outcome)
     score = "-" if ended.score is None else f"{ended.score:.2f}"
     mark_line(BAD if ended.findings else GOOD, str(ended.day), f"{_verdict(ended)}; quality {score}")
-    if pages:
-        talk(f"Report: {pages[0]}")
+    if page:
+        talk(f"Report: {page}")
 
 
 def _show_outcome(outcome: "ExpectationOutcome") -> None:

@@ -198,7 +198,7 @@ class Room:
         with create_session() as session:
             run = session.scalars(select(DagRun).where(DagRun.run_id == left["run"], DagRun.dag_id == dag)).one()
             [ti] = [one for one in run.get_task_instances(session=session) if one.task_id == task]
-            place = {"filepath": f"{dag}.py", "bundle_name": "dags-folder", "bundle_version": None}
+            place: dict[str, Any] = {"filepath": f"{dag}.py", "bundle_name": "dags-folder", "bundle_version": None}
             told = TIRunContext(
                 dag_run=DagRunData.model_validate(run, from_attributes=True), max_tries=ti.max_tries, variables=[],
                 connections=[], xcom_keys_to_clear=[],

@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from ssmd.cli.main import main
+from ssmd.cli.options import choose
 from ssmd.clock import NS_PER_S, day_of, day_start_ns, now_ns
 from ssmd.middleware.storage.local import LocalStorage
 from ssmd.registry.postgres import PostgresRegistry
@@ -131,7 +132,7 @@ def test_a_clean_day_passes_and_a_faulty_one_is_recorded_once_scored_and_shown(m
     made.archive(talk)
     words = ("quality", "run", "--date", str(DAY))
 
-    out, _ = made.run(*words, code=6)
+    out, talked = made.run(*words, code=6)
     told = made.sql("SELECT data_type, issue_type, severity, detail, count FROM data_quality_issues")
     assert told == [("quality", "inconsistent", "error", "trades: price be_between", 1)]
     assert "✗ trades" in out
@@ -147,6 +148,8 @@ def test_a_clean_day_passes_and_a_faulty_one_is_recorded_once_scored_and_shown(m
     assert {o["state"] for suite in answer["suites"] for o in suite["outcomes"]} == {"passed", "failed"}
     report = made.folder / "storage" / "ssmd-reports" / answer["report"]
     assert "trades" in report.read_text()
+    port = choose(made.file).environment.spec.gateway.port
+    assert talked.splitlines()[-1] == f"Report: http://127.0.0.1:{port}/quality/{answer['report']}"
     scores = made.sql("SELECT data_type, quality_score, status FROM data_inventory ORDER BY data_type")
     assert {(kind, status) for kind, _, status in scores} == {("normalized", "processing"), ("raw", "processing")}
     assert {float(str(score)) for _, score, _ in scores} == {answer["score"]}
