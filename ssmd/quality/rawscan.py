@@ -78,6 +78,7 @@ class _Sequence:
         self.odd: list[int] = []
         self.frames = 0
         self.repeated = 0
+        self.published_from = 1 << 80  # before it the connection stood by: another one captured
 
     def add(self, seq: int, control: bool) -> None:
         """A frame that says its number."""
@@ -225,6 +226,8 @@ class _Scan:
             self._problem(key, record, decoded, decoded.problem)
         if decoded.sid is not None and decoded.seq is not None and decoded.seq < _MAX_JUMP:
             sequence = its.sequences[decoded.sid]
+            if decoded.seq < sequence.published_from and self._understood.published(record.connection, record.n):
+                sequence.published_from = decoded.seq
             if decoded.problem:
                 sequence.add_odd(decoded.seq)
             else:
@@ -278,7 +281,8 @@ class _Scan:
             for sid, its in sorted(connection.sequences.items()):
                 its.finish()
                 holes = list(its.all.holes())
-                bare = [hole for hole in holes if not self._recorded(name, sid, hole)]
+                ours = [hole for hole in holes if hole[1] >= its.published_from]
+                bare = [hole for hole in ours if not self._recorded(name, sid, hole)]
                 rows.append(
                     {
                         "connection": name, "sid": sid, "frames": its.frames,

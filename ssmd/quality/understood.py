@@ -37,6 +37,11 @@ class Understood:
         """A frame was read."""
         self._frames[_type(decoded)] += 1
 
+    def published(self, connection: str, n: int) -> bool:
+        """Is the connection the day's from this frame on, or from an earlier one? Else it stood by."""
+        part = self._parts.get(connection)
+        return part is None or (part.first_n is not None and n >= part.first_n)
+
     def problem(self, decoded: Decoded, kind: str) -> None:
         """It could not be used."""
         self._problems[_type(decoded)] += 1
