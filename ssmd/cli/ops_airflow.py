@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ssmd.airflow_api import TIMEOUT_S, Airflow, Login, Run
 from ssmd.cli.checking import triggered
 from ssmd.cli.opening import KeySecrets, resolver_of
 from ssmd.cli.options import Chosen
@@ -15,7 +16,6 @@ from ssmd.cli.output import BAD, GOOD, WAITING, cell, mark_line, show_json, talk
 from ssmd.errors import ConfigError, RefusedError, Unavailable
 from ssmd.local.airflow_access import read_access
 from ssmd.local.home import Home
-from ssmd.ops.airflow import TIMEOUT_S, Airflow, Login, Run
 from ssmd.ops.watching import Change, Ending, Watcher
 
 if TYPE_CHECKING:

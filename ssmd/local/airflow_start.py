@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ssmd.errors import FatalError, SsmdError, Unavailable
+from ssmd.airflow_api import TIMEOUT_S, Airflow, Login, Run, health_of
+from ssmd.errors import FatalError, RefusedError, SsmdError, Unavailable
 from ssmd.local.airflow_access import Access
-from ssmd.local.airflow_api import AirflowApi, Run, health
 from ssmd.local.airflow_server import POOLS, PROGRAMS, AirflowServer, scheduler_log
 from ssmd.local.home import Home
 from ssmd.local.supervisord import Control, tail
@@ -88,7 +88,8 @@ class AirflowStart:
             self._prepare()
             self._start_programs()
             self._await_ready()
-            api = AirflowApi(self._server.host, self._server.port, self._access)
+            login = Login(self._access.username, self._access.password)
+            api = Airflow(self._server.url, login, TIMEOUT_S, hint="See: ssmd status")
             for pool, (slots, what) in POOLS.items():
                 self._retry(partial(api.ensure_pool, pool, slots, what))
             self._well = all(self._first_run(api, dag) for dag in FIRST_DAGS)
@@ -127,7 +128,7 @@ class AirflowStart:
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_S
         while True:
-            parts = health(self._server.host, self._server.port) or {}
+            parts = health_of(self._server.url) or {}
             waiting = [name for name in ("metadatabase", "scheduler", "dag_processor") if not _healthy(parts.get(name))]
             if not waiting:
                 break
@@ -137,7 +138,7 @@ class AirflowStart:
             self._pause(_LOOK_S)
         self._say(f"✓ airflow    ready after {time.monotonic() - self._began:.0f} s: {self._server.url}")
 
-    def _first_run(self, api: AirflowApi, dag: str) -> bool:
+    def _first_run(self, api: Airflow, dag: str) -> bool:
         """Watch the run with which a new Airflow begins; False when it did not succeed.
 
         Later starts of this Airflow have runs behind them: then nothing is started, and what is under way is told.
@@ -158,20 +159,20 @@ class AirflowStart:
         if run.state == "success":
             self._say(f"✓ airflow    {dag} succeeded ({run.id})")
             return True
-        failed = ", ".join(self._retry(partial(api.failed_tasks, dag, run.id)))
+        tasks = self._retry(partial(api.tasks, dag, run.id))
+        failed = ", ".join(task.name for task in tasks if task.state == "failed")
         self._say(f"✗ airflow    {dag} failed ({failed or 'no task ran'}): {place}")
         return False
 
-    def _present_run(self, api: AirflowApi, dag: str) -> Run:
+    def _present_run(self, api: Airflow, dag: str) -> Run:
         """The latest run; the first one of all is triggered here, since no schedule is due in a new Airflow."""
-        run = self._retry(partial(api.latest_run, dag))
-        while run is None:
-            now = datetime.now(UTC).isoformat()
-            self._retry(partial(api.trigger, dag, FIRST_RUN, now, "Triggered by the first `ssmd up` of this Airflow."))
-            run = self._retry(partial(api.latest_run, dag))
-        return run
+        note = "Triggered by the first `ssmd up` of this Airflow."
+        while not (runs := self._retry(partial(api.runs, dag, limit=1))):
+            with contextlib.suppress(RefusedError):  # it was taken, and the answer was lost
+                self._retry(partial(api.trigger, dag, FIRST_RUN, {}, note, datetime.now(UTC)))
+        return runs[0]
 
-    def _await_dag(self, api: AirflowApi, dag: str) -> bool:
+    def _await_dag(self, api: Airflow, dag: str) -> bool:
         deadline = time.monotonic() + DAGS_S
         while not self._retry(lambda: api.knows(dag)):
             if time.monotonic() > deadline:

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
+from ssmd.airflow_api import health_of
 from ssmd.errors import Unavailable
 from ssmd.local import airflow_server
 from ssmd.local.airflow_access import read_access
-from ssmd.local.airflow_api import health
 from ssmd.local.home import Home
 from ssmd.local.memory import memory_of
 from ssmd.local.plan import SERVICES, SPARE, service_of
@@ -92,8 +91,7 @@ def _own(name: str, process: ProcessId) -> Component:
 
 def _airflow_health(home: Home) -> dict[str, Any]:
     access = read_access(home)
-    where = urlsplit(access.url) if access else None
-    return (health(where.hostname or "", where.port or 80) if where else None) or {}
+    return (health_of(access.url) if access else None) or {}
 
 
 _AIRFLOW_PARTS = {

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
+from ssmd.airflow_api import Airflow, Run
 from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_REFUSED, EXIT_UNAVAILABLE, SsmdError
-from ssmd.ops.airflow import Airflow, Run
 from ssmd.ops.wellness import Finding
 
 T = TypeVar("T")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from ssmd.airflow_api import Airflow, Run, Task
 from ssmd.errors import EXIT_DONE, EXIT_FAILED, EXIT_FINDINGS, Unavailable
-from ssmd.ops.airflow import Airflow, Run, Task
 
 POLL_S = 1.0
 PATIENCE_S = 60.0

@@ -20,6 +20,8 @@ from ssmd.local.supervisord import Control
 from tests.fakes.supervisord import FakeSupervisord
 from tests.unit.local.test_airflow_server import airflow
 
+TASKS = [{"task_id": "sync", "state": "failed"}, {"task_id": "verify", "state": "upstream_failed"}]
+
 
 class FakeAirflow:
     """Remembers pools and runs; a run ends as `ends` says when it is looked at for the second time."""
@@ -53,12 +55,19 @@ class FakeAirflow:
             return 404, {}
         if words[2:] == ["dagRuns"] and method == "POST":
             self.order.append(dag)
-            self.runs[dag] = {"dag_run_id": body["dag_run_id"], "state": "queued", "end_date": None, "seen": 0}
+            assert datetime.fromisoformat(body["logical_date"]).tzinfo is not None
+            self.runs[dag] = {
+                "dag_id": dag,
+                "dag_run_id": body["dag_run_id"],
+                "state": "queued",
+                "end_date": None,
+                "seen": 0,
+            }
             return 200, self.runs[dag]
         if words[2:] == ["dagRuns"]:
             return 200, {"dag_runs": [self.runs[dag]] if dag in self.runs else []}
         if words[2:3] == ["dagRuns"] and words[4:] == ["taskInstances"]:
-            return 200, {"task_instances": [{"task_id": "sync"}]}
+            return 200, {"task_instances": TASKS, "total_entries": len(TASKS)}
         if words[2:3] == ["dagRuns"]:
             run = self.runs[dag]
             run["seen"] += 1
@@ -192,7 +201,9 @@ def test_a_migration_that_fails_starts_nothing_and_says_why(
 
 def test_a_wrong_password_is_an_error_of_one_line(stage: Stage, tmp_path: Path) -> None:
     assert not stage.run(tmp_path / "s.sock", password="wrong").well
-    assert stage.said[-1].startswith("✗ airflow    Airflow refuses the login of 'admin' (401)")
+    assert stage.said[-1].startswith(
+        f"✗ airflow    Airflow at http://127.0.0.1:{stage.port} refuses the login of 'admin': "
+    )
 
 
 def test_old_task_logs_are_forgotten_with_their_folders(tmp_path: Path) -> None:

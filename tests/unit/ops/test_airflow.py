@@ -5,9 +5,9 @@ from datetime import date
 
 import pytest
 
+from ssmd.airflow_api import Airflow, Login, Run
 from ssmd.errors import ConfigError, FatalError, RefusedError, Unavailable
 from ssmd.local.ports import free_port
-from ssmd.ops.airflow import Airflow, Login, Run
 from ssmd.ops.overview import last_runs
 from ssmd.ops.watching import Ending, Watcher
 from tests.fakes.airflow import PASSWORD, USERNAME, FakeAirflow, fake_airflow

@@ -1,4 +1,4 @@
-"""Airflow's REST API (3.3 and later 3.x), as far as operations need it: runs of DAGs, their tasks, its health."""
+"""Airflow's REST API (3.3 and later 3.x), as far as ssmd needs it: runs of DAGs, their tasks, pools, its health."""
 
 import http.client
 import ssl
@@ -17,7 +17,7 @@ ACTIVE = ("queued", "running")
 _MOST_RUNS = 25
 _MOST_TASKS = 100
 _MOST_SAID = 500
-_CLOSED_HINT = "Start it with: ssmd up, or do the steps without it: add --no-airflow"
+AWAY_HINT = "Start it with: ssmd up, or do the steps without it: add --no-airflow"
 
 
 class Login(NamedTuple):
@@ -44,6 +44,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         """Is it at work, or waiting for it?"""
         return self.state in ACTIVE
 
+    @property
+    def ended(self) -> bool:
+        """Is it over?"""
+        return self.state in ("success", "failed")
+
+    def ended_before(self, moment: datetime) -> bool:
+        """Was it over at `moment`?"""
+        return self.ended and self.ended_at is not None and self.ended_at < moment
+
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """A task of a run, or one of the many that a mapped task became. `state` "": not reached yet."""
@@ -68,10 +77,10 @@ class _Answer(NamedTuple):
 class Airflow:
     """One Airflow. Methods raise Unavailable when it does not answer, ConfigError when it is not one that we know.
 
-    `url` is its web page's, a path before `/api` included.
+    `url` is its web page's, a path before `/api` included; `hint` says what helps when it does not answer.
     """
 
-    def __init__(self, url: str, login: Login, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, login: Login, timeout_s: float = TIMEOUT_S, hint: str = AWAY_HINT) -> None:
         parts = urlsplit(url)
         self.url = url.rstrip("/")
         self._secure = parts.scheme == "https"
@@ -79,6 +88,7 @@ class Airflow:
         self._prefix = parts.path.rstrip("/")
         self._login = login
         self._timeout_s = timeout_s
+        self._hint = hint
         self._token = ""
 
     def check_version(self) -> str:
@@ -100,10 +110,29 @@ class Airflow:
 
     def ailing(self) -> list[str]:
         """Parts of it without which no task runs, and that do not report: scheduler, DAG processor."""
-        answer = self._send("GET", "/api/v2/monitor/health")
-        parts = answer.body if isinstance(answer.body, dict) else {}
+        parts = self.parts() or {}
         wanted = ("scheduler", "dag_processor")
         return [name for name in wanted if (parts.get(name) or {}).get("status") not in ("healthy", None)]
+
+    def parts(self) -> dict[str, Any] | None:
+        """Status and last heartbeat of each part; None when it answers something else. Needs no login."""
+        answer = self._send("GET", "/api/v2/monitor/health")
+        return answer.body if answer.status == http.client.OK and isinstance(answer.body, dict) else None
+
+    def ensure_pool(self, name: str, slots: int, description: str) -> None:
+        """Make a pool; one that is there stays as it is, since its slots are the operator's to change."""
+        pool = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+        self._ask("POST", "/api/v2/pools", pool, allowed=(200, 201, 409))
+
+    def import_errors(self) -> list[str]:
+        """Files of DAGs that could not be read, each with the last line of why."""
+        found = self._ask("GET", "/api/v2/importErrors?limit=20").body["import_errors"]
+        return [f"{one.get('filename')}: {_last_line(one.get('stack_trace'))}" for one in found]
+
+    def knows(self, dag: str) -> bool:
+        """Has the DAG been read from its file?"""
+        answer = self._ask("GET", f"/api/v2/dags/{_part(dag)}", allowed=(200, 404))
+        return answer.status == http.client.OK
 
     def paused(self, dag: str) -> bool:
         """Is the DAG paused? ConfigError when there is no such DAG."""
@@ -128,9 +157,11 @@ class Airflow:
         """One run as it is now."""
         return _run(self._ask("GET", self._run_path(dag, run)).body)
 
-    def trigger(self, dag: str, run: str, conf: Mapping[str, Any], note: str) -> Run:
+    def trigger(
+        self, dag: str, run: str, conf: Mapping[str, Any], note: str, logical_date: datetime | None = None
+    ) -> Run:
         """Ask for a run; RefusedError when there is one of this id already, ConfigError when Airflow rejects `conf`."""
-        body = {"dag_run_id": run, "logical_date": None, "conf": conf, "note": note}
+        body = {"dag_run_id": run, "logical_date": logical_date, "conf": conf, "note": note}
         answer = self._ask("POST", f"/api/v2/dags/{_part(dag)}/dagRuns", body, allowed=(200, 201, 400, 404, 409, 422))
         if answer.status == http.client.CONFLICT:
             raise RefusedError(f"{dag} has a run {run!r} already", f"See {self.page(dag, run)}")
@@ -199,14 +230,14 @@ class Airflow:
                 "Give that user the right to see and trigger DAGs, or name another one in spec.airflow.credentials.",
             )
         if answer.status >= http.client.INTERNAL_SERVER_ERROR:
-            raise Unavailable(f"Airflow at {self.url} fails: {method} {path} answers {_said(answer)}", _CLOSED_HINT)
+            raise Unavailable(f"Airflow at {self.url} fails: {method} {path} answers {_said(answer)}", self._hint)
         raise FatalError(f"Airflow at {self.url} answers {_said(answer)} to {method} {path}", "See its log.")
 
     def _log_in(self) -> None:
         login = {"username": self._login.username, "password": self._login.password}
         answer = self._send("POST", "/auth/token", login)
         if answer.status >= http.client.INTERNAL_SERVER_ERROR:
-            raise Unavailable(f"Airflow at {self.url} fails at the login: {_said(answer)}", _CLOSED_HINT)
+            raise Unavailable(f"Airflow at {self.url} fails at the login: {_said(answer)}", self._hint)
         token = answer.body.get("access_token") if isinstance(answer.body, dict) else None
         if not isinstance(token, str):
             raise ConfigError(
@@ -228,7 +259,7 @@ class Airflow:
             data = response.read()
         except (OSError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
-            raise Unavailable(f"Airflow at {self.url} does not answer: {why}", _CLOSED_HINT) from error
+            raise Unavailable(f"Airflow at {self.url} does not answer: {why}", self._hint) from error
         finally:
             link.close()
         try:
@@ -243,6 +274,14 @@ class Airflow:
         return http.client.HTTPConnection(self._netloc, timeout=self._timeout_s)
 
 
+def health_of(url: str, timeout_s: float = 2.0) -> dict[str, Any] | None:
+    """Status and last heartbeat of each part of an Airflow; None while it does not answer."""
+    try:
+        return Airflow(url, Login("", ""), timeout_s).parts()
+    except Unavailable:
+        return None
+
+
 def _part(text: str) -> str:
     return quote(text, safe="")
 
@@ -251,6 +290,11 @@ def _said(answer: _Answer) -> str:
     """Status and reason, cut to a line."""
     detail = answer.body.get("detail", answer.body) if isinstance(answer.body, dict) else answer.body
     return f"{answer.status} ({' '.join(str(detail).split())[:200]})" if detail else str(answer.status)
+
+
+def _last_line(text: object) -> str:
+    lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no reason given"
 
 
 def _run(body: Mapping[str, Any]) -> Run:
