@@ -1,12 +1,15 @@
 """Whose events are the day's while two connections overlap: what the handover records say, read independently."""
 
+import json
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from tests.checker.model import NS_PER_S, Archive, Finding, Gap, Handover, Record
 
+MS = 1_000_000
 LAG_NS = 2 * NS_PER_S
-"""Two connections may lag behind each other for so long; longer, and the old one's end was not where it is said."""
+"""What the exchange said so long before or after the end of the old one is not at its end any more."""
 
 TRANSIT_NS = NS_PER_S // 20
 """A hole is longer than a frame is under way, and longer than the exchange was silent in the minute around it."""
@@ -45,16 +48,38 @@ def in_gap(gaps: Sequence[Gap], at_ns: int, ticker: str) -> bool:
     )
 
 
+class ExchangeTimes:
+    """When the exchange said what a connection brought: a connection that lags is compared by it, not by our clock."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._times: dict[str, list[tuple[int, int]]] = {}
+        for record, frame in [*archive.raw_trades, *archive.raw_quotes]:
+            try:
+                said_ns = json.loads(frame)["msg"]["ts_ms"] * MS
+            except (ValueError, KeyError, TypeError):
+                continue
+            if isinstance(said_ns, int):
+                self._times.setdefault(record.connection, []).append((record.n, said_ns))
+        for times in self._times.values():
+            times.sort()
+
+    def of(self, record: Record) -> int:
+        """The time in the last trade or quote up to this frame of its connection; ours where there is none."""
+        times = self._times.get(record.connection, [])
+        place = bisect_right(times, (record.n, 1 << 80))
+        return times[place - 1][1] if place else record.recv_ns
+
+
 def check_handovers(archive: Archive) -> list[Finding]:
     """M: one connection publishes at a time; where one ends the other goes on, or a gap says what is missing."""
     findings = []
-    published = Published(archive.handovers)
+    published, times = Published(archive.handovers), ExchangeTimes(archive)
     for handover in archive.handovers:
         if handover.first_n is None:
             continue
         new, old = archive.records.get(handover.to, []), archive.records.get(handover.before, [])
         later = [record for record in new if record.n >= handover.first_n]
-        ours = [record.recv_ns for record in old if published.has(record)]
+        ours = [times.of(record) for record in old if published.has(record)]
         if not new:
             findings.append(Finding("M", handover.object, f"{handover.to} has no frames"))
         findings += [Finding("M", handover.object, message) for message in _old_one(handover, old, published)]
@@ -64,11 +89,11 @@ def check_handovers(archive: Archive) -> list[Finding]:
             findings.append(Finding("M", handover.object, message))
         if not ours or not later:
             continue
-        end_ns, start_ns = max(ours), min(record.recv_ns for record in later)
+        end_ns, start_ns = max(ours), min(times.of(record) for record in later)
         if start_ns < end_ns - LAG_NS:
             message = f"{handover.to} goes on {(end_ns - start_ns) / NS_PER_S:.3f} s before {handover.before} ends"
             findings.append(Finding("M", handover.object, message))
-        left_out = [record for record in new if end_ns + LAG_NS < record.recv_ns and not published.has(record)]
+        left_out = [record for record in new if end_ns + LAG_NS < times.of(record) and not published.has(record)]
         lost = [record for record in left_out if not in_gap(archive.gaps, record.recv_ns, "")]
         if lost:
             message = f"{len(lost)} frames of {handover.to} after the end of {handover.before} were left out"

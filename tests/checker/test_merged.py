@@ -75,6 +75,12 @@ class Overlap(World):
             line.n = n
         self.first_n = 0
 
+    def lag(self, connection: str, from_number: int, late_ns: int) -> None:
+        """A connection brings everything from an event on so much later."""
+        for line in self.lines:
+            if line.archived == connection and line.n >= from_number:
+                line.t_ns += late_ns
+
     def line(self, connection: str, number: int) -> Line:
         """The frame that brought an event over a connection."""
         return next(line for line in self.lines if line.archived == connection and line.n == number)
@@ -204,6 +210,14 @@ def test_a_record_that_nobody_can_read_is_red(overlap: Overlap) -> None:
 
 def test_a_record_that_does_not_say_where_the_old_one_ended_is_green(overlap: Overlap) -> None:
     overlap.ended_n = None
+    overlap.write(merged(overlap))
+
+    assert overlap.findings() == []
+
+
+@pytest.mark.parametrize(("connection", "number"), [("c-1", OLD_ENDS - 9), ("c-2", 5)])
+def test_a_connection_that_lags_for_seconds_is_green(overlap: Overlap, connection: str, number: int) -> None:
+    overlap.lag(connection, number, 4_000 * MS)
     overlap.write(merged(overlap))
 
     assert overlap.findings() == []
