@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import msgspec
@@ -78,9 +78,13 @@ async def verify_exported(
     feed: str,
     day: date,
     objects: Sequence[TickerObject | SegmentObject],
+    records: Mapping[str, int],
     findings: Findings,
 ) -> None:
-    """Are the day's Parquet files what their manifests say (a finding), and of the objects that are there (a note)?"""
+    """Are the day's Parquet files what their manifests say (a finding), and of the objects that are there (a note)?
+
+    `records` are those counted in each object, by key: files made of them have as many rows.
+    """
     for event_type in EVENT_TYPES:
         its = ParquetDay(feed, event_type, day)
         listed = {entry.key: entry.bytes for entry in await storage.list(bucket, its.prefix)}
@@ -99,8 +103,16 @@ async def verify_exported(
         findings.counts["parquet_objects"] += len(made.parts)
         mine = [each for each in objects if each.type == event_type]
         compacted = [each for each in mine if isinstance(each, TickerObject)]
-        if made.format != FORMAT or made.inputs != await inputs_of(storage, bucket, sorted(compacted or mine)):
+        inputs = sorted(compacted or mine)
+        rows = {"its parts together": sum(part.rows for part in made.parts)}
+        if made.format == FORMAT and made.inputs == await inputs_of(storage, bucket, inputs):
+            rows["the objects that it was made of"] = sum(records.get(each.key, 0) for each in inputs)
+        else:
             findings.notes.append(f"{its.prefix} was made of other objects than those that are there: {again}")
+        for whose, count in rows.items():
+            if count != made.rows:
+                message = f"says {made.rows:,} rows, {whose} have {count:,}: {again} --force"
+                findings.add("parquet", its.manifest_key, message)
 
 
 async def _sha256(storage: Storage, bucket: str, key: str) -> str:

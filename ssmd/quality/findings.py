@@ -8,6 +8,9 @@ import msgspec
 RAN = "ran"
 """What `checks` says of a check that ran on everything; on a part: `ran on a sample: …`."""
 
+CAUSES = ("frame", "sha256", "count", "no_object", "no_manifest", "bad_manifest", "line")
+"""Rules about an object itself, told first; most others may only follow from them."""
+
 MAX_PER_OBJECT = 5
 """More findings of one rule about one object say nothing new; they are counted."""
 
@@ -70,7 +73,13 @@ class Findings:
     def report(self, feed: str, day: date, *, exchange_away: bool = False) -> VerifyReport:
         """Everything collected."""
         suppressed = self._seen.total() - len(self.found)
+        found = sorted(self.found, key=_rank)
         return VerifyReport(
-            feed, day, sorted(self.found), self.notes, self.checks, dict(sorted(self.counts.items())), suppressed,
+            feed, day, found, self.notes, self.checks, dict(sorted(self.counts.items())), suppressed,
             self.sampled, exchange_away,
         )  # fmt: skip
+
+
+def _rank(finding: Finding) -> tuple[int, Finding]:
+    """Causes before what follows from them."""
+    return CAUSES.index(finding.rule) if finding.rule in CAUSES else len(CAUSES), finding

@@ -51,8 +51,8 @@ async def _verify_day(
     expected = {
         "record_count": (sum(record.records for record in counted), row.record_count),
         "byte_size": (sum(record.bytes for record in counted), row.byte_size),
-        "first_ns": (min((record.first_ns for record in counted), default=0), row.first_ns),
-        "last_ns": (max((record.last_ns for record in counted), default=0), row.last_ns),
+        "first_ns": (min((record.first_ns for record in counted if record.records), default=0), row.first_ns),
+        "last_ns": (max((record.last_ns for record in counted if record.records), default=0), row.last_ns),
     }
     for field, (value, said) in expected.items():
         if value != said:

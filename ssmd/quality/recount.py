@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import date
 
 import msgspec
@@ -22,6 +22,7 @@ from ssmd.wire.raw import parse_line
 
 _PAGE = 1 << 16
 _MAX_TYPES = 1_000
+_NEAR = 256
 
 
 class Recounted(msgspec.Struct):
@@ -77,6 +78,28 @@ class Numbers:
                 end = page.find(0, start)
                 at = _PAGE if end < 0 else end
                 yield number * _PAGE + start, number * _PAGE + at - 1
+
+
+def spans(holes: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """What is missing, in few words: holes that lie close together (an object's frames between others') are one."""
+    start, end, missing, parts = 0, -1, 0, 0
+    for first, last in holes:
+        if parts and first - end > _NEAR:
+            yield _span(start, end, missing, parts)
+            missing = parts = 0
+        if not parts:
+            start = first
+        end, missing, parts = last, missing + last - first + 1, parts + 1
+    if parts:
+        yield _span(start, end, missing, parts)
+
+
+def _span(first: int, last: int, missing: int, parts: int) -> str:
+    if first == last:
+        return f"frame {first} is missing"
+    if parts == 1:
+        return f"frames {first} to {last} are missing"
+    return f"{missing:,} of the frames {first} to {last} are missing"
 
 
 class Recount:

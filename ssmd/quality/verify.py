@@ -42,7 +42,7 @@ from ssmd.quality.findings import RAN, Findings, VerifyReport
 from ssmd.quality.handovers import verify_handovers
 from ssmd.quality.inventory import verify_gap_rows, verify_rows
 from ssmd.quality.overlap import Frames, Overlap
-from ssmd.quality.recount import Recount, Recounted
+from ssmd.quality.recount import Recount, Recounted, spans
 from ssmd.quality.sampling import Sample
 from ssmd.registry.interface import ObjectRecord, Registry
 
@@ -131,8 +131,9 @@ class _Verification:
             None if exchange is None else Asked(exchange, list(self._gaps.values())), overlap,
         )  # fmt: skip
         await verify_exported(
-            self._storage, self._normalized, self._feed, self._day, [*self._contents, *self._segments], findings
-        )
+            self._storage, self._normalized, self._feed, self._day, [*self._contents, *self._segments],
+            {record.key: record.records for record in self._normalized_records}, findings,
+        )  # fmt: skip
         for gap in self._gaps.values():
             where = gap.connection if gap.sid is None else f"{gap.connection} sid {gap.sid}"
             findings.notes.append(f"gap of {where}: {iso(gap.from_ns)} to {iso(gap.to_ns)}, {gap.reason}")
@@ -239,8 +240,8 @@ class _Verification:
                 self._findings.add(
                     "hole", name, f"ends with frame {numbers.last}, the next day begins with {after[name]}"
                 )
-            for first, last in numbers.holes():
-                self._findings.add("hole", name, f"frames {first} to {last} are missing")
+            for said in spans(numbers.holes()):
+                self._findings.add("hole", name, said)
         for name in sorted((before.keys() & after.keys()) - recount.numbers.keys()):
             if after[name] != before[name] + 1:
                 self._findings.add("hole", name, f"frames {before[name] + 1} to {after[name] - 1} are missing")
@@ -318,8 +319,12 @@ class _Verification:
 
 
 def _record(bucket: str, its: DataObject, counted: Recounted, manifest: Manifest | None) -> ObjectRecord:
-    """The row that an object should have, from what was counted."""
+    """The row that an object should have, from what was counted.
+
+    Of a damaged object the manifest is asked for what could not be counted: that it is damaged is told, and told once.
+    """
     raw = isinstance(its, RawObject)
+    told = counted if counted.whole or manifest is None else manifest
     return ObjectRecord(
         bucket=bucket,
         key=its.key,
@@ -328,10 +333,10 @@ def _record(bucket: str, its: DataObject, counted: Recounted, manifest: Manifest
         day=its.day,
         sha256=counted.measured.sha256,
         bytes=counted.measured.bytes,
-        records=counted.records,
-        first_ns=counted.first_ns,
-        last_ns=counted.last_ns,
+        records=told.records,
+        first_ns=told.first_ns,
+        last_ns=told.last_ns,
         schema_version=None if raw else layout.SCHEMA_VERSION,
-        symbols=None if raw else counted.symbols,
+        symbols=None if raw else told.symbols,
         writer_version=manifest.writer_version if manifest is not None else "",
     )

@@ -319,6 +319,26 @@ def test_parquet_is_no_stranger_damage_is_found_and_old_files_are_a_note(made: I
     assert [note for note in notes if "_parquet/trade" in note and "made of other objects" in note]
 
 
+def test_rows_that_a_parquet_manifest_invents_are_found(made: Installation) -> None:
+    made.run("data", "export", "--date", str(DAY), code=0)
+    folder = made.folder / "storage" / NORMALIZED / FEED / "v1" / "_parquet" / "trade"
+    [file] = folder.rglob("_manifest.json")
+    told = json.loads(file.read_bytes())
+
+    file.write_text(json.dumps({**told, "rows": told["rows"] + 7}))
+    messages = [finding["message"] for finding in made.verify(code=6)["findings"]]
+    assert len(messages) == 2
+    assert any("the objects that it was made of have" in message for message in messages)
+
+    [part] = told["parts"]
+    file.write_text(json.dumps({**told, "rows": told["rows"] + 7, "parts": [{**part, "rows": part["rows"] + 7}]}))
+    [finding] = made.verify(code=6)["findings"]
+    assert (finding["rule"], finding["object"].endswith("_manifest.json")) == ("parquet", True)
+
+    made.run("data", "export", "--date", str(DAY), "--force", code=0)
+    assert made.verify()["findings"] == []
+
+
 # --- bad input ---
 
 

@@ -1,17 +1,19 @@
 """Objects as files `{root}/{bucket}/{key}`: written aside, synced, then linked into place, so that they appear whole.
 
-A crash leaves at most a file in `{root}/.tmp`, which no listing shows and which is swept a day later. A key segment
-longer than a file name may be (an encoded ticker can have 384 characters) is split into nested folders whose names
-end in `~`; `list` joins them again.
+A crash leaves at most a file in `{root}/.tmp`, which no listing shows and which writers sweep an hour
+later. A key segment longer than a file name may be (an encoded ticker can have 384 characters) is split into nested
+folders whose names end in `~`; `list` joins them again.
 """
 
 import asyncio
 import errno
+import math
 import os
 import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -20,7 +22,9 @@ from ssmd.middleware.storage.keys import check_bucket, check_key, check_prefix
 
 CHUNK_BYTES = 1 << 20
 SEGMENT_CHARS = 240
-LEFTOVER_S = 86_400
+LEFTOVER_S = 3_600
+MAX_SWEPT = 10_000
+"""Leftovers looked at each time: the write behind it must not wait for more."""
 _TEMPORARY = ".tmp"
 
 P = ParamSpec("P")
@@ -33,7 +37,7 @@ class LocalStorage:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._temporary = root / _TEMPORARY
-        self._swept = False
+        self._swept_s = -math.inf
 
     async def put_once(self, bucket: str, key: str, data: bytes | Path) -> bool:
         """See `Storage.put_once`."""
@@ -123,6 +127,7 @@ class LocalStorage:
                 )
 
     def _put(self, target: Path, data: bytes | Path, overwrite: bool) -> bool:
+        self._sweep_now_and_then()
         if not overwrite and target.exists():
             return False
         aside = self._write_aside(data)
@@ -141,10 +146,7 @@ class LocalStorage:
         return True
 
     def _write_aside(self, data: bytes | Path) -> Path:
-        _make_folders(self._temporary)
-        if not self._swept:
-            self._swept = True
-            self._sweep()
+        self._sweep_now_and_then()
         aside = self._temporary / f"{os.getpid()}-{uuid.uuid4().hex}"
         try:
             with aside.open("xb") as file:
@@ -160,9 +162,15 @@ class LocalStorage:
             raise
         return aside
 
+    def _sweep_now_and_then(self) -> None:
+        _make_folders(self._temporary)
+        if time.monotonic() - self._swept_s > LEFTOVER_S:
+            self._swept_s = time.monotonic()
+            self._sweep()
+
     def _sweep(self) -> None:
-        """Remove what a killed process left aside more than a day ago; nobody can be writing it any more."""
-        for leftover in self._temporary.iterdir():
+        """Remove what a killed process left aside more than an hour ago; nobody can be writing it any more."""
+        for leftover in islice(self._temporary.iterdir(), MAX_SWEPT):
             try:
                 if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
                     leftover.unlink()

@@ -1,5 +1,6 @@
 """Verification goes red: each planted fault is found, under its own rule."""
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from ssmd.market.events import Gap
 from ssmd.middleware.storage.interface import StorageUnavailable
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.quality.findings import MAX_PER_OBJECT, RAN, VerifyReport
-from ssmd.quality.recount import Numbers
+from ssmd.quality.recount import Numbers, spans
 from ssmd.quality.verify import verify
 from ssmd.registry.interface import ObjectRecord
 from ssmd.wire.normalized import encode
@@ -389,6 +390,39 @@ async def test_a_planted_fault_is_found_by_its_rule(
 
     assert expected <= rules(report)
     assert not report.clean
+
+
+async def test_of_a_damaged_object_the_cause_comes_first_and_its_frames_are_one_line(
+    venue: Venue, tmp_path: Path
+) -> None:
+    await flip_a_byte(venue, tmp_path)
+
+    report = await check(venue)
+
+    assert [finding.rule for finding in report.findings[:2]] == ["frame", "sha256"]
+    assert rules(report) == {"frame", "sha256", "hole", "row"}
+    [row] = [finding for finding in report.findings if finding.rule == "row"]
+    assert row.message.startswith("sha256 is ")
+    lost = [finding for finding in report.findings if finding.rule == "hole"]
+    assert len(lost) == 1
+    assert re.fullmatch(r"\d+ of the frames \d+ to \d+ are missing", lost[0].message)
+    assert report.suppressed == 0
+
+
+async def test_a_day_whose_first_object_is_damaged_does_not_begin_in_1970(venue: Venue, tmp_path: Path) -> None:
+    await flip_a_byte(venue, tmp_path)
+    await venue.storage.delete(RAW, FIRST.manifest_key)
+
+    assert not any(
+        "first_ns is 0," in finding.message for finding in (await check(venue)).findings if finding.rule == "day_row"
+    )
+
+
+def test_holes_close_together_are_told_as_one() -> None:
+    assert list(spans([])) == []
+    assert list(spans([(5, 5), (1_000, 1_009), (1_011, 1_011), (1_100, 1_102), (9_000, 9_001)])) == [
+        "frame 5 is missing", "14 of the frames 1000 to 1102 are missing", "frames 9000 to 9001 are missing",
+    ]  # fmt: skip
 
 
 # -- compacted ----------------------------------------------------------------------------------------------------

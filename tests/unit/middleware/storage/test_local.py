@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ssmd.middleware.storage import local
 from ssmd.middleware.storage.interface import StorageUnavailable
-from ssmd.middleware.storage.local import LEFTOVER_S, LocalStorage
+from ssmd.middleware.storage.local import LocalStorage
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
@@ -75,13 +76,13 @@ async def test_a_root_that_is_a_file_is_unavailable(tmp_path: Path) -> None:
         await LocalStorage(tmp_path / "root").ping()
 
 
-async def test_what_a_killed_process_left_is_never_listed_and_swept_a_day_later(tmp_path: Path) -> None:
+async def test_what_a_killed_process_left_is_never_listed_and_swept_an_hour_later(tmp_path: Path) -> None:
     aside = tmp_path / ".tmp"
     aside.mkdir()
     old, young = aside / "1-dead", aside / "2-writing"
     for leftover in (old, young):
         leftover.write_bytes(b"half an obj")
-    then = time.time() - LEFTOVER_S - 60
+    then = time.time() - 3_660
     os.utime(old, (then, then))
     storage = LocalStorage(tmp_path)
 
@@ -90,6 +91,33 @@ async def test_what_a_killed_process_left_is_never_listed_and_swept_a_day_later(
     assert [entry.key for entry in await storage.list("bucket", "")] == ["k"]
     assert not old.exists()
     assert young.exists()
+
+    os.utime(young, (then, then))
+    await LocalStorage(tmp_path).put_once("bucket", "k", b"v")  # it is there: nothing is written, and yet swept
+    assert not young.exists()
+
+
+async def test_a_sweep_looks_at_so_many_leftovers_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "MAX_SWEPT", 10)
+    then = time.time() - 3_660
+    for n in range(25):
+        (tmp_path / ".tmp").mkdir(exist_ok=True)
+        (tmp_path / ".tmp" / str(n)).write_bytes(b"")
+        os.utime(tmp_path / ".tmp" / str(n), (then, then))
+
+    await LocalStorage(tmp_path).put_once("bucket", "k", b"v")
+
+    assert len(list((tmp_path / ".tmp").iterdir())) == 15
+
+
+async def test_a_bucket_that_is_a_file_is_unavailable_and_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "bucket").write_bytes(b"x")
+    storage = LocalStorage(tmp_path)
+
+    assert await storage.list("other", "") == []
+    for prefix in ("", "kalshi/2026/", "k"):
+        with pytest.raises(StorageUnavailable, match="a file is where a folder must be"):
+            await storage.list("bucket", prefix)
 
 
 async def test_an_object_is_the_file_that_its_key_says(tmp_path: Path) -> None:
