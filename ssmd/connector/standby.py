@@ -46,6 +46,7 @@ class Standby:
         self.render = render
         self._held: deque[Held] = deque()
         self._bytes = 0
+        self._latest_ns = 0
         self.conversation: Conversation | None = None
         self.mapper: Mapper | None = None
         """Its books are as they were before the first frame held."""
@@ -56,6 +57,8 @@ class Standby:
         """The exchange's latest time in what is no longer held."""
         self.covers_ns = 0
         """Until then events were given away; everything later can be published."""
+        self.ordered = True
+        """Did the receive times of this connection ascend, but for a second? Else the clock was put back."""
         self.taking_over = False
         """From now on new connections are the day's, and gaps count."""
         self.gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
@@ -74,6 +77,8 @@ class Standby:
         """Frames came, and are in the spool; the oldest ones are let go."""
         if conversation is not self.conversation and not self.taking_over:
             self._begin(conversation)
+        self.ordered = self.ordered and frames[0][0] > self._latest_ns - NS_PER_S
+        self._latest_ns = max(self._latest_ns, frames[-1][0])
         self._held.append(Held(conversation, first_n, frames))
         self._bytes += _size(frames)
         if self.taking_over:
@@ -87,6 +92,7 @@ class Standby:
         self._bytes = 0
         self.conversation = conversation
         self.mapper = self._new_mapper(conversation.connection)
+        self.ordered, self._latest_ns = True, 0
         self.next_n, self.mapped_ns, self.covers_ns, self.exchange_ns = 0, 0, 0, 0
 
     def _let_go(self, held: Held) -> None:

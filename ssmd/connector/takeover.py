@@ -115,7 +115,11 @@ class Takeover:
         begins_ns = max(standby.covers_ns, conversation.first_ns)
         if not old.covered_ns:
             pass  # nothing was captured before
-        elif begins_ns > old.last_ns and (not standby.next_n or standby.exchange_ns >= old.exchange_ns):
+        elif (
+            standby.ordered
+            and begins_ns > old.last_ns
+            and (not standby.next_n or standby.exchange_ns >= old.exchange_ns)
+        ):
             missing_to_ns = begins_ns  # everything that is held came after the old one's end
         elif not await self._reach(cut, conversation):
             if standby.exchange_ns < old.exchange_ns:

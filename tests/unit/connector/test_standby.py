@@ -5,13 +5,16 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from ssmd.archive.handover import Handover
+from ssmd.archive.handover import Handover, read_parts, store_handover
+from ssmd.clock import NS_PER_DAY, day_of
 from ssmd.connector import standby as standing
+from ssmd.connector import takeover as taking
 from ssmd.connector.outbox import Outbox
 from ssmd.connector.pipeline import Conversation, Pipeline
-from ssmd.connector.predecessor import read_predecessor
+from ssmd.connector.predecessor import Predecessor, read_predecessor
 from ssmd.connector.spool import HANDOVER, OUT, RAW, Position, Spool, read_entries
 from ssmd.connector.standby import Standby, ranges
 from ssmd.connector.takeover import Readiness, Takeover
@@ -19,6 +22,7 @@ from ssmd.feeds.kalshi.decoder import KalshiDecoder
 from ssmd.feeds.kalshi.mapper import KalshiMapper
 from ssmd.feeds.kalshi.session import KalshiSession
 from ssmd.market.events import Event, Gap, Kind, OrderBookUpdate, Quote, Trade
+from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.middleware.transport.memory import MemoryTransport
 from ssmd.wire.normalized import decode
 
@@ -74,6 +78,7 @@ class Side:
         self.decoder = KalshiDecoder()
         self.conversation = Conversation(connection, self.new_mapper(connection), KalshiSession())
         self.tasks: list[asyncio.Task[None]] = []
+        self.abandoned: Conversation | None = None
 
     @staticmethod
     def new_mapper(connection: str) -> KalshiMapper:
@@ -97,9 +102,19 @@ class Side:
         assert self.pipeline.standby is not None
         return self.pipeline.standby
 
+    def abandon(self, conversation: Conversation | None) -> None:
+        self.abandoned = conversation
+
+    async def give_up(self, folder: Path, current: Conversation | None) -> Takeover:
+        """A takeover that cannot go on with the connection that stood by."""
+        takeover = Takeover("kalshi", self.pipeline, folder, lambda: Readiness(current, ()), self.abandon)
+        await takeover.look_back()
+        assert not await takeover.run()
+        return takeover
+
     async def take_over(self, folder: Path | None, missing: tuple[str, ...] | None = ()) -> Takeover:
         takeover = Takeover(
-            "kalshi", self.pipeline, folder, lambda: Readiness(self.conversation, missing), lambda _: None
+            "kalshi", self.pipeline, folder, lambda: Readiness(self.conversation, missing), self.abandon
         )
         await takeover.look_back()
         assert await takeover.run()
@@ -304,6 +319,162 @@ async def test_without_anything_of_the_old_connector_the_takeover_goes_by_time(
     assert new.pipeline.standby is None
     assert sum(isinstance(event, Quote) for event in live(new)) == 3
     assert shown(live(new))[0] == "new book 100"
+
+
+async def test_an_old_connection_that_lagged_and_was_killed_in_its_backlog_is_followed_where_it_had_come_to(
+    pair: tuple[Side, Side],
+) -> None:
+    old, new = pair
+    for side in pair:
+        side.receive(NOON, snapshot(1), *frames(0, 1))
+    for number in range(1, 60):
+        new.receive(NOON + number * 100 * MS, *frames(number, number + 1))
+    old.receive(NOON + 6 * S, *frames(1, 20))  # it stood still for 6 s and had read no more than this
+    await new.take_over(old.folder)
+
+    words = shown(live(new))
+    assert [word for word in words if "trade" in word] == [
+        f"{'old' if number < 20 else 'new'} trade {number}" for number in range(60)
+    ]
+    assert [word for word in words if "new book" in word] == ["new book 120"]
+    assert not new.pipeline.gaps
+
+
+async def test_a_connection_that_lags_for_seconds_is_waited_for_and_no_book_goes_back(pair: tuple[Side, Side]) -> None:
+    old, new = pair
+    for side in pair:
+        side.receive(NOON, snapshot(1), *frames(0, 1))
+    for number in range(1, 50):
+        old.receive(NOON + number * 100 * MS, *frames(number, number + 1))
+    task = asyncio.create_task(new.take_over(old.folder))
+    for number in range(1, 60):
+        await asyncio.sleep(0.001)
+        new.receive(NOON + 5 * S + number * 100 * MS, *frames(number, number + 1))
+    await task
+
+    after = [event for event in live(new) if not isinstance(event, Gap) and event.connection == "c-new"]
+    assert shown(after)[0] == "new book 150"
+    assert [word for word in shown(after) if "trade" in word] == [f"new trade {number}" for number in range(50, 60)]
+    assert not new.pipeline.gaps
+
+
+async def test_where_the_old_one_ended_is_a_gap_when_the_new_connection_lacks_what_it_published_last(
+    pair: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "_QUIET_S", 0.05)
+    old, new = pair
+    for side in pair:
+        side.receive(NOON, snapshot(1), *frames(0, 3))
+    old.receive(NOON + MS, trade(4, 3).replace(b"id-3", b"id-x"))  # the old connection alone gets it
+    new.receive(NOON + 200 * MS, *frames(3, 120))
+    await new.take_over(old.folder)
+    new.receive(NOON + 300 * MS, *frames(120, 121))
+
+    (gap,) = new.pipeline.gaps
+    assert (gap.from_ns, gap.to_ns, gap.tickers) == (NOON + MS - 50 * MS, NOON + 200 * MS, None)
+    after = [event for event in live(new) if not isinstance(event, Gap) and event.connection == "c-new"]
+    assert shown(after) == ["new book 220", "new delta 221", "new trade 120", "new quote 120"]
+    (takeover,) = [handover for handover in handovers(new) if handover.first_n is not None]
+    assert (takeover.first_n, takeover.also, takeover.last_n) == (1 + 120 * 3, (), None)
+
+
+async def test_a_connection_that_stays_behind_the_old_one_is_given_up(
+    pair: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "_QUIET_S", 0.05)
+    old, new = pair
+    for side in pair:
+        side.receive(NOON, snapshot(1), *frames(0, 3))
+    old.receive(NOON + S, *frames(3, 10))
+    stood_by = new.conversation
+    await new.give_up(old.folder, stood_by)
+
+    assert new.abandoned is stood_by
+    assert [word for word in shown(live(new)) if word.startswith("new")] == []
+    assert not [handover for handover in handovers(new) if handover.first_n is not None]
+
+
+async def test_without_a_live_connection_nothing_of_the_one_that_stood_by_is_published(pair: tuple[Side, Side]) -> None:
+    old, new = pair
+    for side in pair:
+        side.receive(NOON, snapshot(1), *frames(0, 3))
+    before = live(new)
+    takeover = await new.give_up(old.folder, None)
+
+    assert live(new) == before
+    assert takeover.old.ended_ns == NOON - 50 * MS
+    new.conversation = Conversation("c-next", new.new_mapper("c-next"), KalshiSession())
+    new.receive(NOON + S, snapshot(1), *frames(3, 4, base=3))
+    assert shown(live(new)[len(before) :]) == ["next book 100", "next delta 101", "next trade 3", "next quote 3"]
+
+
+async def test_a_connection_that_began_after_the_old_ones_end_leaves_a_gap_up_to_its_first_frame(
+    pair: tuple[Side, Side],
+) -> None:
+    old, new = pair
+    old.receive(NOON, snapshot(1), *frames(0, 3))
+    new.receive(NOON + 3 * S, snapshot(1), *frames(30, 32, base=30))
+    await new.take_over(old.folder)
+
+    (gap,) = new.pipeline.gaps
+    assert (gap.from_ns, gap.to_ns) == (NOON - 50 * MS, NOON + 3 * S)
+    assert "new trade 30" in shown([event for event in live(new) if not isinstance(event, Gap)])
+
+
+async def test_a_clock_that_was_put_back_does_not_hide_what_came_after(pair: tuple[Side, Side]) -> None:
+    old, new = pair
+    for side in pair:
+        side.receive(NOON + 3 * S, snapshot(1), *frames(0, 5))
+        side.receive(NOON + S, *frames(5, 8))  # put back 3 s, and a second later
+    new.receive(NOON + S + 20 * MS, *frames(8, 12))
+    await new.take_over(old.folder)
+
+    trades = [word for word in shown(live(new)) if "trade" in word]
+    assert trades == [f"{'old' if number < 8 else 'new'} trade {number}" for number in range(12)]
+    assert not new.pipeline.gaps
+    assert read_predecessor(old.folder, "kalshi").last_ns == NOON + S
+
+
+async def test_a_connection_that_stands_by_for_weeks_is_known_to_on_every_day(pair: tuple[Side, Side]) -> None:
+    _, new = pair
+    storage = MemoryStorage()
+    for number in range(20):
+        new.receive(NOON + number * NS_PER_DAY, *frames(number, number + 1))
+        new.receive(NOON + number * NS_PER_DAY + S, quote(number))
+    marks = []
+    for segment in sorted(new.folder.glob("*.spool")):
+        marks += [entry for entry in read_entries(segment) if entry.kind == HANDOVER]
+    assert len(marks) == 20
+    for mark in marks:
+        await store_handover(storage, "raw", msgspec.json.decode(mark.body, type=Handover))
+
+    for number in range(20):
+        parts = await read_parts(storage, "raw", "kalshi", day_of(NOON + number * NS_PER_DAY))
+        assert not parts["c-new"].takes(5)
+
+
+def test_a_gap_after_a_connection_that_lagged_begins_where_it_had_come_to() -> None:
+    def ended(clean: bool, exchange_ns: int) -> int:
+        return Predecessor(NOON, "c-1", clean, NOON, event_ns=NOON, exchange_ns=exchange_ns).ended_ns
+
+    assert ended(False, NOON - 4 * S) == NOON - 4 * S
+    assert ended(False, NOON - MS) == ended(False, 1) == NOON - 50 * MS
+    assert ended(True, NOON - 4 * S) == NOON
+
+
+async def test_frames_of_a_time_in_which_another_connector_was_active_say_nothing_of_how_far_it_came(
+    pair: tuple[Side, Side],
+) -> None:
+    _, new = pair
+    new.receive(NOON + 9 * S, *frames(0, 3))
+    state = new.spool.state
+    state.covered_ns, state.connection, state.counts_from = NOON, "c-old", new.spool.place
+    new.spool.save_state()
+
+    found = read_predecessor(new.folder, "kalshi")
+    assert (found.covered_ns, found.connection, found.last_ns) == (NOON, "c-old", NOON)
+    new.receive(NOON + 10 * S, *frames(3, 4))
+    assert read_predecessor(new.folder, "kalshi").covered_ns == NOON + 10 * S
 
 
 def test_a_spool_that_is_not_there_is_an_empty_predecessor(tmp_path: Path) -> None:
