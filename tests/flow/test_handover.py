@@ -1,22 +1,28 @@
 """Two connectors of a feed: the second one stands by and takes over; nothing is lost, doubled or turned back."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from ssmd.archive.handover import Handover, read_handovers
 from ssmd.backfill import CompactReport, compact
-from ssmd.connector import role
+from ssmd.clock import NS_PER_S, now_ns
+from ssmd.connector import role, service, takeover
+from ssmd.connector.conversation import TRANSIT_NS
+from ssmd.connector.predecessor import Predecessor
 from ssmd.connector.role import Role
+from ssmd.connector.takeover import Takeover
 from ssmd.errors import ConfigError
 from ssmd.market.book import OrderBook
 from ssmd.market.events import EVENT_TYPES, Event, Gap, Kind, MarketStatus, OrderBookUpdate, Quote, Trade
-from ssmd.middleware.transport.interface import Delivered
+from ssmd.middleware.transport.interface import Delivered, Outgoing
 from ssmd.quality.verify import verify
 from ssmd.simulator.options import SimulatorOptions
 from ssmd.wire.normalized import decode
@@ -24,6 +30,7 @@ from tests.flow.gateway_stage import WebSocketReader, connected, running
 from tests.flow.stack import Stack, capture
 
 FAST = SimulatorOptions(rate=3000, window_s=60, heartbeat_s=1.0)
+LASTING = replace(FAST, window_s=900)  # no market ends meanwhile
 
 
 async def both(stack: Stack, archiver: bool = True) -> None:
@@ -272,6 +279,161 @@ async def test_the_places_change_again_and_again(tmp_path: Path) -> None:
         assert report.missing_in_stream == report.only_in_stream == {}
         result = stack.check()
         assert not result.findings, result.table()
+
+
+async def missing_trades(stack: Stack, from_ns: int, to_ns: int) -> list[str]:
+    """Trades of the exchange's own list, made in this time, that are neither on the live stream nor in a gap."""
+    live = {event.trade_id for event in events(stack) if isinstance(event, Trade)}
+    gaps = [event for event in events(stack) if isinstance(event, Gap)]
+    missing, cursor = [], ""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            query = {"limit": "1000", "cursor": cursor}
+            async with session.get(f"{stack.simulator.rest_url}/markets/trades", params=query) as response:
+                page = await response.json()
+            for trade in page["trades"]:
+                made = datetime.fromisoformat(trade["created_time"])
+                at_ns = int(made.timestamp() * 1e9)
+                covered = any(gap.from_ns - TRANSIT_NS <= at_ns <= gap.to_ns + TRANSIT_NS for gap in gaps)
+                if from_ns <= at_ns <= to_ns and trade["trade_id"] not in live and not covered:
+                    missing.append(trade["trade_id"])
+            cursor = page["cursor"]
+            if not cursor:
+                return missing
+
+
+async def ended_well(stack: Stack, from_ns: int) -> None:
+    """Finish: no trade is lost without a gap, nothing goes back in time, and raw gives what the stream got."""
+    to_ns = now_ns() - NS_PER_S // 2
+    await stack.finish()
+    assert not await missing_trades(stack, from_ns, to_ns)
+    check_stream(stack)
+    report = await archived(stack)
+    assert report.only_in_stream == {}
+    result = stack.check()
+    assert not result.findings, result.table()
+
+
+@pytest.mark.alone
+async def test_a_connector_that_comes_after_the_active_one_went_silent_leaves_a_gap_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never() -> None:
+        await asyncio.sleep(3600)
+
+    async with capture(tmp_path, LASTING) as stack:
+        stack.start_connector()
+        stack.start_archiver()
+        await more(stack, 2000)
+        from_ns = now_ns()
+        await more(stack, 500)
+        monkeypatch.setattr(stack.connector._connections, "_dial", never)
+        stack.simulator.fault("close")
+        await stack.until(lambda: stack.connector.health()["connected"] is False)
+        await asyncio.sleep(1.0)
+        stack.start_second()
+        await stack.until(lambda: stack.second.health().get("books_ready") is True)
+        await more(stack, 500)
+        await stack.kill("connector")
+        await stack.until(lambda: stack.second.health()["takeover"] is not None)
+        stack.start_connector()  # it archives what it had captured
+        await more(stack, 1000)
+        (gap,) = [event for event in events(stack) if isinstance(event, Gap)]
+        assert NS_PER_S < gap.to_ns - gap.from_ns < 6 * NS_PER_S
+        await ended_well(stack, from_ns)
+
+
+@pytest.mark.alone
+async def test_after_an_outage_of_the_exchange_nothing_of_before_is_published_again(tmp_path: Path) -> None:
+    async with capture(tmp_path, LASTING) as stack:
+        await both(stack)
+        from_ns = now_ns() - NS_PER_S // 2
+        stack.simulator.fault("refuse_429", seconds=3600)
+        stack.simulator.fault("close")
+        each = (stack.connector, stack.second)
+        await stack.until(lambda: not any(its.health()["connected"] for its in each))
+        before = len(list(events(stack)))
+        await stack.kill("connector")
+        await stack.until(lambda: stack.second.health()["takeover"] is not None)
+        await asyncio.sleep(0.3)
+        assert len(list(events(stack))) == before
+        stack.simulator.fault("refuse_429", seconds=0)
+        await stack.until(lambda: stack.second.health()["connected"] is True)
+        stack.start_connector()
+        await more(stack, 1500)
+        await ended_well(stack, from_ns)
+
+
+@pytest.mark.alone
+async def test_both_ending_at_once_leaves_the_place_to_nobody_and_nothing_unrecorded(tmp_path: Path) -> None:
+    async with capture(tmp_path, LASTING) as stack:
+        await both(stack)
+        from_ns = now_ns() - NS_PER_S // 2
+        await asyncio.gather(stack.stop("connector"), stack.stop("second"))
+        await asyncio.sleep(0.3)
+        stack.start_connector()
+        await stack.until(lambda: stack.connector.health().get("books_ready") is True)
+        assert not await takeovers(stack)
+        await more(stack, 1500)
+        await ended_well(stack, from_ns)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_a_takeover_that_is_cut_short_is_a_gap_from_the_old_ones_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    publish, slices = Takeover._publish, [0]
+
+    async def cut_short(self: Takeover, messages: list[Outgoing]) -> None:
+        slices[0] += 1
+        if slices[0] == 3:  # recorded; its books are due
+            await asyncio.sleep(3600)
+        await publish(self, messages)
+
+    monkeypatch.setattr(service, "_TAKEOVER_S", 0.2)
+    async with capture(tmp_path, LASTING) as stack:
+        await both(stack)
+        from_ns = now_ns() - NS_PER_S // 2
+        monkeypatch.setattr(Takeover, "_publish", cut_short)
+        await stack.kill("connector")
+        await stack.until(lambda: slices[0] == 3)
+        await more(stack, 500)
+        await getattr(stack, end)("second")
+        monkeypatch.setattr(Takeover, "_publish", publish)
+        stack.start_second()
+        await stack.until(lambda: stack.second.health().get("role") == "active")
+        stack.start_connector()  # it archives what it had captured
+        await stack.until(lambda: stack.connector.health().get("books_ready") is True)
+        await more(stack, 1500)
+        await ended_well(stack, from_ns)
+
+
+@pytest.mark.alone
+async def test_a_killed_connector_that_comes_back_waits_until_its_spool_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = takeover.read_predecessor
+
+    def slowly(folder: Path, feed: str) -> Predecessor:
+        time.sleep(1.0)
+        return read(folder, feed)
+
+    async with capture(tmp_path, LASTING) as stack:
+        await both(stack)
+        from_ns = now_ns() - NS_PER_S // 2
+        monkeypatch.setattr(takeover, "read_predecessor", slowly)
+        await stack.kill("connector")
+        await stack.until(lambda: stack.second.health()["role"] == "active")
+        stack.start_connector()
+        await asyncio.sleep(0.5)
+        assert stack.connector.health() == {"status": "starting"}
+        assert stack.second.health()["takeover"] is None
+        await stack.until(lambda: stack.connector.health().get("books_ready") is True)
+        assert [each.health()["role"] for each in (stack.connector, stack.second)] == ["standby", "active"]
+        assert not [event for event in events(stack) if isinstance(event, Gap)]
+        await more(stack, 1500)
+        await ended_well(stack, from_ns)
 
 
 async def test_a_third_connector_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
