@@ -10,15 +10,16 @@ from typing import TypeAlias
 import msgspec
 import pandas as pd
 
-from ssmd.archive.layout import ParquetDay
+from ssmd.archive import layout
+from ssmd.archive.layout import ParquetDay, TickerObject
 from ssmd.clock import now_ns
-from ssmd.errors import ConfigError, TransientError
+from ssmd.errors import ConfigError, DataError, TransientError
 from ssmd.feeds.catalogue import FeedParts
 from ssmd.market.subjects import check_feed
 from ssmd.middleware.storage.interface import Storage
-from ssmd.quality import facts, rows, understood, volume
+from ssmd.quality import facts, objects, rows, understood, volume
 from ssmd.quality.export import export, fetch
-from ssmd.quality.exported import read_exported
+from ssmd.quality.exported import Exported, read_exported
 from ssmd.quality.gaps import KnownGap, gap_objects, join_gaps
 from ssmd.quality.rawscan import RawFacts, scan
 from ssmd.registry.assessment import BEGINNING
@@ -26,6 +27,7 @@ from ssmd.registry.interface import HeardMarket, ObjectRecord, Registry
 
 PAGE = 10_000
 EVENT_BATCHES = ("trade", "orderbook", "ticker", "status")
+OBJECT_BATCHES = {f"{name}_objects": name for name in EVENT_BATCHES}
 MARKETS_QUERY = """
     SELECT m.ticker, m.event_ticker, m.series_ticker, m.title, m.status, m.open_time, m.close_time, m.result,
         coalesce(m.result, '') = '' OR m.status IN ('determined', 'disputed', 'amended', 'finalized') AS result_fits
@@ -102,6 +104,8 @@ class Batches:
         """The batch. NotThere says why there is none; DataError: it is damaged; StorageUnavailable."""
         if name in EVENT_BATCHES:
             return rows.pieces(name, await self.files(name))
+        if name in OBJECT_BATCHES:
+            return await self._object_batch(OBJECT_BATCHES[name])
         if name == "raw_objects":
             found = (await self.raw()).objects
             if not found:
@@ -137,12 +141,20 @@ class Batches:
             if known is None:
                 raise NotThere(f"{its.day} was not exported")
             exported = known
+        try:
+            return await self._files_of(its, exported)
+        except DataError as error:
+            if make:
+                raise
+            raise NotThere(f"the export of {its.day} cannot be used: {error.message}") from error
+
+    async def _files_of(self, its: ParquetDay, exported: Exported) -> list[Path]:
         if not exported.rows:
             raise NotThere(f"the normalized archive has no {its.type} of {its.day}")
         found = []
         for number, part in enumerate(exported.parts):
             path = self.day.work / f"{its.type}-{its.day}-{number:05d}.parquet"
-            found.append(await fetch(storage, bucket, part.key, path))
+            found.append(await fetch(self.day.storage, self.day.normalized_bucket, part, path))
         return found
 
     async def raw(self) -> RawFacts:
@@ -234,6 +246,16 @@ class Batches:
             raise NotThere("the security master knows none of these markets. Run: ssmd market sync")
         return [found]
 
+    async def _object_batch(self, event_type: str) -> Batch:
+        day = self.day
+        recorded = None
+        if day.registry is not None:
+            recorded = {its.key: its for its in await self._recorded(day.day) if its.data_type == "normalized"}
+        found = await objects.object_rows(day.storage, day.normalized_bucket, day.feed, event_type, day.day, recorded)
+        if not found:
+            raise NotThere(f"the normalized archive has no {event_type} of {day.day}")
+        return [facts.frame(found, objects.COLUMNS)]
+
     async def _raw_trade_batch(self) -> Batch:
         if self.day.day >= self.day.today:
             raise NotThere("the day is not over: the stream may be ahead of the raw archive, or behind it")
@@ -247,22 +269,38 @@ class Batches:
 
     async def _volume_batch(self) -> Batch:
         day = self.day
-        counts = await self.rows_by_ticker("trade")
-        if not counts:
+        counts = await self._markets_of_trades()
+        if not any(counts.values()):
             raise NotThere("the normalized archive has no trade of the day")
         if day.lister is None:
             raise NotThere(day.no_lister)
         spans = (await self.raw()).spans
         gaps = [its.gap for its in await self.gaps()]
+        files = await self.files("trade") if await self.rows_by_ticker("trade") else []
         try:
             async with day.lister() as lister:
                 compared = await volume.volume_rows(
-                    lister, day.parts.listed_trade, await self.files("trade"), counts,
+                    lister, day.parts.listed_trade, files, counts,
                     facts.captured(spans.values(), day.day), gaps, day.day,
                 )  # fmt: skip
         except (volume.NotAsked, TransientError, ConfigError) as error:
             raise NotThere(str(error)) from error
         return [compared]
+
+    async def _markets_of_trades(self) -> dict[str, int]:
+        """All markets heard on the day, and their trades, whoever knows of more: what is lost here is asked about."""
+        day = self.day
+        counts = dict.fromkeys((*await self.rows_by_ticker("orderbook"), *await self.rows_by_ticker("ticker")), 0)
+        recorded = [] if day.registry is None else await self._recorded(day.day)
+        prefix = layout.normalized_day_prefix(day.feed, "trade", day.day)
+        stored = {}
+        for record in recorded:
+            if record.key.startswith(prefix) and isinstance(its := layout.parse_normalized(record.key), TickerObject):
+                stored[its.ticker] = record.records
+        for found in (await self.rows_by_ticker("trade"), (await self.raw()).trades, stored):
+            for ticker, count in found.items():
+                counts[ticker] = max(count, counts.get(ticker, 0))
+        return counts
 
     async def _drift_batch(self) -> Batch:
         previous = await self._previous_day()

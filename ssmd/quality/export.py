@@ -8,12 +8,13 @@ inputs give the same files; a manifest says which inputs those were, so that a d
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
@@ -24,13 +25,14 @@ from ssmd.archive.segments import symbol_of
 from ssmd.archive.spill import Spill
 from ssmd.errors import DataError
 from ssmd.market.events import Event
-from ssmd.middleware.storage.interface import Storage
+from ssmd.middleware.storage.interface import ObjectMissing, Storage
 from ssmd.quality.columns import SCHEMAS, Books, table_of
 from ssmd.quality.exported import FORMAT, Exported, Part, inputs_of, read_exported
 from ssmd.wire.normalized import decode
 
 ROWS_AT_ONCE = 65_536
 ROWS_PER_PART = 4_000_000
+_AGAIN = "Run: ssmd data export --force"
 
 log = structlog.get_logger(component="quality")
 
@@ -38,7 +40,7 @@ log = structlog.get_logger(component="quality")
 async def export(
     storage: Storage, bucket: str, its: ParquetDay, *, force: bool = False, work: Path | None = None
 ) -> tuple[Exported, bool]:
-    """The Parquet files of an event type and day, made now if they are absent or stale; and whether they were made.
+    """The Parquet files of an event type and day, made now if they are absent, stale or damaged; and whether they were.
 
     `work` is a folder for temporary files. Raises DataError for an object that cannot be read, StorageUnavailable.
     """
@@ -48,8 +50,11 @@ async def export(
     known = await read_exported(storage, bucket, its)
     if known is not None and not force and (known.inputs, known.format) == (inputs, FORMAT):
         present = {entry.key: entry.bytes for entry in await storage.list(bucket, its.prefix)}
-        if all(part.key in present for part in known.parts):
+        damaged = [part.key for part in known.parts if present.get(part.key) != part.bytes]
+        damaged = damaged or [part.key for part in known.parts if not await _intact(storage, bucket, part)]
+        if not damaged:
             return known, False
+        log.warning("damaged export is made again", key=damaged[0], files=len(damaged))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssmd-parquet-", dir=work)))
         messages = _by_ticker(storage, bucket, tickers) if tickers else _spilled(storage, bucket, segments, folder)
@@ -176,19 +181,34 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def fetch(storage: Storage, bucket: str, key: str, path: Path) -> Path:
-    """An object as a file at `path`."""
-    with path.open("wb") as file:
-        async for chunk in storage.stream(bucket, key):
-            file.write(chunk)
+async def _intact(storage: Storage, bucket: str, part: Part) -> bool:
+    """Is a file in storage what its manifest says?"""
+    found = hashlib.sha256()
+    async for chunk in storage.stream(bucket, part.key):
+        found.update(chunk)
+    return found.hexdigest() == part.sha256
+
+
+async def fetch(storage: Storage, bucket: str, part: Part, path: Path) -> Path:
+    """A file of an export at `path`; DataError when it is not what its manifest says."""
+    found = hashlib.sha256()
+    try:
+        with path.open("wb") as file:
+            async for chunk in storage.stream(bucket, part.key):
+                found.update(chunk)
+                file.write(chunk)
+    except ObjectMissing as error:
+        raise DataError(f"{bucket}/{part.key} is not there, its manifest says it is", _AGAIN) from error
+    if found.hexdigest() != part.sha256:
+        raise DataError(f"{bucket}/{part.key} is not what its manifest says: it is damaged", _AGAIN)
     return path
 
 
-def open_part(path: Path, name: str) -> Any:
-    """A Parquet file; DataError naming it when it is none."""
-    import pyarrow as pa
-
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A Parquet file, closed at the end; DataError naming it when it is none, is damaged or lacks a column."""
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name} is no Parquet file: {error}", "Run: ssmd data export --force") from error
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, KeyError) as error:  # Arrow raises OSError for pages that are cut or damaged
+        raise DataError(f"{path.name} cannot be read as Parquet: {error}", _AGAIN) from error

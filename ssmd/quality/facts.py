@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from ssmd.clock import NS_PER_S, day_start_ns
-from ssmd.quality.export import open_part
+from ssmd.quality.export import opened
 from ssmd.quality.gaps import KnownGap
 from ssmd.quality.rows import PIECE
 from ssmd.registry.interface import HeardMarket, ObjectRecord
@@ -62,13 +62,10 @@ def rows_by_ticker(files: Sequence[Path]) -> dict[str, int]:
     """How many rows of a day's files each market has."""
     found: defaultdict[str, int] = defaultdict(int)
     for file in files:
-        opened = open_part(file, file.name)
-        try:
-            for batch in opened.iter_batches(PIECE, columns=["ticker"]):
-                for pair in pc.value_counts(batch.column(0)).to_pylist():
+        with opened(file) as parquet:
+            for batch in parquet.iter_batches(PIECE, columns=["ticker"]):
+                for pair in pc.value_counts(batch.column("ticker")).to_pylist():
                     found[str(pair["values"])] += pair["counts"]
-        finally:
-            opened.close()
     return dict(found)
 
 
@@ -149,14 +146,11 @@ def quote_figures(files: Sequence[Path]) -> Figures:
     """The median spread of a day's quotes, from their files."""
     spreads = []
     for file in files:
-        opened = open_part(file, file.name)
-        try:
-            for batch in opened.iter_batches(PIECE, columns=["bid", "ask", "bid_size", "ask_size"]):
+        with opened(file) as parquet:
+            for batch in parquet.iter_batches(PIECE, columns=["bid", "ask", "bid_size", "ask_size"]):
                 both = batch.to_pandas().astype(float)
                 both = both[(both["bid_size"] > 0) & (both["ask_size"] > 0)]
                 spreads.append((both["ask"] - both["bid"]).to_numpy())
-        finally:
-            opened.close()
     values = np.concatenate(spreads) if spreads else np.empty(0)
     return {"median spread of quotes": (float(np.median(values)), len(values))} if len(values) else {}
 

@@ -28,6 +28,8 @@ class Linker:
         """A row of a batch with what can be found of it."""
         if batch == "gaps":
             return Sample(values=shown(row), gap_key=str(row.get("key") or ""))
+        if batch.endswith("_objects") and batch != "raw_objects":
+            return Sample(values=shown(row))  # of the normalized archive
         if batch in ("raw_objects", "raw_problems"):
             return Sample(values=shown(row), raw_key=str(row.get("key") or ""))
         if batch == "raw_connections":

@@ -21,8 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ssmd.errors import DataError
-from ssmd.quality.export import open_part
+from ssmd.quality.export import opened
 
 PIECE = 500_000
 BOOK_PIECE = 200_000
@@ -37,19 +36,14 @@ def pieces(event_type: str, files: Sequence[Path]) -> Iterator[pd.DataFrame]:
     seen: Counter[str] = Counter()
     given = False
     for file in files:
-        opened = open_part(file, file.name)
-        try:
-            for batch in opened.iter_batches(BOOK_PIECE if event_type == "orderbook" else PIECE):
+        with opened(file) as parquet:
+            for batch in parquet.iter_batches(BOOK_PIECE if event_type == "orderbook" else PIECE):
                 yield _piece(event_type, batch, before, repeated, seen)
                 given = True
-        except pa.ArrowException as error:
-            raise DataError(f"{file.name} cannot be read: {error}", "Run: ssmd data export --force") from error
-        finally:
-            opened.close()
-        if not given:
-            empty = pa.RecordBatch.from_pylist([], schema=opened.schema_arrow)
-            yield _piece(event_type, empty, before, repeated, seen)
-            given = True
+            if not given:
+                empty = pa.RecordBatch.from_pylist([], schema=parquet.schema_arrow)
+                yield _piece(event_type, empty, before, repeated, seen)
+                given = True
 
 
 def _piece(
@@ -134,15 +128,10 @@ def _repeated_ids(files: Sequence[Path]) -> frozenset[str]:
 
 def _ids(files: Sequence[Path]) -> Iterator[Any]:
     for file in files:
-        opened = open_part(file, file.name)
-        try:
-            if "trade_id" in opened.schema_arrow.names:
-                for batch in opened.iter_batches(PIECE, columns=["trade_id"]):
+        with opened(file) as parquet:
+            if "trade_id" in parquet.schema_arrow.names:
+                for batch in parquet.iter_batches(PIECE, columns=["trade_id"]):
                     yield batch.column(0).to_pandas().to_numpy(dtype=object)
-        except pa.ArrowException as error:
-            raise DataError(f"{file.name} cannot be read: {error}", "Run: ssmd data export --force") from error
-        finally:
-            opened.close()
 
 
 def _hashes(ids: Any) -> Any:

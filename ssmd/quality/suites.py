@@ -17,6 +17,10 @@ BATCHES = {
     "orderbook": "rows of the Parquet export, with crossed, level_price_min, level_price_max, level_size_min, …",
     "ticker": "rows of the Parquet export, with spread, …",
     "status": "rows of the Parquet export",
+    **dict.fromkeys(
+        ("trade_objects", "orderbook_objects", "ticker_objects", "status_objects"),
+        "a row for each normalized object: is it there, what its manifest says, what its row says",
+    ),
     "raw_objects": "a row for each raw object: what its manifest and its row say, what a recount gave",
     "raw_connections": "a row for each connection: frames, and numbers that are missing or there twice",
     "raw_sequences": "a row for each subscription: the exchange's numbers that are missing or there twice",

@@ -15,16 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssmd.clock import NS_PER_S
-from ssmd.errors import DataError, SsmdError, TransientError
+from ssmd.errors import SsmdError, TransientError
 from ssmd.feeds.interface import ListedTrade
 from ssmd.market.events import SCALE, Gap
-from ssmd.quality.export import open_part
+from ssmd.quality.export import opened
 from ssmd.quality.facts import frame
 from ssmd.quality.rows import PIECE
+from ssmd.quality.sampling import rank
 from ssmd.registry.values import day_bounds
 
 MARGIN_NS = 2 * NS_PER_S
 MAX_MARKETS = 50
+MAX_WITHOUT = 10
+"""So many markets without a trade here are asked about, too; each day others."""
 MAX_TRADES = 50_000
 """So many of the archive's trades are compared, at most: the exchange gives a thousand a request."""
 COLUMNS = (
@@ -60,9 +63,10 @@ async def volume_rows(
 ) -> pd.DataFrame:
     """The batch `volume`: of the markets with the most trades (`counts`), as many as can be asked in good time.
 
-    NotAsked when the exchange is away, refuses or no longer lists the day's trades.
+    `counts` has all markets that anybody knows of; of those without a trade some are chosen by the date. NotAsked when
+    the exchange is away, refuses or no longer lists the day's trades.
     """
-    chosen = _chosen(counts)
+    chosen = _chosen(counts, day)
     times = _times(captured, gaps, day)
     if not chosen or not times:
         raise NotAsked("there is no trade of a time that was captured without a gap")
@@ -83,15 +87,16 @@ async def volume_rows(
     return _compare(chosen, listed, archived, [(max(start, oldest), end) for start, end in times if end > oldest])
 
 
-def _chosen(counts: Mapping[str, int]) -> list[str]:
+def _chosen(counts: Mapping[str, int], day: date) -> list[str]:
     chosen: list[str] = []
     total = 0
-    for ticker, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+    traded = {ticker: count for ticker, count in counts.items() if count}
+    for ticker, count in sorted(traded.items(), key=lambda item: (-item[1], item[0])):
         if len(chosen) == MAX_MARKETS or (chosen and total + count > MAX_TRADES):
             break
         chosen.append(ticker)
         total += count
-    return chosen
+    return chosen + sorted(counts.keys() - traded.keys(), key=lambda ticker: rank(day, ticker))[:MAX_WITHOUT]
 
 
 def _times(captured: Interval, gaps: Sequence[Gap], day: date) -> list[Interval]:
@@ -112,9 +117,8 @@ def _archived(files: Sequence[Path], tickers: set[str]) -> dict[str, dict[str, t
     found: defaultdict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     wanted = pa.array(sorted(tickers))
     for file in files:
-        opened = open_part(file, file.name)
-        try:
-            for batch in opened.iter_batches(PIECE, columns=["ticker", "trade_id", "exchange_time", "size"]):
+        with opened(file) as parquet:
+            for batch in parquet.iter_batches(PIECE, columns=["ticker", "trade_id", "exchange_time", "size"]):
                 names = batch.column("ticker").cast(pa.string())
                 some = batch.filter(pc.is_in(names, wanted))
                 times = some.column("exchange_time").cast(pa.int64())
@@ -123,10 +127,6 @@ def _archived(files: Sequence[Path], tickers: set[str]) -> dict[str, dict[str, t
                     times.to_pylist(), some.column("size").to_pylist(), strict=True,
                 ):  # fmt: skip
                     found[ticker][trade_id] = at or 0, int(size * SCALE)
-        except (pa.ArrowException, KeyError) as error:
-            raise DataError(f"{file.name} cannot be read: {error}", "Run: ssmd data export --force") from error
-        finally:
-            opened.close()
     return found
 
 

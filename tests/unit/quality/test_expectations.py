@@ -1,5 +1,6 @@
 """The suites on whole days: nothing is found on a clean one, a planted fault by the expectation that is for it."""
 
+import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
@@ -19,6 +20,7 @@ from ssmd.archive.writer import store_replacing
 from ssmd.clock import NS_PER_DAY, NS_PER_S
 from ssmd.market.events import Event, Gap, OrderBookUpdate
 from ssmd.quality.export import export
+from ssmd.quality.exported import Exported
 from ssmd.quality.judge import Judge
 from ssmd.quality.outcome import ExpectationOutcome, QualityRun
 from ssmd.quality.runner import record, run_suites
@@ -70,7 +72,8 @@ async def altered(
     compressed = compress([encode(event) for event in events], path)
     times = [event.received_ns for event in events if not isinstance(event, Gap)]
     manifest = normalized_manifest(its, compressed, Measures(len(events), min(times), max(times), 1))
-    await store_replacing(world.storage, NORMALIZED, its, manifest, path)
+    stored = await store_replacing(world.storage, NORMALIZED, its, manifest, path)
+    world.registry.replace_objects(FEED, [(NORMALIZED, its.key)], [stored])
 
 
 # -- clean -----------------------------------------------------------------------------------------------------------
@@ -233,12 +236,54 @@ async def timeless(world: QualityWorld) -> None:
     await altered(world, "ticker", lambda events: [msgspec.structs.replace(e, exchange_ns=0) for e in events])
 
 
+async def forge(world: QualityWorld, made: Exported, content: bytes) -> None:
+    """The file of an export is another, and its manifest says so."""
+    part = msgspec.structs.replace(made.parts[0], sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    forged = msgspec.json.encode(msgspec.structs.replace(made, parts=[part]))
+    await world.storage.replace(NORMALIZED, part.key, content)
+    await world.storage.replace(NORMALIZED, ParquetDay(FEED, made.type, DAY).manifest_key, forged)
+
+
 async def missing_column(world: QualityWorld) -> None:
     made, _ = await export(world.storage, NORMALIZED, ParquetDay(FEED, "trade", DAY))
     path = world.folder / "part"
     path.write_bytes(await world.storage.get(NORMALIZED, made.parts[0].key))
     pq.write_table(pq.read_table(path).drop_columns(["size"]), path)
-    await world.storage.replace(NORMALIZED, made.parts[0].key, path)
+    await forge(world, made, path.read_bytes())
+
+
+async def damaged_export(world: QualityWorld) -> None:
+    made, _ = await export(world.storage, NORMALIZED, ParquetDay(FEED, "trade", DAY))
+    content = bytearray(await world.storage.get(NORMALIZED, made.parts[0].key))
+    content[len(content) // 2] ^= 4
+    await world.storage.replace(NORMALIZED, made.parts[0].key, bytes(content))
+
+
+QUOTES = TickerObject(FEED, "ticker", DAY, TICKER)
+TRADES = TickerObject(FEED, "trade", DAY, TICKER)
+
+
+async def flipped_quotes(world: QualityWorld) -> None:
+    """The export was made before: nobody would look at the object again."""
+    await export(world.storage, NORMALIZED, ParquetDay(FEED, "ticker", DAY))
+    content = bytearray(await world.storage.get(NORMALIZED, QUOTES.key))
+    content[len(content) // 2] ^= 4
+    await world.storage.replace(NORMALIZED, QUOTES.key, bytes(content))
+
+
+async def deleted_quotes(world: QualityWorld) -> None:
+    await world.storage.delete(NORMALIZED, QUOTES.key)
+
+
+async def deleted_trades(world: QualityWorld) -> None:
+    """Object, manifest and row: only the frames, and the exchange, know of this market's trades."""
+    await world.storage.delete(NORMALIZED, TRADES.key)
+    await world.storage.delete(NORMALIZED, TRADES.manifest_key)
+    world.registry.replace_objects(FEED, [(NORMALIZED, TRADES.key)], [])
+
+
+async def forgotten_trades(world: QualityWorld) -> None:
+    world.registry.replace_objects(FEED, [(NORMALIZED, TRADES.key)], [])
 
 
 async def flipped_byte(world: QualityWorld) -> None:
@@ -316,6 +361,11 @@ AFTERWARDS: dict[Callable[[QualityWorld], Awaitable[None]], set[str]] = {
         "trades expect_table_columns_to_match_set", "trades size", "trades missing", "trades only_archived",
         "trades archived_contracts, exchange_contracts",
     },
+    damaged_export: set(),
+    flipped_quotes: {"quotes readable", "quotes same_as_inventory"},
+    deleted_quotes: {"quotes present"},
+    deleted_trades: {"raw lost", "trades missing", "trades archived_contracts, exchange_contracts"},
+    forgotten_trades: {"trades in_inventory"},
     flipped_byte: {"raw readable", "raw missing", "raw missing_unrecorded"},
     missing_object: {"raw present", "raw readable", "raw missing", "raw missing_unrecorded"},
     forgotten_row: {"raw in_inventory"},
@@ -350,13 +400,14 @@ async def test_a_damaged_file_is_an_error_of_every_expectation_about_it_and_name
     world = await clean_world(tmp_path, before=False)
     made, _ = await export(world.storage, NORMALIZED, ParquetDay(FEED, "ticker", DAY))
     content = await world.storage.get(NORMALIZED, made.parts[0].key)
-    await world.storage.replace(NORMALIZED, made.parts[0].key, content[:-100])
+    await forge(world, made, content[:-100])
 
     [suite] = (await run(world, judge, "quotes")).suites
 
     assert (suite.ran, suite.colour) == (True, "red")
-    assert {outcome.state for outcome in suite.outcomes} == {"error"}
-    assert all("ticker-2026-11-21-00000.parquet is no Parquet file" in outcome.message for outcome in suite.outcomes)
+    of_rows = [its for its in suite.outcomes if "normalized object" not in its.meaning]
+    assert {outcome.state for outcome in of_rows} == {"error"}
+    assert all("ticker-2026-11-21-00000.parquet cannot be read as Parquet" in its.message for its in of_rows)
 
 
 async def test_figures_that_dry_up_or_swell_are_found_beside_the_day_before(tmp_path: Path, judge: Judge) -> None:

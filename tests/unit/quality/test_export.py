@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ssmd.errors import DataError
 from ssmd.market.events import Gap, Kind, MarketStatus, OrderBookUpdate, Status, Trade
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.quality import export as exporting
-from ssmd.quality import rows
+from ssmd.quality import facts, rows, volume
 from ssmd.quality.columns import money, table_of
 from ssmd.quality.export import export, fetch
 from ssmd.quality.exported import Exported, read_exported
@@ -36,7 +36,7 @@ def storage() -> MemoryStorage:
 
 
 async def files(storage: MemoryStorage, made: Exported, folder: Path) -> list[Path]:
-    return [await fetch(storage, NORMALIZED, part.key, folder / f"{n}.parquet") for n, part in enumerate(made.parts)]
+    return [await fetch(storage, NORMALIZED, part, folder / f"{n}.parquet") for n, part in enumerate(made.parts)]
 
 
 def many(count: int, seed: int = 1) -> list[Trade]:
@@ -119,6 +119,53 @@ async def test_an_export_is_made_again_only_when_its_inputs_changed(storage: Mem
     assert (await export(storage, NORMALIZED, DAY))[1]
     assert not (await export(storage, NORMALIZED, DAY))[1]
     assert (await export(storage, NORMALIZED, DAY, force=True))[1]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-40], lambda data: data[:60] + bytes([data[60] ^ 4]) + data[61:]], ids=["cut", "flip"]
+)
+async def test_a_damaged_export_is_made_again_before_anybody_reads_it(
+    storage: MemoryStorage, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    await store_compacted(storage, TODAY, TICKER, many(500))
+    made, _ = await export(storage, NORMALIZED, DAY)
+    whole = await storage.get(NORMALIZED, DAY.part_key(0))
+    await storage.replace(NORMALIZED, DAY.part_key(0), damage(whole))
+    with pytest.raises(DataError, match="not what its manifest says"):
+        await files(storage, made, tmp_path)
+
+    with structlog.testing.capture_logs() as said:
+        again, fresh = await export(storage, NORMALIZED, DAY)
+
+    assert (again, fresh) == (made, True)
+    assert await storage.get(NORMALIZED, DAY.part_key(0)) == whole
+    assert {"damaged export is made again"} < {line["event"] for line in said}
+    assert await files(storage, again, tmp_path)
+
+
+async def test_a_file_that_is_damaged_on_its_way_is_named_wherever_it_is_read(
+    storage: MemoryStorage, tmp_path: Path
+) -> None:
+    """Arrow raises OSError for a page that is damaged, ArrowInvalid for another; which one is its own affair."""
+    await store_compacted(storage, TODAY, TICKER, many(5_000))
+    made, _ = await export(storage, NORMALIZED, DAY)
+    [file] = await files(storage, made, tmp_path)
+    content = file.read_bytes()
+    readers: list[Callable[[], object]] = [
+        lambda: list(rows.pieces("trade", [file])),
+        lambda: facts.rows_by_ticker([file]),
+        lambda: volume._archived([file], {TICKER}),
+    ]
+    named = []
+    for place in range(4, len(content), len(content) // 60):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        for read in readers:
+            try:
+                read()
+            except DataError as error:
+                named.append(error.message)
+    assert len(named) > 8
+    assert all(message.startswith("0.parquet cannot be read") for message in named)
 
 
 async def test_files_of_an_earlier_longer_export_go(
