@@ -272,6 +272,17 @@ async def test_days_know_their_neighbours_also_those_that_came_later() -> None:
     }
 
 
+async def test_the_index_says_up_to_which_day_it_knows_anything() -> None:
+    """A page that nobody writes any more stays green: it must not look like news."""
+    storage = MemoryStorage()
+    await publish(calm(), storage, BUCKET)
+
+    index = await page(storage, "kalshi/index.html")
+
+    assert f"Nothing is known here of days after {DAY}" in index.text
+    assert "between the first and the newest report" in index.text
+
+
 async def test_the_index_stays_bounded_and_older_days_are_on_the_pages_of_their_months() -> None:
     storage = MemoryStorage()
     for n in range(INDEX_DAYS + 8):
