@@ -14,7 +14,7 @@ import pytest
 from ssmd.archive.handover import Handover, read_handovers
 from ssmd.backfill import CompactReport, compact
 from ssmd.clock import NS_PER_S, now_ns
-from ssmd.connector import role, service, takeover
+from ssmd.connector import predecessor, role, service
 from ssmd.connector.conversation import TRANSIT_NS
 from ssmd.connector.predecessor import Predecessor
 from ssmd.connector.role import Role
@@ -413,7 +413,7 @@ async def test_a_takeover_that_is_cut_short_is_a_gap_from_the_old_ones_end(
 async def test_a_killed_connector_that_comes_back_waits_until_its_spool_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = takeover.read_predecessor
+    read = predecessor.read_predecessor
 
     def slowly(folder: Path, feed: str) -> Predecessor:
         time.sleep(1.0)
@@ -422,7 +422,7 @@ async def test_a_killed_connector_that_comes_back_waits_until_its_spool_was_read
     async with capture(tmp_path, LASTING) as stack:
         await both(stack)
         from_ns = now_ns() - NS_PER_S // 2
-        monkeypatch.setattr(takeover, "read_predecessor", slowly)
+        monkeypatch.setattr("ssmd.connector.takeover.read_predecessor", slowly)
         await stack.kill("connector")
         await stack.until(lambda: stack.second.health()["role"] == "active")
         stack.start_connector()

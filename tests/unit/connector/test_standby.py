@@ -352,7 +352,7 @@ async def test_a_connection_that_lags_for_seconds_is_waited_for_and_no_book_goes
         new.receive(NOON + 5 * S + number * 100 * MS, *frames(number, number + 1))
     await task
 
-    after = [event for event in live(new) if not isinstance(event, Gap) and event.connection == "c-new"]
+    after: list[Event] = [event for event in live(new) if not isinstance(event, Gap) and event.connection == "c-new"]
     assert shown(after)[0] == "new book 150"
     assert [word for word in shown(after) if "trade" in word] == [f"new trade {number}" for number in range(50, 60)]
     assert not new.pipeline.gaps
@@ -372,7 +372,7 @@ async def test_where_the_old_one_ended_is_a_gap_when_the_new_connection_lacks_wh
 
     (gap,) = new.pipeline.gaps
     assert (gap.from_ns, gap.to_ns, gap.tickers) == (NOON + MS - 50 * MS, NOON + 200 * MS, None)
-    after = [event for event in live(new) if not isinstance(event, Gap) and event.connection == "c-new"]
+    after: list[Event] = [event for event in live(new) if not isinstance(event, Gap) and event.connection == "c-new"]
     assert shown(after) == ["new book 220", "new delta 221", "new trade 120", "new quote 120"]
     (takeover,) = [handover for handover in handovers(new) if handover.first_n is not None]
     assert (takeover.first_n, takeover.also, takeover.last_n) == (1 + 120 * 3, (), None)
