@@ -14,7 +14,7 @@ from ssmd.feeds.catalogue import open_feed
 from ssmd.middleware.storage.interface import Storage
 from ssmd.middleware.storage.memory import MemoryStorage
 from ssmd.quality.batches import Day
-from ssmd.registry.interface import Market, Registry
+from ssmd.registry.interface import Market, ObjectRecord, Registry
 from ssmd.registry.memory import MemoryRegistry
 from tests.kalshi_day import NORMALIZED, TICKERS, Talk, Venue
 from tests.raw_archive import FEED, RAW
@@ -124,8 +124,15 @@ class QualityWorld:
         ]
         self.registry.upsert_markets(FEED, markets)
 
+    def follow(self, day: date = DAY) -> None:
+        """Capture went on after this day: what is missing at its end is not lost."""
+        after = day + timedelta(days=1)
+        at = day_start_ns(after)
+        key = f"{FEED}/{after:%Y/%m/%d}/trades-00.jsonl.zst"
+        self.registry.record_objects(FEED, [ObjectRecord(RAW, key, "raw", "trades", after, "0" * 64, 1, 1, at, at)])
+
     async def archive(self, *talks: Talk, compacted: bool = True, day: date = DAY) -> None:
-        """What was said goes where the connector and the archiver put it; then the day is compacted."""
+        """What was said goes where the connector and the archiver put it; then the day (it is over) is compacted."""
         self._days += 1
         folder = self.folder / f"received-{self._days}"
         folder.mkdir()
@@ -135,7 +142,9 @@ class QualityWorld:
             await venue.archive_stream()
         self.listed += [trade for talk in talks if isinstance(talk, CleanTalk) for trade in talk.trades]
         if compacted:
-            await compact(FEED, day, self.storage, RAW, NORMALIZED, self.registry, today=TODAY)
+            await compact(
+                FEED, day, self.storage, RAW, NORMALIZED, self.registry, today=max(TODAY, day + timedelta(days=2))
+            )
 
     def day(self, **changes: Any) -> Day:
         """The day as the command looks at it."""
@@ -168,4 +177,5 @@ async def clean_world(
     if fault is not None:
         fault(talk)
     await world.archive(talk, compacted=compacted)
+    world.follow()
     return world

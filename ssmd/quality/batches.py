@@ -22,7 +22,7 @@ from ssmd.quality.export import export, fetch
 from ssmd.quality.exported import Exported, read_exported
 from ssmd.quality.gaps import KnownGap, gap_objects, join_gaps
 from ssmd.quality.rawscan import RawFacts, scan
-from ssmd.registry.assessment import BEGINNING
+from ssmd.registry.assessment import BEGINNING, all_rows, facts_of
 from ssmd.registry.interface import HeardMarket, ObjectRecord, Registry
 
 PAGE = 10_000
@@ -120,8 +120,9 @@ class Batches:
                 found = [*found, *await self._told_problems({row["kind"] for row in found})]
             return [facts.frame(found, _RAW_COLUMNS[name])]
         make = {
-            "gaps": self._gap_batch, "markets": self._market_batch, "coverage": self._coverage_batch,
-            "volume": self._volume_batch, "drift": self._drift_batch, "raw_trades": self._raw_trade_batch,
+            "gaps": self._gap_batch, "capture": self._capture_batch, "markets": self._market_batch,
+            "coverage": self._coverage_batch, "volume": self._volume_batch, "drift": self._drift_batch,
+            "raw_trades": self._raw_trade_batch,
         }[name]  # fmt: skip
         return await make()
 
@@ -217,6 +218,15 @@ class Batches:
 
     async def _gap_batch(self) -> Batch:
         return [facts.gap_rows(await self.gaps(), self.day.day)]
+
+    async def _capture_batch(self) -> Batch:
+        day, registry = self.day, self._registry()
+        held = await asyncio.to_thread(all_rows, registry, day.feed)
+        known = await asyncio.to_thread(facts_of, registry, day.feed, day.day, day.today, held)
+        found = facts.capture_rows(known)
+        if found.empty:
+            raise NotThere("the inventory has nothing of the day")
+        return [found]
 
     async def _market_batch(self) -> Batch:
         registry = self._registry()

@@ -14,6 +14,7 @@ from ssmd.clock import NS_PER_S, day_start_ns
 from ssmd.quality.export import opened
 from ssmd.quality.gaps import KnownGap
 from ssmd.quality.rows import PIECE
+from ssmd.registry.assessment import DayFacts, score_of
 from ssmd.registry.interface import HeardMarket, ObjectRecord
 from ssmd.registry.score import PLANNED, is_partial
 from ssmd.registry.values import day_bounds
@@ -30,6 +31,7 @@ GAP_COLUMNS = (
     "key", "connection", "sid", "reason", "from_ns", "to_ns", "seconds", "unplanned_seconds", "whole_connection",
     "known", "differences",
 )  # fmt: skip
+CAPTURE_COLUMNS = ("meant_seconds", "lost_seconds", "lost_share", "first_ns", "last_ns", "records")
 COVERAGE_COLUMNS = ("ticker", "listed", "should_be_heard", "heard", "heard_on_day", "rows", "open_time", "last_heard")
 DRIFT_COLUMNS = ("figure", "value", "previous", "ratio", "previous_day")
 
@@ -51,6 +53,21 @@ def gap_rows(known: Sequence[KnownGap], day: date) -> pd.DataFrame:
             }
         )  # fmt: skip
     return frame(rows, GAP_COLUMNS)
+
+
+def capture_rows(known: DayFacts) -> pd.DataFrame:
+    """The batch `capture`: a row with the share of the day that was lost, by the facts from which its score is made."""
+    score = score_of(known)
+    if score is None:
+        return frame([], CAPTURE_COLUMNS)
+    held = [row for row in known.rows if row.record_count]
+    row = {
+        "meant_seconds": score.meant_ns / NS_PER_S, "lost_seconds": score.lost_ns / NS_PER_S,
+        "lost_share": score.lost_ns / score.meant_ns if score.meant_ns else 0.0, "records": score.records,
+        "first_ns": min((row.first_ns for row in held), default=None),
+        "last_ns": max((row.last_ns for row in held), default=None),
+    }  # fmt: skip
+    return frame([row], CAPTURE_COLUMNS)
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> pd.DataFrame:

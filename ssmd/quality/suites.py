@@ -28,6 +28,7 @@ BATCHES = {
     "raw_types": "a row for each type of frame: how many there are, and the share of those not understood",
     "raw_trades": "a row for each market: different trades in the raw archive beside the normalized ones",
     "gaps": "a row for each recorded gap that touches the day",
+    "capture": "one row: how long capture ran or should have, and how much of that was lost",
     "markets": "the security master's rows (asked of PostgreSQL where there is one)",
     "coverage": "a row for each market that is listed and active, or was heard",
     "volume": "a row for each market that was compared with the exchange's own list of trades",

@@ -96,6 +96,7 @@ class Installation:
 
     def archive(self, talk: CleanTalk) -> None:
         asyncio.run(self.world.archive(talk, day=DAY))
+        self.world.follow(DAY)
 
     def run(self, *words: str, code: int, file: Path | None = None) -> tuple[str, str]:
         self._output.readouterr()
@@ -150,7 +151,9 @@ def test_a_clean_day_passes_and_a_faulty_one_is_recorded_once_scored_and_shown(m
     assert "trades" in report.read_text()
     port = choose(made.file).environment.spec.gateway.port
     assert talked.splitlines()[-1] == f"Report: http://127.0.0.1:{port}/quality/{answer['report']}"
-    scores = made.sql("SELECT data_type, quality_score, status FROM data_inventory ORDER BY data_type")
+    scores = made.sql(
+        f"SELECT data_type, quality_score, status FROM data_inventory WHERE date = '{DAY}' ORDER BY data_type"
+    )
     assert {(kind, status) for kind, _, status in scores} == {("normalized", "processing"), ("raw", "processing")}
     assert {float(str(score)) for _, score, _ in scores} == {answer["score"]}
 

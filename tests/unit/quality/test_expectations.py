@@ -370,7 +370,7 @@ AFTERWARDS: dict[Callable[[QualityWorld], Awaitable[None]], set[str]] = {
     missing_object: {"raw present", "raw readable", "raw missing", "raw missing_unrecorded"},
     forgotten_row: {"raw in_inventory"},
     gap_without_object: {"gaps differences"},
-    long_gap: {"gaps unplanned_seconds"},
+    long_gap: {"gaps unplanned_seconds", "gaps lost_share"},
     silent_market: {"security_master silent"},
     unlisted_market: {"security_master listed"},
     early_result: {"security_master result_fits"},
@@ -509,6 +509,24 @@ async def test_trades_that_nobody_understood_fail_the_day_without_asking_anybody
     assert told["raw: share be_between"] == ("error", 150)
     [held] = [row for row in world.registry.inventory(FEED, DAY, DAY) if row.data_type == "raw"]
     assert scored.score == round(1 - 150 / held.record_count, 2)
+
+
+async def test_a_day_of_which_most_was_not_captured_is_not_as_expected(tmp_path: Path, judge: Judge) -> None:
+    """Capture ends at 09:05 without a word, and nothing follows: the score is near nothing, and so it is said."""
+    world = QualityWorld(tmp_path)
+    await world.archive(CleanTalk().clean())
+
+    ended = record(await run(world, judge, "gaps"), [SUITES["gaps"]], world.registry, TODAY)
+
+    assert ended.score is not None
+    assert ended.score < 0.05
+    failed = [its for its in ended.suites[0].outcomes if its.state == "failed"]
+    assert [(its.column, its.severity) for its in failed] == [("lost_share", "warning"), ("lost_share", "critical")]
+    share = float(failed[1].samples[0].values["lost_share"])
+    assert 0.95 < share < 1
+
+    world.follow()
+    assert bad(await run(world, judge, "gaps")) == {}, "capture went on: the day began late, and ended early, as meant"
 
 
 async def test_a_few_frames_of_many_that_nobody_understands_are_a_warning(tmp_path: Path, judge: Judge) -> None:

@@ -53,6 +53,7 @@ async def handed_over(folder: Path, *, skip: int = 0, taken: bool = True) -> Qua
         whole = old
     whole.events = []  # the stream is not looked at: compaction makes the day from raw
     await world.archive(whole, new)
+    world.follow()
     return world
 
 
