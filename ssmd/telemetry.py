@@ -280,7 +280,11 @@ class CheckGauges(Collector):
         said = self._read()
         known = GaugeMetricFamily("ssmd_checks_known", "1 while the database says how the checks stand, else 0.")
         known.add_metric([], said.known)
-        ok = _by("check", "ssmd_check_ok", "1 when the check of the latest day that is over passed, else 0.")
+        ok = _by(
+            "check",
+            "ssmd_check_ok",
+            "1 when the check of the latest day that is over passed, else 0; NaN before an archived day is over.",
+        )
         found = _by("check", "ssmd_check_findings", "What it found there.")
         failing = _by("check", "ssmd_check_days_failing", "Days of the last 31 whose last run of it did not pass.")
         age = _by(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow.parquet as pq
@@ -158,7 +159,7 @@ def renamed(talk: CleanTalk) -> None:
     """From some hour on the exchange calls the price of a trade something else."""
     for n in range(150):
         at = talk.next()
-        body = {"yes_price_usd": "0.45", "count_fp": "1.00", "taker_outcome_side": "yes", "ts_ms": at}
+        body: dict[str, Any] = {"yes_price_usd": "0.45", "count_fp": "1.00", "taker_outcome_side": "yes", "ts_ms": at}
         talk.say("trade", 2, trade_id=f"renamed-{n}", market_ticker=TICKER, **body)
 
 
