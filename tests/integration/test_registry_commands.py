@@ -276,7 +276,7 @@ def test_migrating_without_a_server_gives_up_soon(
         ("data gaps", "list the gaps of feed 'kalshi'"),
         ("data quality", "tell the quality of feed 'kalshi'"),
         ("data inventory", "list the inventory of feed 'kalshi'"),
-        ("data compact --date 2026-11-20", "look for the data of 2026-11-20 of feed 'kalshi'"),
+        ("data compact --date 2026-11-20", "lock 2026-11-20 of kalshi"),
         ("connector start --feed kalshi --symbols A", "look up the feed and the symbols to capture"),
     ],
 )

@@ -217,7 +217,7 @@ def test_shipped_environments_are_registered_once_with_their_keys_and_undeployed
     )
     assert versions == [(env, 1, None, None) for env in ("kalshi-prod", "local", "test")]
     keys = "SELECT k.name FROM keys k JOIN environments e ON e.id = k.environment_id WHERE e.name = 'kalshi-prod'"
-    assert {row[0] for row in postgres.run(keys, name)} == {"kalshi", "postgres", "nats", "storage", "redis"}
+    assert {row[0] for row in postgres.run(keys, name)} == {"kalshi", "postgres", "nats", "storage", "redis", "airflow"}
 
     postgres.run("DELETE FROM keys WHERE name = 'redis'", name)
     postgres.run("UPDATE environments SET description = 'ours'", name)

@@ -64,6 +64,7 @@ def test_commands_warn_in_plain_words_on_stderr(capsys: pytest.CaptureFixture[st
 def test_every_metric_is_named_for_ssmd_and_has_bounded_labels() -> None:
     allowed = {"feed", "type", "error_type", "reason", "bucket", "kind", "component", "endpoint", "status", "source"}
     allowed |= {"environment", "key_name"}  # what one environment file defines
+    allowed |= {"role"}  # active, standby
     metrics = [value for value in vars(telemetry).values() if isinstance(value, Counter | Gauge | Histogram)]
     for metric in metrics:
         assert metric._name.startswith("ssmd_"), metric._name
