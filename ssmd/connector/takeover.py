@@ -27,7 +27,9 @@ from ssmd.middleware.transport.interface import Outgoing
 
 _SLICE = 500
 _TURN_S = 0.005
-"""Frames wait at most about so long for a slice of the takeover."""
+"""Frames wait about so long for a slice of the takeover, on a machine that is not overloaded."""
+_SHARE = 4
+"""So many times as long as everything else took since then: more frames may come than a short slice can publish."""
 _QUIET_S = 1.0
 """When nothing has come for so long, what the old connection had already will not come any more."""
 _PATIENCE_S = 15.0
@@ -204,9 +206,11 @@ class Takeover:
 
     async def _turn(self) -> None:
         """Let frames come in, now and then."""
-        if self._loop.time() > self._turn_ends_s:
+        ended_s = self._loop.time()
+        if ended_s > self._turn_ends_s:
             await asyncio.sleep(0)
-            self._turn_ends_s = self._loop.time() + _TURN_S
+            begins_s = self._loop.time()
+            self._turn_ends_s = begins_s + max(_TURN_S, _SHARE * (begins_s - ended_s))
 
     def outcome(self) -> TakenOver:
         """What it was like."""

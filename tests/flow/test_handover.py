@@ -502,3 +502,25 @@ async def test_a_client_of_the_gateway_sees_the_handover_as_books_and_no_gap(tmp
         assert len(right) >= books
         assert all(right)
         await stack.finish()
+
+
+async def test_a_takeover_ends_although_the_machine_is_overloaded(tmp_path: Path) -> None:
+    turns = 0
+
+    async def busy() -> None:
+        nonlocal turns
+        while True:
+            time.sleep(0.5)  # noqa: ASYNC251 - somebody else has the processor
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with capture(tmp_path, LASTING) as stack:
+        await both(stack)
+        load = asyncio.create_task(busy())
+        await stack.kill("connector")
+        await stack.until(lambda: stack.second.health()["takeover"] is not None)
+        load.cancel()
+        assert turns < 25, "the takeover got too little of the time"
+        await stack.finish()
+        check_stream(stack)
+        assert await takeovers(stack)
