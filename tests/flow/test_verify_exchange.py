@@ -17,7 +17,6 @@ from tests.flow.stack import Stack, capture
 from tests.kalshi_day import NORMALIZED
 from tests.raw_archive import FEED, RAW
 
-
 MARGIN_NS = NS_PER_S // 5
 
 
