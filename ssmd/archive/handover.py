@@ -14,6 +14,7 @@ import msgspec
 
 from ssmd.archive import layout
 from ssmd.archive.layout import HandoverObject
+from ssmd.archive.reader import read_records
 from ssmd.clock import day_of
 from ssmd.errors import DataError
 from ssmd.market.events import Event
@@ -57,22 +58,12 @@ async def store_handover(storage: Storage, bucket: str, handover: Handover) -> s
 
 
 async def read_handovers(storage: Storage, bucket: str, feed: str, day: date) -> dict[HandoverObject, Handover]:
-    """The records of a day; DataError for an object that is none or stands in another's place.
-
-    Keys that are not of the layout are passed over.
-    """
-    found: dict[HandoverObject, Handover] = {}
-    for entry in await storage.list(bucket, layout.handovers_prefix(feed, day)):
-        if not layout.belongs(layout.parse_handover, entry.key):
-            continue
-        its = layout.parse_handover(entry.key)
-        try:
-            handover = msgspec.json.decode(await storage.get(bucket, entry.key), type=Handover)
-        except msgspec.MsgspecError as error:
-            raise DataError(f"{bucket}/{entry.key} is not a handover ({error})") from error
+    """The records of a day; DataError for an object that is none or stands in another's place."""
+    prefix = layout.handovers_prefix(feed, day)
+    found = await read_records(storage, bucket, prefix, layout.parse_handover, Handover)
+    for its, handover in found.items():
         if handover.object != its or any(first > last for first, last in handover.also):
-            raise DataError(f"{bucket}/{entry.key} does not hold the handover that its key names")
-        found[its] = handover
+            raise DataError(f"{bucket}/{its.key} does not hold the handover that its key names")
     return found
 
 

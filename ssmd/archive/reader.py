@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import date
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +19,9 @@ from ssmd.wire.normalized import decode
 
 MAX_LINE_BYTES = 48 << 20
 _HINT = "Run: ssmd data verify"
+
+Place = TypeVar("Place")
+Record = TypeVar("Record")
 
 
 async def stream_contents(
@@ -100,21 +104,27 @@ def cut_messages(data: bytes) -> tuple[list[bytes], bytes]:
     return messages, data[start:]
 
 
-async def read_gaps(storage: Storage, bucket: str, feed: str, day: date) -> dict[GapObject, Gap]:
-    """The recorded gaps that ended on a day, by their object; DataError for an object that is no gap.
+async def read_records(
+    storage: Storage, bucket: str, prefix: str, parse: Callable[[str], Place], kind: type[Record]
+) -> dict[Place, Record]:
+    """The JSON records below a prefix by their places; DataError for an object that is none of its kind.
 
     Keys that are not of the layout are passed over.
     """
-    found: dict[GapObject, Gap] = {}
-    for entry in await storage.list(bucket, layout.gaps_prefix(feed, day)):
-        if not layout.belongs(layout.parse_gap, entry.key):
+    found: dict[Place, Record] = {}
+    for entry in await storage.list(bucket, prefix):
+        if not layout.belongs(parse, entry.key):
             continue
-        its = layout.parse_gap(entry.key)
         try:
-            found[its] = msgspec.json.decode(await storage.get(bucket, entry.key), type=Gap)
+            found[parse(entry.key)] = msgspec.json.decode(await storage.get(bucket, entry.key), type=kind)
         except msgspec.MsgspecError as error:
-            raise DataError(f"{bucket}/{entry.key} is not a gap ({error})") from error
+            raise DataError(f"{bucket}/{entry.key} is not a {kind.__name__.lower()} ({error})") from error
     return found
+
+
+async def read_gaps(storage: Storage, bucket: str, feed: str, day: date) -> dict[GapObject, Gap]:
+    """The recorded gaps that ended on a day, by their object; DataError for an object that is no gap."""
+    return await read_records(storage, bucket, layout.gaps_prefix(feed, day), layout.parse_gap, Gap)
 
 
 async def normalized_objects(

@@ -26,6 +26,7 @@ from ssmd.middleware.transport.interface import Delivered, Outgoing
 from ssmd.quality.verify import verify
 from ssmd.simulator.options import SimulatorOptions
 from ssmd.wire.normalized import decode
+from tests.checker.check import Result
 from tests.flow.gateway_stage import WebSocketReader, connected, running
 from tests.flow.stack import Stack, capture
 
@@ -103,6 +104,16 @@ async def archived(stack: Stack) -> CompactReport:
     return report
 
 
+async def whole(stack: Stack, connections: int) -> Result:
+    """The stream came of so many connections, raw gives what it got, and the independent reader agrees: its verdict."""
+    assert check_stream(stack) == connections
+    report = await archived(stack)
+    assert report.missing_in_stream == report.only_in_stream == {}
+    result = stack.check()
+    assert not result.findings, result.table()
+    return result
+
+
 async def takeovers(stack: Stack) -> list[Handover]:
     found = await read_handovers(stack.storage, "ssmd-raw", "kalshi", stack.today)
     return [handover for handover in found.values() if handover.first_n is not None]
@@ -121,14 +132,9 @@ async def test_the_second_connector_goes_on_where_the_first_one_ends_without_a_g
         assert not stack.registry.gaps("kalshi", stack.today)
         await stack.finish()
 
-        assert check_stream(stack) == 2
-        report = await archived(stack)
-        assert report.missing_in_stream == {}
-        assert report.only_in_stream == {}
+        await whole(stack, connections=2)
         (takeover,) = await takeovers(stack)
         assert takeover.from_
-        result = stack.check()
-        assert not result.findings, result.table()
 
 
 @pytest.mark.alone
@@ -145,12 +151,7 @@ async def test_a_killed_connector_is_followed_by_the_one_that_stands_by_without_
         await stack.stop("connector")
         await stack.finish()
 
-        assert check_stream(stack) == 2
-        report = await archived(stack)
-        assert report.missing_in_stream == {}
-        assert report.only_in_stream == {}
-        result = stack.check()
-        assert not result.findings, result.table()
+        await whole(stack, connections=2)
 
 
 @pytest.mark.alone
@@ -167,12 +168,8 @@ async def test_a_standby_that_is_killed_leaves_no_gap_and_no_event(tmp_path: Pat
         await more(stack, 500)
         await stack.finish()
 
-        assert check_stream(stack) == 1
-        report = await archived(stack)
-        assert report.missing_in_stream == report.only_in_stream == {}
+        result = await whole(stack, connections=1)
         assert not await takeovers(stack)
-        result = stack.check()
-        assert not result.findings, result.table()
         assert len(result.archive.records) == 3
 
 
@@ -198,11 +195,7 @@ async def test_after_both_were_killed_the_gap_begins_where_the_active_one_ended(
         assert len(stack.registry.gaps("kalshi", stack.today)) == 1
         await stack.finish()
 
-        assert check_stream(stack) == 3
-        report = await archived(stack)
-        assert report.missing_in_stream == report.only_in_stream == {}
-        result = stack.check()
-        assert not result.findings, result.table()
+        await whole(stack, connections=3)
 
 
 @pytest.mark.alone
@@ -226,11 +219,7 @@ async def test_an_exchange_that_lets_nobody_else_in_makes_the_handover_a_strict_
         assert gap.from_ns < gap.to_ns
         await stack.finish()
 
-        assert check_stream(stack) == 2
-        report = await archived(stack)
-        assert report.missing_in_stream == report.only_in_stream == {}
-        result = stack.check()
-        assert not result.findings, result.table()
+        await whole(stack, connections=2)
 
 
 @pytest.mark.alone
@@ -274,11 +263,7 @@ async def test_the_places_change_again_and_again(tmp_path: Path) -> None:
         assert not stack.registry.gaps("kalshi", stack.today)
         await stack.finish()
 
-        assert check_stream(stack) == 5
-        report = await archived(stack)
-        assert report.missing_in_stream == report.only_in_stream == {}
-        result = stack.check()
-        assert not result.findings, result.table()
+        await whole(stack, connections=5)
 
 
 async def missing_trades(stack: Stack, from_ns: int, to_ns: int) -> list[str]:
