@@ -69,7 +69,7 @@ class _Source:
         self.ended = False
         self.ordered = True
         self._wanted = wanted
-        self._connections = manifest.connections.keys()
+        self._connections = manifest.connections
         self._told = manifest.records
         self._blocks = read_line_blocks(storage, bucket, its.key, manifest, on_read)
         self._count = 0
@@ -89,6 +89,12 @@ class _Source:
             raise DataError(f"{self.name} has {self._count} records, its manifest says {self._told}", _HINT)
         return False
 
+    def may_hold(self, connection: str, first_n: int, end_n: int) -> bool:
+        """Whether one of these frames may still come; read on to know."""
+        numbers = self._connections.get(connection)
+        left = self.waiting or not self.ended
+        return bool(left and numbers and numbers.first_n < end_n and numbers.last_n >= first_n)
+
     def _parsed(self, block: bytes) -> list[Received]:
         try:
             found = parse_lines(block)
@@ -96,8 +102,8 @@ class _Source:
             raise DataError(f"{self.name}: {error.message}", _HINT) from error
         self._count += len(found)
         names = {record[1] for record in found}
-        if not names <= self._connections:
-            stranger = min(names - self._connections)
+        if not names <= self._connections.keys():
+            stranger = min(names - self._connections.keys())
             raise DataError(f"{self.name} holds {stranger}, which its manifest does not name", _HINT)
         wanted = self._wanted
         if wanted is None or names <= set(wanted):
@@ -196,7 +202,8 @@ class _Merge:
     """The records that `sources` has not given, one by one.
 
     A record may come when it is the next of its connection. An object is opened when the next record of one of its
-    connections must be in it, so few are open at a time.
+    connections must be in it, so few are open at a time; it is read on when its last one is given, or to see whether
+    a frame is missing or stands behind one that waits for another connection.
     """
 
     def __init__(self, bucket: str, sources: _Sources) -> None:
@@ -289,10 +296,24 @@ class _Merge:
         expected = self._next[connection]
         if n < expected:
             raise DataError(f"{self._bucket}: frame {n} of {connection} is there twice", _HINT)
+        if await self._look_behind(connection, expected, n):
+            return True
         log.warning("frames missing", bucket=self._bucket, connection=connection, first_n=expected, next_n=n)
         self._next[connection] = n
         await self._admit((connection, n))
         return True
+
+    async def _look_behind(self, connection: str, first_n: int, end_n: int) -> bool:
+        """Take one record more of an object in which frames may stand behind another connection's that is parked."""
+        behind: dict[_Source, bool] = {}
+        for (parked, _), items in self._parked.items():
+            for _, source in items:
+                behind[source] = behind.get(source, True) and parked != connection
+        for source, unknown in behind.items():
+            if unknown and source.may_hold(connection, first_n, end_n):
+                await self._pull(source)
+                return True
+        return False
 
 
 async def _require_manifests(

@@ -126,3 +126,16 @@ def test_the_bytes_of_all_objects_are_told_as_they_are_read(tmp_path: Path) -> N
     stored = asyncio.run(work())
 
     assert sum(told) == stored
+
+
+def test_a_hole_of_one_connection_is_not_taken_for_one_of_another_whose_frame_stands_behind_it() -> None:
+    behind = [Frame("c-1", 2, NOON, "orderbook", "t", b"{}"), Frame("c-2", 0, NOON, "orderbook", "t", b"{}")]
+    others = [Frame("c-1", 0, NOON, "trades", "t", b"{}")], [Frame("c-2", 1, NOON - 3, "ticker", "t", b"{}")]
+
+    async def work() -> list[Received] | None:
+        return await read(await Day([behind, *others]).stored(), None)
+
+    found = asyncio.run(work())
+
+    assert found is not None
+    assert sorted((connection, n) for _, connection, n, _ in found) == [("c-1", 0), ("c-1", 2), ("c-2", 0), ("c-2", 1)]
