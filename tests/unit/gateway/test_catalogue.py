@@ -76,6 +76,7 @@ async def test_after_one_question_timed_out_the_next_ones_are_told_at_once(regis
     for _ in range(10):
         assert await seconds_until_told(catalogue) < WAIT_S / 4
     assert not catalogue.available
+    registry.speaks.set()  # the end of the loop waits for its threads
 
 
 async def test_a_silent_database_is_asked_again_as_soon_as_it_speaks(registry: SilentRegistry) -> None:
@@ -94,6 +95,7 @@ async def test_one_slow_question_keeps_no_other_from_its_answer(registry: Silent
         await catalogue.market("KXBTC")
     async with asyncio.timeout(WAIT_S):
         assert await answer(catalogue) == []
+    registry.slow.set()
 
 
 class CountingRegistry(MemoryRegistry):
