@@ -81,5 +81,5 @@ def database_server() -> Iterator[Database]:
             missing("PostgreSQL", str(error))
         yield server
     finally:
-        server.stop()
+        server.stop(signal.SIGQUIT)  # nothing of it is read again: no last checkpoint of hundreds of databases
         shutil.rmtree(folder, ignore_errors=True)

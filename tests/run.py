@@ -2,16 +2,21 @@
 
     python -m tests.run [PYTEST OPTIONS]
 
-Both passes are measured for `coverage combine`. Exit code: 0 when all is well, else that of the first pass that failed.
+Both passes are measured for `coverage combine`. What tests write lies in memory when there is plenty of it: dozens of
+servers that sync to one disk wait for it more than for anything else. Exit code: 0 when all is well, else that of the
+first pass that failed.
 """
 
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +29,8 @@ ONE_BY_ONE = ["-m", "coverage", "run", "-m", "pytest", "-m", "alone"]
 INTERRUPTED_S = 30.0
 ENDING_S = 10.0
 LEFT_BEHIND = 9
+MEMORY = Path("/dev/shm")
+PLENTY_BYTES = 10 << 30
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -79,6 +86,30 @@ def sweep(grace_s: float) -> list[str]:
     return [f"{pid} {command}" for pid, command in killed.items()]
 
 
+def available_bytes() -> int:
+    """Memory that is free or soon given back; 0 where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextlib.contextmanager
+def workplace(environ: dict[str, str]) -> Iterator[dict[str, str]]:
+    """`environ` with a folder for temporary files, in memory if that is plenty; it is removed at the end."""
+    room = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
+    if "TMPDIR" in environ or min(room, available_bytes()) < PLENTY_BYTES:
+        yield environ
+        return
+    folder = tempfile.mkdtemp(prefix="ssmd-tests-", dir=MEMORY)
+    Path(folder).chmod(0o755)  # a server of another user must get in
+    try:
+        yield {**environ, "TMPDIR": folder}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Interrupted(Exception):
     """A signal asked for the end of the run."""
 
@@ -113,10 +144,11 @@ def main(options: list[str]) -> int:
     adopt_orphans()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
-    # A worker is measured from its start by coverage's own .pth file; tests/conftest.py keeps this from its children.
-    measured = {**os.environ, "COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
-    first = run([*SIDE_BY_SIDE, *options], measured)
-    second = run([*ONE_BY_ONE, *options], dict(os.environ))
+    with workplace(dict(os.environ)) as environ:
+        # Coverage's own .pth file measures a worker from its start; tests/conftest.py keeps this from its children.
+        measured = {**environ, "COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
+        first = run([*SIDE_BY_SIDE, *options], measured)
+        second = run([*ONE_BY_ONE, *options], environ)
     return first or second
 
 

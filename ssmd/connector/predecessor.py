@@ -119,6 +119,7 @@ class _Reading:
         self._published = state.published
         self._recent = state.recent
         self._counts_from = state.counts_from
+        self._at_ns = 0  # when the last frames came that were read
         self._batches: list[tuple[int, list[Outgoing]]] = []  # receive time of the frames, what was made of them
         self._unsent_bytes = 0
 
@@ -150,12 +151,13 @@ class _Reading:
             found.connection, before_n = meta.connection, meta.first_n - 1
             found.last_n = before_n  # what came before was published before
         found.last_ns = later(found.last_ns, meta.last_ns)
+        self._at_ns = later(self._at_ns, meta.last_ns)
         return max(before_n, meta.last_n)
 
     def _messages(self, messages: list[Outgoing], place: Position) -> None:
         found = self._found
-        self._batches.append((found.last_ns, messages))
-        while self._batches[0][0] < found.last_ns - _TAIL_NS:
+        self._batches.append((self._at_ns or found.last_ns, messages))
+        while self._batches[0][0] < self._at_ns - _TAIL_NS:
             self._batches.pop(0)
         if place <= self._published:
             return

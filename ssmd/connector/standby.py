@@ -161,6 +161,9 @@ class Cut:
         self._old = old
         self._published = Counter(old.published)
         start_ns = old.event_ns - OVERLAP_NS
+        began_ns = standby.conversation.first_ns if standby.conversation else 0
+        if start_ns < began_ns <= old.event_ns:
+            start_ns = began_ns  # what came before the new connection began does not come on it
         self._awaited = {latest.content for latest in old.latest.values() if latest.received_ns >= start_ns}
         self._near = False
         self.findable = bool(self._awaited)

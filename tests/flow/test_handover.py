@@ -30,8 +30,8 @@ from tests.checker.check import Result
 from tests.flow.gateway_stage import WebSocketReader, connected, running
 from tests.flow.stack import Stack, capture
 
-FAST = SimulatorOptions(rate=3000, window_s=60, heartbeat_s=1.0)
-LASTING = replace(FAST, window_s=900)  # no market ends meanwhile
+BUSY = SimulatorOptions(rate=1000, window_s=60, heartbeat_s=1.0)
+LASTING = replace(BUSY, window_s=900)  # no market ends meanwhile
 
 
 async def both(stack: Stack, archiver: bool = True) -> None:
@@ -39,10 +39,10 @@ async def both(stack: Stack, archiver: bool = True) -> None:
     stack.start_connector()
     if archiver:
         stack.start_archiver()
-    await stack.until(lambda: stack.sent > 1000)
+    await stack.until(lambda: stack.sent > 300)
     stack.start_second()
     await stack.until(lambda: stack.second.health().get("books_ready") is True)
-    await more(stack, 3000)
+    await more(stack, 1000)
 
 
 async def more(stack: Stack, frames: int) -> None:
@@ -121,14 +121,14 @@ async def takeovers(stack: Stack) -> list[Handover]:
 
 @pytest.mark.alone
 async def test_the_second_connector_goes_on_where_the_first_one_ends_without_a_gap(tmp_path: Path) -> None:
-    async with capture(tmp_path, FAST) as stack:
+    async with capture(tmp_path, BUSY) as stack:
         await both(stack)
         assert stack.connector.health()["role"] == "active"
         assert stack.second.health()["role"] == "standby"
         await stack.stop("connector")
         await stack.until(lambda: stack.second.health()["takeover"] is not None)
         assert stack.second.health()["role"] == "active"
-        await more(stack, 3000)
+        await more(stack, 1000)
         assert not stack.registry.gaps("kalshi", stack.today)
         await stack.finish()
 
@@ -139,14 +139,14 @@ async def test_the_second_connector_goes_on_where_the_first_one_ends_without_a_g
 
 @pytest.mark.alone
 async def test_a_killed_connector_is_followed_by_the_one_that_stands_by_without_a_gap(tmp_path: Path) -> None:
-    async with capture(tmp_path, FAST) as stack:
+    async with capture(tmp_path, BUSY) as stack:
         await both(stack)
         await stack.kill("connector")
         await stack.until(lambda: stack.second.health()["takeover"] is not None)
         stack.start_connector()  # as the supervisor does
         await stack.until(lambda: stack.connector.health().get("books_ready") is True)
         assert stack.connector.health()["role"] == "standby"
-        await more(stack, 3000)
+        await more(stack, 1000)
         assert not stack.registry.gaps("kalshi", stack.today)
         await stack.stop("connector")
         await stack.finish()
@@ -156,16 +156,16 @@ async def test_a_killed_connector_is_followed_by_the_one_that_stands_by_without_
 
 @pytest.mark.alone
 async def test_a_standby_that_is_killed_leaves_no_gap_and_no_event(tmp_path: Path) -> None:
-    async with capture(tmp_path, FAST) as stack:
+    async with capture(tmp_path, BUSY) as stack:
         await both(stack)
         await stack.kill("second")
-        await more(stack, 500)
+        await more(stack, 150)
         stack.start_second()
         await stack.until(lambda: stack.second.health().get("books_ready") is True)
-        await more(stack, 2000)
+        await more(stack, 650)
         await stack.stop("second")
         assert not stack.registry.gaps("kalshi", stack.today)
-        await more(stack, 500)
+        await more(stack, 150)
         await stack.finish()
 
         result = await whole(stack, connections=1)
@@ -175,7 +175,7 @@ async def test_a_standby_that_is_killed_leaves_no_gap_and_no_event(tmp_path: Pat
 
 @pytest.mark.alone
 async def test_after_both_were_killed_the_gap_begins_where_the_active_one_ended(tmp_path: Path) -> None:
-    async with capture(tmp_path, FAST) as stack:
+    async with capture(tmp_path, BUSY) as stack:
         await both(stack)
         await stack.kill("second")
         await stack.kill("connector")
@@ -184,14 +184,14 @@ async def test_after_both_were_killed_the_gap_begins_where_the_active_one_ended(
         await stack.until(lambda: stack.second.health().get("role") == "active")
         stack.start_connector()
         await stack.until(lambda: stack.connector.health().get("books_ready") is True)
-        await more(stack, 2000)
+        await more(stack, 650)
         await stack.until(lambda: len(stack.registry.gaps("kalshi", stack.today)) > 0)
         (gap,) = stack.registry.gaps("kalshi", stack.today)
         assert gap.reason == "startup"
         assert gap.to_ns - gap.from_ns < 5_000_000_000
         await stack.stop("second")
         await stack.until(lambda: stack.connector.health()["takeover"] is not None)
-        await more(stack, 1000)
+        await more(stack, 350)
         assert len(stack.registry.gaps("kalshi", stack.today)) == 1
         await stack.finish()
 
@@ -200,10 +200,10 @@ async def test_after_both_were_killed_the_gap_begins_where_the_active_one_ended(
 
 @pytest.mark.alone
 async def test_an_exchange_that_lets_nobody_else_in_makes_the_handover_a_strict_one_with_a_gap(tmp_path: Path) -> None:
-    async with capture(tmp_path, FAST) as stack:
+    async with capture(tmp_path, BUSY) as stack:
         stack.start_connector()
         stack.start_archiver()
-        await stack.until(lambda: stack.sent > 1000)
+        await stack.until(lambda: stack.sent > 300)
         stack.simulator.fault("refuse_429", seconds=3600)
         stack.start_second()
         await stack.until(lambda: "patience" in str(stack.second.health().get("problem")))
@@ -213,7 +213,7 @@ async def test_an_exchange_that_lets_nobody_else_in_makes_the_handover_a_strict_
         await stack.until(lambda: stack.second.health()["role"] == "active")
         stack.simulator.fault("refuse_429", seconds=0)
         await stack.until(lambda: stack.second.health()["connected"] is True)
-        await more(stack, 2000)
+        await more(stack, 650)
         await stack.until(lambda: len(stack.registry.gaps("kalshi", stack.today)) > 0)
         (gap,) = stack.registry.gaps("kalshi", stack.today)
         assert gap.from_ns < gap.to_ns
@@ -224,15 +224,15 @@ async def test_an_exchange_that_lets_nobody_else_in_makes_the_handover_a_strict_
 
 @pytest.mark.alone
 async def test_a_broker_that_is_away_at_the_handover_gets_everything_later_in_order(tmp_path: Path) -> None:
-    async with capture(tmp_path, FAST) as stack:
+    async with capture(tmp_path, BUSY) as stack:
         await both(stack)
         stack.transport.up = False
-        await more(stack, 1500)
+        await more(stack, 500)
         await stack.kill("connector")
         await stack.until(lambda: stack.second.health()["takeover"] is not None)
-        await more(stack, 1000)
+        await more(stack, 350)
         stack.transport.up = True
-        await more(stack, 1000)
+        await more(stack, 350)
         await stack.until(lambda: "stream" not in stack.second.health()["trouble"])  # type: ignore[operator]
         assert not stack.registry.gaps("kalshi", stack.today)
         stack.start_connector()  # it archives what it had captured
@@ -248,8 +248,8 @@ async def test_a_broker_that_is_away_at_the_handover_gets_everything_later_in_or
 
 @pytest.mark.alone
 async def test_the_places_change_again_and_again(tmp_path: Path) -> None:
-    async with capture(tmp_path, FAST) as stack:
-        stack.seal_bytes = 200_000
+    async with capture(tmp_path, BUSY) as stack:
+        stack.seal_bytes = 70_000
         await both(stack)
         names = ["connector", "second"]
         for turn in range(4):
@@ -258,7 +258,7 @@ async def test_the_places_change_again_and_again(tmp_path: Path) -> None:
             await stack.until(lambda other=other: getattr(stack, other).health()["role"] == "active")  # type: ignore[misc]
             (stack.start_connector if active == "connector" else stack.start_second)()
             await stack.until(lambda active=active: getattr(stack, active).health().get("books_ready") is True)  # type: ignore[misc]
-            await more(stack, 1500)
+            await more(stack, 500)
             names.reverse()
         assert not stack.registry.gaps("kalshi", stack.today)
         await stack.finish()
@@ -309,20 +309,20 @@ async def test_a_connector_that_comes_after_the_active_one_went_silent_leaves_a_
     async with capture(tmp_path, LASTING) as stack:
         stack.start_connector()
         stack.start_archiver()
-        await more(stack, 2000)
+        await more(stack, 650)
         from_ns = now_ns()
-        await more(stack, 500)
+        await more(stack, 150)
         monkeypatch.setattr(stack.connector._connections, "_dial", never)
         stack.simulator.fault("close")
         await stack.until(lambda: stack.connector.health()["connected"] is False)
         await asyncio.sleep(1.0)
         stack.start_second()
         await stack.until(lambda: stack.second.health().get("books_ready") is True)
-        await more(stack, 500)
+        await more(stack, 150)
         await stack.kill("connector")
         await stack.until(lambda: stack.second.health()["takeover"] is not None)
         stack.start_connector()  # it archives what it had captured
-        await more(stack, 1000)
+        await more(stack, 350)
         (gap,) = [event for event in events(stack) if isinstance(event, Gap)]
         assert NS_PER_S < gap.to_ns - gap.from_ns < 6 * NS_PER_S
         await ended_well(stack, from_ns)
@@ -345,7 +345,7 @@ async def test_after_an_outage_of_the_exchange_nothing_of_before_is_published_ag
         stack.simulator.fault("refuse_429", seconds=0)
         await stack.until(lambda: stack.second.health()["connected"] is True)
         stack.start_connector()
-        await more(stack, 1500)
+        await more(stack, 500)
         await ended_well(stack, from_ns)
 
 
@@ -359,7 +359,7 @@ async def test_both_ending_at_once_leaves_the_place_to_nobody_and_nothing_unreco
         stack.start_connector()
         await stack.until(lambda: stack.connector.health().get("books_ready") is True)
         assert not await takeovers(stack)
-        await more(stack, 1500)
+        await more(stack, 500)
         await ended_well(stack, from_ns)
 
 
@@ -383,14 +383,14 @@ async def test_a_takeover_that_is_cut_short_is_a_gap_from_the_old_ones_end(
         monkeypatch.setattr(Takeover, "_publish", cut_short)
         await stack.kill("connector")
         await stack.until(lambda: slices[0] == 3)
-        await more(stack, 500)
+        await more(stack, 150)
         await getattr(stack, end)("second")
         monkeypatch.setattr(Takeover, "_publish", publish)
         stack.start_second()
         await stack.until(lambda: stack.second.health().get("role") == "active")
         stack.start_connector()  # it archives what it had captured
         await stack.until(lambda: stack.connector.health().get("books_ready") is True)
-        await more(stack, 1500)
+        await more(stack, 500)
         await ended_well(stack, from_ns)
 
 
@@ -417,7 +417,7 @@ async def test_a_killed_connector_that_comes_back_waits_until_its_spool_was_read
         await stack.until(lambda: stack.connector.health().get("books_ready") is True)
         assert [each.health()["role"] for each in (stack.connector, stack.second)] == ["standby", "active"]
         assert not [event for event in events(stack) if isinstance(event, Gap)]
-        await more(stack, 1500)
+        await more(stack, 500)
         await ended_well(stack, from_ns)
 
 
@@ -460,16 +460,15 @@ def truth(stack: Stack, ticker: str) -> tuple[dict[float, float], dict[float, fl
 @pytest.mark.alone
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_a_client_of_the_gateway_sees_the_handover_as_books_and_no_gap(tmp_path: Path, end: str) -> None:
-    lasting = replace(FAST, window_s=900)  # no market ends meanwhile
-    async with capture(tmp_path, lasting) as stack, running(broker=stack.transport) as stage:
+    async with capture(tmp_path, LASTING) as stack, running(broker=stack.transport) as stage:
         await both(stack, archiver=False)
         async with connected(stage, symbols="*") as reader:
             reading = asyncio.create_task(read_on(reader))
-            await more(stack, 1000)
+            await more(stack, 350)
             await getattr(stack, end)("connector")
             await stack.until(lambda: stack.second.health()["takeover"] is not None)
             books = stack.second.health()["takeover"]["books"]  # type: ignore[index]
-            await more(stack, 2000)
+            await more(stack, 650)
             stack.simulator.fault("stall", seconds=60)
             count = -1
             while count < len(reader.messages):  # until all that was sent has come
@@ -499,7 +498,7 @@ async def test_a_takeover_ends_although_the_machine_is_overloaded(tmp_path: Path
             turns += 1
             await asyncio.sleep(0)
 
-    async with capture(tmp_path, LASTING) as stack:
+    async with capture(tmp_path, replace(LASTING, rate=3000)) as stack:
         await both(stack)
         load = asyncio.create_task(busy())
         await stack.kill("connector")

@@ -217,6 +217,20 @@ async def test_what_the_old_connection_had_captured_and_not_published_is_publish
     assert takeover.last_n == 3  # snapshot, delta, trade, quote: n from 0
 
 
+async def test_what_came_before_the_new_connection_began_is_not_waited_for(pair: tuple[Side, Side]) -> None:
+    old, new = pair
+    old.receive(NOON, snapshot(1), *frames(0, 1))
+    await asyncio.sleep(0)  # these are written
+    new.receive(NOON + 400 * MS, snapshot(1).replace(b"100.00", b"101.00"))
+    old.receive(NOON + 500 * MS, delta(3, 500))
+    new.receive(NOON + 500 * MS, delta(2, 500))
+    new.receive(NOON + 600 * MS, delta(3, 600))
+    await new.take_over(old.folder)
+
+    assert not new.pipeline.gaps
+    assert shown(live(new))[-2:] == ["new book 102", "new delta 103"]
+
+
 async def test_messages_that_never_reached_the_broker_come_first_and_once(pair: tuple[Side, Side]) -> None:
     old, new = pair
     for side in pair:
