@@ -119,7 +119,6 @@ async def takeovers(stack: Stack) -> list[Handover]:
     return [handover for handover in found.values() if handover.first_n is not None]
 
 
-@pytest.mark.alone
 async def test_the_second_connector_goes_on_where_the_first_one_ends_without_a_gap(tmp_path: Path) -> None:
     async with capture(tmp_path, BUSY) as stack:
         await both(stack)
@@ -137,7 +136,6 @@ async def test_the_second_connector_goes_on_where_the_first_one_ends_without_a_g
         assert takeover.from_
 
 
-@pytest.mark.alone
 async def test_a_killed_connector_is_followed_by_the_one_that_stands_by_without_a_gap(tmp_path: Path) -> None:
     async with capture(tmp_path, BUSY) as stack:
         await both(stack)
@@ -154,7 +152,6 @@ async def test_a_killed_connector_is_followed_by_the_one_that_stands_by_without_
         await whole(stack, connections=2)
 
 
-@pytest.mark.alone
 async def test_a_standby_that_is_killed_leaves_no_gap_and_no_event(tmp_path: Path) -> None:
     async with capture(tmp_path, BUSY) as stack:
         await both(stack)
@@ -173,7 +170,6 @@ async def test_a_standby_that_is_killed_leaves_no_gap_and_no_event(tmp_path: Pat
         assert len(result.archive.records) == 3
 
 
-@pytest.mark.alone
 async def test_after_both_were_killed_the_gap_begins_where_the_active_one_ended(tmp_path: Path) -> None:
     async with capture(tmp_path, BUSY) as stack:
         await both(stack)
@@ -198,7 +194,6 @@ async def test_after_both_were_killed_the_gap_begins_where_the_active_one_ended(
         await whole(stack, connections=3)
 
 
-@pytest.mark.alone
 async def test_an_exchange_that_lets_nobody_else_in_makes_the_handover_a_strict_one_with_a_gap(tmp_path: Path) -> None:
     async with capture(tmp_path, BUSY) as stack:
         stack.start_connector()
@@ -222,7 +217,6 @@ async def test_an_exchange_that_lets_nobody_else_in_makes_the_handover_a_strict_
         await whole(stack, connections=2)
 
 
-@pytest.mark.alone
 async def test_a_broker_that_is_away_at_the_handover_gets_everything_later_in_order(tmp_path: Path) -> None:
     async with capture(tmp_path, BUSY) as stack:
         await both(stack)
@@ -246,7 +240,6 @@ async def test_a_broker_that_is_away_at_the_handover_gets_everything_later_in_or
         assert report.missing_in_stream == {}
 
 
-@pytest.mark.alone
 async def test_the_places_change_again_and_again(tmp_path: Path) -> None:
     async with capture(tmp_path, BUSY) as stack:
         stack.seal_bytes = 70_000
@@ -299,7 +292,6 @@ async def ended_well(stack: Stack, from_ns: int) -> None:
     assert not result.findings, result.table()
 
 
-@pytest.mark.alone
 async def test_a_connector_that_comes_after_the_active_one_went_silent_leaves_a_gap_between_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,7 +320,6 @@ async def test_a_connector_that_comes_after_the_active_one_went_silent_leaves_a_
         await ended_well(stack, from_ns)
 
 
-@pytest.mark.alone
 async def test_after_an_outage_of_the_exchange_nothing_of_before_is_published_again(tmp_path: Path) -> None:
     async with capture(tmp_path, LASTING) as stack:
         await both(stack)
@@ -349,7 +340,6 @@ async def test_after_an_outage_of_the_exchange_nothing_of_before_is_published_ag
         await ended_well(stack, from_ns)
 
 
-@pytest.mark.alone
 async def test_both_ending_at_once_leaves_the_place_to_nobody_and_nothing_unrecorded(tmp_path: Path) -> None:
     async with capture(tmp_path, LASTING) as stack:
         await both(stack)
@@ -363,7 +353,6 @@ async def test_both_ending_at_once_leaves_the_place_to_nobody_and_nothing_unreco
         await ended_well(stack, from_ns)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_a_takeover_that_is_cut_short_is_a_gap_from_the_old_ones_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
@@ -394,7 +383,6 @@ async def test_a_takeover_that_is_cut_short_is_a_gap_from_the_old_ones_end(
         await ended_well(stack, from_ns)
 
 
-@pytest.mark.alone
 async def test_a_killed_connector_that_comes_back_waits_until_its_spool_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,7 +445,6 @@ def truth(stack: Stack, ticker: str) -> tuple[dict[float, float], dict[float, fl
     return bids, asks
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_a_client_of_the_gateway_sees_the_handover_as_books_and_no_gap(tmp_path: Path, end: str) -> None:
     async with capture(tmp_path, LASTING) as stack, running(broker=stack.transport) as stage:
