@@ -289,7 +289,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(simple, float):
         return f"{simple:.9g}"
-    return str(value if isinstance(value, date) else simple)[:MAX_CELL]
+    text = str(value if isinstance(value, date) else simple)
+    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
 
 
 def document_of(suite: str, version: str, judged: Sequence[Judged]) -> dict[str, Any]:
