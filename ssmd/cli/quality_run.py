@@ -17,7 +17,7 @@ from ssmd.cli.checking import Check, checking
 from ssmd.cli.day_lock import day_lock
 from ssmd.cli.opening import Opener
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
-from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json, talk
+from ssmd.cli.output import BAD, GOOD, WAITING, counted, mark_line, show_json, talk
 from ssmd.cli.validation import require_day
 from ssmd.clock import day_of, now_ns
 from ssmd.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FINDINGS, ConfigError, TransientError
@@ -59,8 +59,8 @@ def run(
     name, today = chosen.feed(feed), day_of(now_ns())
     if date > today:
         raise ConfigError(f"{date} is in the future", "Give a day that has begun (UTC).")
-    counted = nullcontext(Check()) if suite else checking(chosen, "quality", name, date)
-    with counted as check, day_lock(chosen, name, date, "quality", shared=True):
+    recorded = nullcontext(Check()) if suite else checking(chosen, "quality", name, date)
+    with recorded as check, day_lock(chosen, name, date, "quality", shared=True):
         ended, pages = asyncio.run(_run(chosen, name, date, suites, rest, Judge))
         code = _exit_code(ended)
         ran = any(its.ran for its in ended.suites)
@@ -172,9 +172,9 @@ def _verdict(ended: "QualityRun") -> str:
     ran = sum(suite.ran for suite in ended.suites)
     if not ran:
         return f"nothing could be asked: {ended.suites[0].why_not}"
-    found = f"{ended.findings} expectations not met" if ended.findings else "everything as expected"
+    found = f"{counted(ended.findings, 'expectation')} not met" if ended.findings else "everything as expected"
     absent = [suite.suite for suite in ended.suites if not suite.ran]
-    return f"{found} in {ran} suites" + (f"; did not run: {', '.join(absent)}" if absent else "")
+    return f"{found} in {counted(ran, 'suite')}" + (f"; did not run: {', '.join(absent)}" if absent else "")
 
 
 def _detail(ended: "QualityRun") -> dict[str, Any]:

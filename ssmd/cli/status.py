@@ -37,7 +37,7 @@ def status(*, env: EnvFile = None, json: Json = False) -> int:
 def _mark(component: Component) -> str:
     if component.well:
         return GOOD
-    return BAD if component.status == "down" else WAITING
+    return BAD if component.status in ("down", "silent") else WAITING
 
 
 def _detail(component: Component) -> str:

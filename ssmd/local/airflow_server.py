@@ -31,6 +31,8 @@ DATABASE = "airflow"
 WEBHOOK = "SSMD_ALERT_WEBHOOK"
 SCHEDULER, DAGS, TRIGGERER, API = PROGRAMS = ("airflow-scheduler", "airflow-dags", "airflow-triggerer", "airflow-api")
 """In the order of their stop: the scheduler's tasks end first, and tell the API server how."""
+READY_S = 180.0
+"""Seconds that a new Airflow may take until each part has said that it works."""
 
 POOLS = {"ssmd_heavy": (2, "Jobs that read or write a whole day")}
 """Slots and description."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 from ssmd.airflow_api import TIMEOUT_S, Airflow, Login, Run, health_of
 from ssmd.errors import FatalError, RefusedError, SsmdError, Unavailable
 from ssmd.local.airflow_access import Access
-from ssmd.local.airflow_server import POOLS, PROGRAMS, AirflowServer, scheduler_log
+from ssmd.local.airflow_server import POOLS, PROGRAMS, READY_S, AirflowServer, scheduler_log
 from ssmd.local.home import Home
 from ssmd.local.supervisord import Control, tail
 
@@ -25,7 +25,7 @@ FIRST_RUN = "first_start"
 FIRST_DAGS = ("secmaster_sync", "daily_startup")
 """What a new installation has done once, before anybody has to look."""
 
-READY_S, DAGS_S, RUNS_S = 180.0, 180.0, 900.0
+DAGS_S, RUNS_S = 180.0, 900.0
 _KEEP_LOGS_S = 30 * 86_400
 _LOOK_S = 0.5
 

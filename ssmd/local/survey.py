@@ -24,7 +24,8 @@ from ssmd.service_state import read_planned
 class Component(msgspec.Struct, frozen=True):
     """One program. `state` is supervisord's word, `status` the service's own (ok, degraded, ...); `up_s` in seconds.
 
-    `status` is `down` for a program that should run, and `stopped` for one that an operator stopped.
+    `status` is `down` for a program that should run, `silent` for one that runs and gives no sign of its work, and
+    `stopped` for one that an operator stopped.
 
     `memory_mb`: 10^6 bytes of it and its children; pages that processes share are counted once.
     """
@@ -108,18 +109,38 @@ def _airflow(state: ProgramState, home: Home, up_s: int, parts: dict[str, Any]) 
             return Component(state.name, state.state, "starting", 0, 0, "its database is prepared first", {})
         return Component(state.name, state.state, "down", 0, 0, failure(state, home).message, {})
     if not parts and state.name == airflow_server.API:
-        return Component(state.name, state.state, "starting", state.pid, up_s, "it does not answer yet", {})
+        status = _until_ready(up_s)
+        detail = "it does not answer" + (" yet" if status == "starting" else "")
+        return Component(state.name, state.state, status, state.pid, up_s, detail, {})
     if not parts:  # its heartbeats are asked of the API
         return Component(state.name, state.state, "unknown", state.pid, up_s, "the API does not answer", {})
     if state.name == airflow_server.API:
         access = read_access(home)
         return Component(state.name, state.state, "ok", state.pid, up_s, access.url if access else "", parts)
     part = parts.get(_AIRFLOW_PARTS[state.name]) or {}
-    if part.get("status") == "healthy":
+    beat = _last_beat(part)
+    own = beat is not None and beat.timestamp() >= state.started  # an older one is of a process before this
+    if part.get("status") == "healthy" and (own or beat is None):
         return Component(state.name, state.state, "ok", state.pid, up_s, "", part)
-    beats = [str(value) for name, value in part.items() if name.startswith("latest_") and value]
-    detail = f"no heartbeat since {beats[0]}" if beats else "no heartbeat yet"
-    return Component(state.name, state.state, "starting", state.pid, up_s, detail, part)
+    if beat is not None and own:  # it was up, and is no more
+        detail = f"no heartbeat since {beat.astimezone(UTC):%m-%d %H:%M:%S} UTC"
+        return Component(state.name, state.state, "silent", state.pid, up_s, detail, part)
+    detail = "no heartbeat yet"
+    return Component(state.name, state.state, _until_ready(up_s), state.pid, up_s, detail, part)
+
+
+def _last_beat(part: Mapping[str, Any]) -> datetime | None:
+    said = next((value for name, value in part.items() if name.startswith("latest_") and value), None)
+    try:
+        beat = datetime.fromisoformat(str(said))
+    except ValueError:
+        return None
+    return beat if beat.tzinfo else beat.replace(tzinfo=UTC)
+
+
+def _until_ready(up_s: int) -> str:
+    """What has not reported yet is starting, but not for ever."""
+    return "starting" if up_s <= airflow_server.READY_S else "silent"
 
 
 def _at_rest(state: ProgramState, home: Home) -> Component:

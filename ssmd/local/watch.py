@@ -85,7 +85,7 @@ class Watch:
                 self._progress.line(f"○ {state.name:<10} {stopped_by(planned)}")
 
     def _restarted(self, state: ProgramState, before: int) -> str:
-        processes = f"(process {before} ended, {state.pid} runs)"
+        processes = f"(process {before} ended; now process {state.pid})"
         planned = read_planned(self._home.root, state.name, state.stopped)
         if planned is None:
             return f"was restarted {processes}"

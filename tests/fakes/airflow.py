@@ -21,7 +21,7 @@ class FakeAirflow:
 
     def __init__(self) -> None:
         self.version = "3.3.2"
-        self.health = {"scheduler": {"status": "healthy"}, "dag_processor": {"status": "healthy"}}
+        self.health: dict[str, dict[str, str | None]] = {"scheduler": {"status": "healthy"}, "dag_processor": {"status": "healthy"}}
         self.paused: dict[str, bool] = {"daily_startup": False, "daily_teardown": False}
         self.script: dict[str, list[tuple[str, dict[str, str]]]] = {}
         self.runs: dict[tuple[str, str], dict[str, Any]] = {}

@@ -29,6 +29,7 @@ class FakeSupervisord:
         self.states = dict.fromkeys(programs, "STOPPED")
         self.ends: dict[str, int] = {}
         self.pids: dict[str, int] = {}
+        self.started: dict[str, int] = {}
         self.ended: dict[str, int] = {}
         self.stubborn: set[str] = set()
         self.orders: list[str] = []
@@ -90,7 +91,7 @@ class FakeSupervisord:
             "name": name,
             "statename": state,
             "pid": self.pids.get(name, 4242) if state == "RUNNING" else 0,
-            "start": 1,
+            "start": self.started.get(name, 1),
             "stop": self.ended.get(name, 0),
             "exitstatus": self.ends.get(name, 0),
             "spawnerr": "",

@@ -158,7 +158,7 @@ def test_a_clean_day_passes_and_a_faulty_one_is_recorded_once_scored_and_shown(m
     assert {float(str(score)) for _, score, _ in scores} == {answer["score"]}
 
     runs = made.sql("SELECT check_name, state, exit_code, findings, summary FROM check_runs ORDER BY id")
-    assert runs == [("quality", "findings", 6, 1, "1 expectations not met in 7 suites; did not run: drift")] * 2
+    assert runs == [("quality", "findings", 6, 1, "1 expectation not met in 7 suites; did not run: drift")] * 2
     parts = json.loads(made.run("data", "quality", "--date", str(DAY), "--json", code=0)[0])
     assert (parts["failed_count"], parts["quality_score"]) == (1, answer["score"])
     assert parts["parts"]["expectations"] < 1

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ssmd.local.readiness import (
 from ssmd.local.supervisord import Control
 from ssmd.local.survey import survey
 from ssmd.service_state import ServiceState, write_state
+from tests.fakes.airflow import fake_airflow
 from tests.fakes.supervisord import FakeSupervisord
 
 NAMES = ["nats", "connector", "gateway"]
@@ -232,10 +234,46 @@ def test_without_airflows_api_nothing_is_known_of_its_other_parts(home: Home, tm
     home.airflow_access.write_text(json.dumps({"url": url, "username": "u", "password": "p"}))
     with FakeSupervisord(tmp_path / "air.sock", "secret", names) as fake:
         fake.states = dict.fromkeys(names, "RUNNING")
+        fake.started = {"airflow-api": int(time.time()) - 20}
         home.write_record(StackRecord("m", "e", "f", str(fake.path), "secret", fake.identity, names, {}))
 
         found = {component.name: component for component in survey(home)}
+        fake.started["airflow-api"] -= 600
+        late = {component.name: component for component in survey(home)}
 
-    assert found["airflow-api"].status == "starting"
+    assert (found["airflow-api"].status, late["airflow-api"].status) == ("starting", "silent")
     for name in names[1:]:
         assert (found[name].status, found[name].detail) == ("unknown", "the API does not answer")
+
+
+@pytest.mark.parametrize(
+    ("up_s", "health", "beat_ago_s", "status", "said"),
+    [
+        (20, "unhealthy", None, "starting", "no heartbeat yet"),
+        (20, "unhealthy", 900, "starting", "no heartbeat yet"),  # of the process before this one
+        (20, "healthy", 25, "starting", "no heartbeat yet"),  # Airflow does not know that it is another process
+        (20, "healthy", 5, "ok", ""),
+        (20, "unhealthy", 15, "silent", "no heartbeat since "),
+        (243, "unhealthy", 120, "silent", "no heartbeat since "),
+        (243, "unhealthy", 900, "silent", "no heartbeat yet"),
+        (243, None, None, "silent", "no heartbeat yet"),
+        (243, "healthy", None, "ok", ""),
+    ],
+)
+def test_a_part_of_airflow_is_judged_by_heartbeats_of_its_own_process(
+    home: Home, tmp_path: Path, up_s: int, health: str | None, beat_ago_s: int | None, status: str, said: str
+) -> None:
+    now = time.time()
+    beat = None if beat_ago_s is None else datetime.fromtimestamp(now - beat_ago_s, UTC).isoformat()
+    with fake_airflow() as airflow, FakeSupervisord(tmp_path / "air.sock", "secret", ["airflow-triggerer"]) as fake:
+        airflow.health = {"triggerer": {"status": health, "latest_triggerer_heartbeat": beat}}
+        home.airflow_access.write_text(json.dumps({"url": airflow.url, "username": "u", "password": "p"}))
+        fake.states = {"airflow-triggerer": "RUNNING"}
+        fake.started = {"airflow-triggerer": int(now) - up_s}
+        home.write_record(StackRecord("m", "e", "f", str(fake.path), "secret", fake.identity, [*fake.states], {}))
+
+        found = survey(home)[0]
+
+    assert (found.name, found.status) == ("airflow-triggerer", status)
+    assert found.detail.startswith(said)
+    assert bool(found.detail) == bool(said)

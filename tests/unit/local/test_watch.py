@@ -68,7 +68,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_a_restart_is_told_once(bench: Bench) -> None:
     said = bench.run(lambda: bench.fake.pids.update(nats=4300), lambda: None)
 
-    assert said == "○ nats       was restarted (process 4242 ended, 4300 runs)\n"
+    assert said == "○ nats       was restarted (process 4242 ended; now process 4300)\n"
 
 
 def plan(bench: Bench, then: date | None = None) -> None:
@@ -89,8 +89,8 @@ def test_a_planned_restart_is_told_as_one(bench: Bench) -> None:
 
     planned, crashed = bench.run(restart, lambda: None, crash).splitlines()
 
-    assert "was restarted as planned, for 2026-11-23 by cli:me (process 4242 ended, 4300 runs)" in planned
-    assert crashed == "○ connector  was restarted (process 4300 ended, 4400 runs)"
+    assert "was restarted as planned, for 2026-11-23 by cli:me (process 4242 ended; now process 4300)" in planned
+    assert crashed == "○ connector  was restarted (process 4300 ended; now process 4400)"
 
 
 def test_a_planned_stop_is_told_once_and_so_is_the_start_after_it(bench: Bench) -> None:
