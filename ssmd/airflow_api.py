@@ -3,7 +3,7 @@
 import http.client
 import ssl
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -16,6 +16,7 @@ TIMEOUT_S = 10.0
 ACTIVE = ("queued", "running")
 _MOST_RUNS = 25
 _MOST_TASKS = 100
+_MOST_DAYS = 3_660
 _MOST_SAID = 500
 AWAY_HINT = "Start it with: ssmd up, or do the steps without it: add --no-airflow"
 
@@ -28,7 +29,10 @@ class Login(NamedTuple):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of a DAG. `state`: queued, running, success, failed; `day` as it was asked for, else of its interval."""
+    """A run of a DAG. `state`: queued, running, success, failed; `day` as it was asked for, else of its interval.
+
+    `days`: that day, or all of the range that was asked for; [] where the run does not say them itself.
+    """
 
     dag: str
     id: str
@@ -38,6 +42,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None
     ended_at: datetime | None
     note: str
+    days: list[date] = []
 
     @property
     def active(self) -> bool:
@@ -156,6 +161,13 @@ class Airflow:
     def run(self, dag: str, run: str) -> Run:
         """One run as it is now."""
         return _run(self._ask("GET", self._run_path(dag, run)).body)
+
+    def event_days(self, dag: str, run: str) -> list[date]:
+        """The days of the archive whose events have started a run; [] when none has, or the user may not see them."""
+        answer = self._ask("GET", f"{self._run_path(dag, run)}/upstreamAssetEvents", allowed=(200, 403, 404))
+        events = answer.body.get("asset_events") if answer.status == http.client.OK else None
+        said = [_iso_day((event.get("extra") or {}).get("day")) for event in events or []]
+        return sorted({day for day in said if day is not None})
 
     def trigger(
         self, dag: str, run: str, conf: Mapping[str, Any], note: str, logical_date: datetime | None = None
@@ -298,25 +310,40 @@ def _last_line(text: object) -> str:
 
 
 def _run(body: Mapping[str, Any]) -> Run:
+    day = _day(body)
     return Run(
         dag=str(body["dag_id"]),
         id=str(body["dag_run_id"]),
         state=str(body["state"]),
         run_type=str(body.get("run_type") or ""),
-        day=_day(body),
+        day=day,
+        days=[day] if day else _range(body.get("conf") or {}),
         started_at=_time(body.get("start_date")),
         ended_at=_time(body.get("end_date")),
         note=str(body.get("note") or ""),
     )
 
 
-def _day(body: Mapping[str, Any]) -> date | None:
-    asked = (body.get("conf") or {}).get("date")
+def _range(conf: Mapping[str, Any]) -> list[date]:
+    """The days from `from` to `to`, or `from` alone."""
+    first = _iso_day(conf.get("from"))
+    last = _iso_day(conf.get("to")) if conf.get("to") else first
+    if first is None or last is None:
+        return []
+    return [first + timedelta(days=number) for number in range(min((last - first).days + 1, _MOST_DAYS))]
+
+
+def _iso_day(said: object) -> date | None:
     try:
-        if isinstance(asked, str):
-            return date.fromisoformat(asked)
+        return date.fromisoformat(said) if isinstance(said, str) else None
     except ValueError:
         return None
+
+
+def _day(body: Mapping[str, Any]) -> date | None:
+    asked = (body.get("conf") or {}).get("date")
+    if isinstance(asked, str):
+        return _iso_day(asked)
     began = _time(body.get("data_interval_start")) if body.get("run_type") in ("scheduled", "backfill") else None
     return began.date() if began else None
 

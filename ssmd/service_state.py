@@ -73,6 +73,10 @@ class PlannedStop(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     then: date | None = None
 
+    def __str__(self) -> str:
+        """For people: `stopped for DAY by WHO at HH:MM UTC`."""
+        return f"stopped for {self.day} by {self.by} at {self.at:%H:%M} UTC"
+
 
 PLANNED_S = 60.0
 """A process that ended longer after the order has another reason."""

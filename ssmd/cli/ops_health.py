@@ -17,7 +17,7 @@ from ssmd.local.home import Home
 from ssmd.ops.days import Days
 from ssmd.ops.wellness import Finding, await_well, examine, exit_code
 
-_MARKS = {"ok": GOOD, "away": WAITING, "unwell": BAD}
+_MARKS = {"ok": GOOD, "away": WAITING, "stopped": WAITING, "unwell": BAD}
 _ANSWER_S = 5.0
 
 

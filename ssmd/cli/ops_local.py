@@ -8,10 +8,11 @@ from typing import Any
 
 from ssmd.cli.options import Chosen
 from ssmd.errors import ConfigError, SsmdError, Unavailable
+from ssmd.local.crashes import crashes
 from ssmd.local.home import Home, StackRecord
-from ssmd.local.readiness import failure, service_health
+from ssmd.local.readiness import failure, service_health, stop_order
 from ssmd.local.supervisord import Control
-from ssmd.ops.programs import SLOTS, ProgramState
+from ssmd.ops.programs import SLOTS, Crash, ProgramState
 from ssmd.service_state import Farewell, PlannedStop, read_state, write_farewell, write_planned
 
 _AT_REST = ("STOPPED", "EXITED", "FATAL")
@@ -31,6 +32,7 @@ class LocalPrograms:
             name: ProgramState(
                 name=name, state=one.state, at_rest=one.state in _AT_REST, pid=one.pid, exit_code=one.exit_code,
                 started=datetime.fromtimestamp(one.started, UTC) if one.pid else None,
+                ended=datetime.fromtimestamp(one.stopped, UTC) if one.stopped else None,
             )
             for name, one in self._control.states().items()
         }  # fmt: skip
@@ -61,6 +63,14 @@ class LocalPrograms:
     def farewell_to_clients(self, service: str, farewell: Farewell | None) -> None:
         """Leave it where the service looks when it is told to stop."""
         write_farewell(self._home.root, service, farewell)
+
+    def planned(self, name: str) -> PlannedStop | None:
+        """The order that `ssmd ops stop` has left."""
+        return stop_order(self._control.states()[name], self._home)
+
+    def crashes(self, since: datetime) -> list[Crash]:
+        """What the supervisor's log says."""
+        return [Crash(*one) for one in crashes(self._home, since)]
 
     def note_planned(self, name: str, planned: PlannedStop) -> None:
         """For `ssmd status` and the terminal of `ssmd up`."""

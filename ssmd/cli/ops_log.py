@@ -12,7 +12,7 @@ from ssmd.cli.output import show_rows
 from ssmd.errors import EXIT_DONE, SsmdError
 
 if TYPE_CHECKING:
-    from ssmd.registry.operations import Action, OperationLog
+    from ssmd.registry.operations import Action, Operation, OperationLog
 
 T = TypeVar("T")
 
@@ -53,8 +53,13 @@ class Line:
             self._write(lambda log: log.finish(number, error))
 
     def _insert(self, log: "OperationLog", began: datetime | None = None) -> int:
+        from ssmd.local.process_name import own_name
+
+        abort_dead(log)
         trigger, by = triggered()
-        return log.start(self._action, self._service, self._day, trigger=trigger, by=by, started_at=began)
+        return log.start(
+            self._action, self._service, self._day, trigger=trigger, by=by, process=own_name(), started_at=began
+        )
 
     def _write(self, work: "Callable[[OperationLog], T]") -> T | None:
         from ssmd.registry.operations import OperationLog
@@ -89,6 +94,30 @@ def logged(chosen: Chosen, action: "Action", service: str | None, day: date) -> 
     line.end(None)
 
 
+def abort_dead(log: "OperationLog") -> None:
+    """Note which operations are over without having told their end: their process is gone.
+
+    Where nobody here can tell, a later operation of the service that has completed says so: one works at a time.
+    """
+    from ssmd.local.process_name import has_ended
+
+    for one in log.unended():
+        ended = has_ended(one.process)
+        if ended:
+            log.abort(one.id)
+        elif ended is None and one.overtaken_at is not None:
+            log.abort(one.id, one.overtaken_at)
+
+
+def trigger_of(one: "Operation") -> str:
+    """`first_start`: the run with which `ssmd up` begins a new Airflow; that is asked for as a person would."""
+    from ssmd.local.airflow_start import FIRST_RUN
+
+    scheduler, _, run = (one.triggered_by or "").partition("/")
+    first = scheduler.startswith("airflow:") and run.partition("/")[0] == FIRST_RUN
+    return FIRST_RUN if first else one.trigger
+
+
 def show_history(chosen: Chosen, limit: int, *, json: bool) -> int:
     """The lines of the log, the latest first."""
     import msgspec
@@ -96,10 +125,14 @@ def show_history(chosen: Chosen, limit: int, *, json: bool) -> int:
     from ssmd.registry.operations import OperationLog
 
     with database_of(chosen) as database:
-        lines = OperationLog(database, chosen.environment.name).latest(limit)
-    rows = [msgspec.to_builtins(line) for line in lines]
+        log = OperationLog(database, chosen.environment.name)
+        abort_dead(log)
+        lines = log.latest(limit)
+    rows = [msgspec.to_builtins(line) | {"trigger": trigger_of(line)} for line in lines]
     if not json:
         for row in rows:
             row["service"] = row["service"] or "whole day"
+            if row["ended_by"]:
+                row["completed_at"] = f"before {row['ended_by']}"
     show_rows(rows, _COLUMNS, as_json=json, empty="nothing was started or stopped here yet")
     return EXIT_DONE

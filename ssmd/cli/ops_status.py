@@ -1,7 +1,7 @@
 """`ssmd ops status`: one look at the day of an environment, with whatever of it answers."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,11 +10,12 @@ from ssmd.cli.checking import in_time
 from ssmd.cli.opening import database_of
 from ssmd.cli.ops_health import ask
 from ssmd.cli.ops_local import local_programs
+from ssmd.cli.ops_log import abort_dead
 from ssmd.cli.options import Chosen
 from ssmd.cli.output import BAD, GOOD, WAITING, cell, counted, mark_line, show_json
 from ssmd.local.home import Home
 from ssmd.ops.days import Days
-from ssmd.ops.overview import Fact, LastRun, Overview, gather, last_runs
+from ssmd.ops.overview import Fact, LastRun, Overview, gather, last_runs, with_days
 from ssmd.ops.wellness import Finding, examine
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 _AIRFLOW_S = 4.0
 _SHOWN, _MOST = 6, 50
 _MARKS = {
-    "ok": GOOD, "away": WAITING, "unwell": BAD, "success": GOOD, "passed": GOOD, "completed": GOOD, "failed": BAD,
-    "findings": BAD, "not_run": BAD, "missing": BAD, "skipped": BAD,
+    "ok": GOOD, "away": WAITING, "stopped": WAITING, "unwell": BAD, "success": GOOD, "passed": GOOD, "completed": GOOD,
+    "failed": BAD, "aborted": BAD, "findings": BAD, "not_run": BAD, "missing": BAD, "skipped": BAD,
 }  # fmt: skip
 _GONE = "cannot be told"
 
@@ -56,11 +57,14 @@ def look(chosen: Chosen) -> Overview:
         missing["book"] = "the environment names no database (spec.database)"
     answers, away = gather(parts)
     checks, alerts, operations = answers.get("book", (None, None, None))
+    runs = answers.get("runs")
+    if runs is not None:
+        runs = with_days(runs, [*(checks or []), *(operations or [])])
     missing |= away
     if "book" in missing:
         missing["checks, alerts, operations"] = missing.pop("book")
     return Overview(
-        environment=chosen.environment.name, services=answers.get("services"), runs=answers.get("runs"),
+        environment=chosen.environment.name, services=answers.get("services"), runs=runs,
         checks=checks, alerts=alerts, operations=operations, missing=missing,
     )  # fmt: skip
 
@@ -91,14 +95,16 @@ def _book(chosen: Chosen) -> tuple[list[Fact], list[Fact], list[Fact]]:
         except NotKnown:
             checks = []
         alerts = [_alert(one) for one in Alerts(database).open(name, _MOST)]
-        return checks, alerts, [_operation(one) for one in OperationLog(database, name).latest(_SHOWN)]
+        log = OperationLog(database, name)
+        abort_dead(log)
+        return checks, alerts, [_operation(one) for one in log.latest(_SHOWN)]
 
 
 def _check(run: "CheckRun") -> Fact:
     return Fact(
         what=run.check, day=run.day, state=run.state, at=run.completed_at or run.started_at,
         detail=_joined(run.summary, f"by {run.triggered_by}" if run.triggered_by else ""),
-        bad=run.state in ("findings", "failed", "not_run"),
+        bad=run.state in ("findings", "failed", "not_run"), by=run.triggered_by or "",
     )  # fmt: skip
 
 
@@ -108,10 +114,11 @@ def _alert(one: "Alert") -> Fact:
 
 
 def _operation(one: "Operation") -> Fact:
+    ended = f"over before {_clock(one.ended_by)}" if one.ended_by else ""
     return Fact(
         what=f"{one.action} {one.service or 'whole day'}", day=one.day, state=one.status,
-        at=one.completed_at or one.started_at, bad=one.status == "failed",
-        detail=_joined(one.error or "", f"by {one.triggered_by}" if one.triggered_by else ""),
+        at=one.completed_at or one.started_at, bad=one.status in ("failed", "aborted"), by=one.triggered_by or "",
+        detail=_joined(ended, one.error or "", f"by {one.triggered_by}" if one.triggered_by else ""),
     )  # fmt: skip
 
 
@@ -144,7 +151,16 @@ def _service(one: Finding) -> str:
     announced = f"from its end on for {one.next}" if one.next else ""
     numbers = ", ".join(counted(value, *_WORDS[key]) for key, value in one.facts.items() if key in _WORDS)
     day = f"{one.day}" if one.day else ""
-    return _joined(day, one.role, since, announced, numbers, "; ".join(one.reasons))
+    return _joined(day, one.role, since, _restarts(one), announced, numbers, "; ".join(one.reasons))
+
+
+def _restarts(one: Finding) -> str:
+    """A program that came back by itself looks as if nothing had been."""
+    if one.last_crash is None:
+        return ""
+    return (
+        f"restarted {counted(one.restarts, 'time')} today, last at {one.last_crash.at:%H:%M:%S} ({one.last_crash.how})"
+    )
 
 
 _WORDS: Mapping[str, tuple[str, ...]] = {
@@ -154,7 +170,15 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 
 def _run(run: LastRun) -> str:
     times = f"{_clock(run.started_at)} – {_clock(run.ended_at)}" if run.started_at else ""
-    return _joined(run.state, str(run.day or ""), times, "paused" if run.paused else "", run.page)
+    return _joined(run.state, _days(run.days), times, "paused" if run.paused else "", run.page)
+
+
+def _days(days: list[date]) -> str:
+    """`2026-11-20`, `2026-11-20 – 2026-11-22`, or the first three and how many more."""
+    if len(days) > 1 and (days[-1] - days[0]).days == len(days) - 1:
+        return f"{days[0]} – {days[-1]}"
+    more = f" and {len(days) - 3} more" if len(days) > 3 else ""
+    return ", ".join(str(day) for day in days[:3]) + more
 
 
 def _fact(fact: Fact) -> str:

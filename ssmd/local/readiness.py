@@ -24,7 +24,7 @@ from ssmd.local.home import Home
 from ssmd.local.plan import Address, service_of
 from ssmd.local.ports import Listener
 from ssmd.local.supervisord import Control, ProgramState, tail
-from ssmd.service_state import PlannedStop, read_state, troubles_of
+from ssmd.service_state import PlannedStop, read_planned, read_state, troubles_of
 
 _CLASSES: dict[int, type[SsmdError]] = {
     EXIT_CONFIG: ConfigError,
@@ -63,9 +63,11 @@ def _words(line: str) -> str:
     return ": ".join(str(said[key]) for key in ("event", "error") if said.get(key))
 
 
-def stopped_by(planned: PlannedStop) -> str:
-    """`stopped for DAY by WHO at HH:MM UTC`."""
-    return f"stopped for {planned.day} by {planned.by} at {planned.at:%H:%M} UTC"
+def stop_order(state: ProgramState, home: Home) -> PlannedStop | None:
+    """The order by which a program that does not run was stopped; None when it has another reason to be at rest."""
+    planned = read_planned(home.root, state.name, state.stopped)
+    ordered = state.state in ("STOPPED", "EXITED") and state.exit_code == 0
+    return planned if planned is not None and planned.then is None and ordered else None
 
 
 def await_service(

@@ -16,9 +16,8 @@ from ssmd.local.home import Home
 from ssmd.local.memory import memory_of
 from ssmd.local.plan import SERVICES, SPARE, service_of
 from ssmd.local.processes import ProcessId
-from ssmd.local.readiness import failure, service_health, stopped_by, summary, works
+from ssmd.local.readiness import failure, service_health, stop_order, summary, works
 from ssmd.local.supervisord import Control, ProgramState
-from ssmd.service_state import read_planned
 
 
 class Component(msgspec.Struct, frozen=True):
@@ -144,9 +143,9 @@ def _until_ready(up_s: int) -> str:
 
 
 def _at_rest(state: ProgramState, home: Home) -> Component:
-    planned = read_planned(home.root, state.name, state.stopped)
-    if planned is not None and planned.then is None and state.state in ("STOPPED", "EXITED") and state.exit_code == 0:
-        return Component(state.name, state.state, "stopped", 0, 0, stopped_by(planned), {})
+    planned = stop_order(state, home)
+    if planned is not None:
+        return Component(state.name, state.state, "stopped", 0, 0, str(planned), {})
     if state.state == "STOPPED" and state.exit_code == 0:
         detail = (
             f"since {datetime.fromtimestamp(state.stopped, UTC):%H:%M} UTC, by no `ssmd ops stop`"

@@ -10,7 +10,7 @@ from ssmd.local.home import Home
 from ssmd.local.plan import SERVICES, SPARE
 from ssmd.local.processes import ProcessId
 from ssmd.local.progress import Progress
-from ssmd.local.readiness import failure, service_health, stopped_by, summary
+from ssmd.local.readiness import failure, service_health, summary
 from ssmd.local.supervisord import Control, ProgramState
 from ssmd.service_state import read_planned
 
@@ -82,7 +82,7 @@ class Watch:
             if planned is not None and planned.then is None:
                 self._told.add(state.name)
                 del self._pids[state.name]
-                self._progress.line(f"○ {state.name:<10} {stopped_by(planned)}")
+                self._progress.line(f"○ {state.name:<10} {planned}")
 
     def _restarted(self, state: ProgramState, before: int) -> str:
         processes = f"(process {before} ended; now process {state.pid})"
@@ -90,7 +90,7 @@ class Watch:
         if planned is None:
             return f"was restarted {processes}"
         if planned.then is None:
-            return f"was {stopped_by(planned)}, and started again {processes}"
+            return f"was {planned}, and started again {processes}"
         return f"was restarted as planned, for {planned.then} by {planned.by} {processes}"
 
     def _look_for_trade(self) -> None:

@@ -27,12 +27,16 @@ DAGS = (
 
 
 class LastRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The last run of an operation; `state` "never": there was none. `paused`: the schedule starts none."""
+    """The last run of an operation; `state` "never": there was none. `paused`: the schedule starts none.
+
+    `days`: the UTC days that it works on, as far as they are known; `day` where it is one.
+    """
 
     operation: str
     state: str
     paused: bool
     day: date | None = None
+    days: list[date] = []
     run: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -40,7 +44,7 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the database's: a check, an alert, a start or stop. `bad`: somebody should look at it."""
+    """A line of the database's: a check, an alert, a start or stop. `bad`: somebody should look at it; `by`: whose."""
 
     what: str
     day: date | None
@@ -48,6 +52,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     detail: str
     bad: bool
+    by: str = ""
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +80,10 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def last_runs(airflow: Airflow) -> list[LastRun]:
-    """The last run of each operation that this Airflow knows; Unavailable and ConfigError as the API's."""
+    """The last run of each operation that this Airflow knows; Unavailable and ConfigError as the API's.
+
+    The days of a run that events of the archive have started are those events'.
+    """
     airflow.check_version()
     found = []
     for dag in DAGS:
@@ -85,6 +93,16 @@ def last_runs(airflow: Airflow) -> list[LastRun]:
         except SsmdError:  # an Airflow of an older ssmd: it has no such DAG
             continue
         found.append(_last(airflow, dag, runs[0], paused) if runs else _never(airflow, dag, paused))
+    return found
+
+
+def with_days(runs: list[LastRun], facts: list[Fact]) -> list[LastRun]:
+    """`runs`: one whose days Airflow does not know works on those of the lines that its tasks have written."""
+    found = []
+    for run in runs:
+        own = f"airflow:{run.operation}/{run.run}/"
+        days = run.days or sorted({fact.day for fact in facts if fact.day and run.run and fact.by.startswith(own)})
+        found.append(msgspec.structs.replace(run, day=_only(days), days=days))
     return found
 
 
@@ -103,10 +121,15 @@ def gather(parts: dict[str, Callable[[], T]]) -> tuple[dict[str, T], dict[str, s
 
 
 def _last(airflow: Airflow, dag: str, run: Run, paused: bool) -> LastRun:
+    days = run.days or airflow.event_days(dag, run.id) if run.run_type == "asset_triggered" else run.days
     return LastRun(
-        operation=dag, state=run.state, paused=paused, day=run.day, run=run.id, started_at=run.started_at,
-        ended_at=run.ended_at, page=airflow.page(dag, run.id),
+        operation=dag, state=run.state, paused=paused, day=_only(days), days=days, run=run.id,
+        started_at=run.started_at, ended_at=run.ended_at, page=airflow.page(dag, run.id),
     )  # fmt: skip
+
+
+def _only(days: list[date]) -> date | None:
+    return days[0] if len(days) == 1 else None
 
 
 def _never(airflow: Airflow, dag: str, paused: bool) -> LastRun:

@@ -22,7 +22,8 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
 class ProgramState(msgspec.Struct, frozen=True, kw_only=True):
     """A program as its supervisor knows it. `at_rest`: no process, and none will be started by itself.
 
-    `started` is the process's start, UTC; None where there is none.
+    `started` is the process's start, UTC; None where there is none. `ended` is the end of the last process, UTC; None
+    where there was none.
     """
 
     name: str
@@ -30,7 +31,16 @@ class ProgramState(msgspec.Struct, frozen=True, kw_only=True):
     at_rest: bool
     pid: int
     started: datetime | None
+    ended: datetime | None
     exit_code: int
+
+
+class Crash(msgspec.Struct, frozen=True):
+    """A program's process ended by itself, and irregularly. `at` is UTC; `how`: `killed by signal 9`, for instance."""
+
+    program: str
+    at: datetime
+    how: str
 
 
 class Programs(Protocol):
@@ -67,6 +77,14 @@ class Programs(Protocol):
 
     def farewell_to_clients(self, service: str, farewell: Farewell | None) -> None:
         """What a service tells its clients when it stops; None: its own words."""
+        ...
+
+    def planned(self, name: str) -> PlannedStop | None:
+        """The order by which a program that is at rest was stopped; None when it has another reason."""
+        ...
+
+    def crashes(self, since: datetime) -> list[Crash]:
+        """All of all programs since then, the earliest first."""
         ...
 
     def note_planned(self, name: str, planned: PlannedStop) -> None:

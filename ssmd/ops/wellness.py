@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from ssmd.errors import EXIT_DONE, EXIT_REFUSED, EXIT_UNAVAILABLE
 from ssmd.ops.days import DayOf
-from ssmd.ops.programs import SERVICES, Programs, ProgramState
+from ssmd.ops.programs import SERVICES, SLOTS, Crash, Programs, ProgramState
 from ssmd.ops.steps import instances
 from ssmd.ops.telling import why_not
+from ssmd.service_state import PlannedStop
 
-Verdict: TypeAlias = Literal["ok", "unwell", "away"]
+Verdict: TypeAlias = Literal["ok", "unwell", "away", "stopped"]
 
 _LOOK_S = 0.5
 _OUTSIDE = frozenset(("registry", "stream", "storage", "exchange", "broker"))
@@ -21,7 +22,11 @@ _OUTSIDE = frozenset(("registry", "stream", "storage", "exchange", "broker"))
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One service. `away`: it does its part, and something that it needs does not answer."""
+    """One service. `away`: it does its part, and something that it needs does not answer.
+
+    `stopped`: it does not run, since an operator stopped it. `restarts`: how often its process ended by itself today
+    (UTC), the last time as `last_crash` says.
+    """
 
     service: str
     program: str
@@ -32,6 +37,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     role: str = ""
     facts: dict[str, Any] = {}
+    restarts: int = 0
+    last_crash: Crash | None = None
 
 
 def examine(
@@ -39,7 +46,10 @@ def examine(
 ) -> list[Finding]:
     """All services now; `gateway` asks for its public health document, as a client would."""
     states = programs.states()
-    return [finding for service in SERVICES for finding in _service(service, programs, states, recorded, gateway)]
+    found = [finding for service in SERVICES for finding in _service(service, programs, states, recorded, gateway)]
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    crashes = programs.crashes(today)
+    return [_with_crashes(one, [crash for crash in crashes if crash.program == one.program]) for one in found]
 
 
 def await_well(
@@ -58,9 +68,9 @@ def await_well(
 
 
 def exit_code(findings: list[Finding]) -> int:
-    """0 all are well; 3 a service is not; 7 the services are, but something they need is away."""
+    """0 all are well; 3 a service is not, or was stopped; 7 the services are, but something they need is away."""
     verdicts = {finding.verdict for finding in findings}
-    if "unwell" in verdicts:
+    if verdicts & {"unwell", "stopped"}:
         return EXIT_REFUSED
     return EXIT_UNAVAILABLE if "away" in verdicts else EXIT_DONE
 
@@ -75,6 +85,8 @@ def _service(
     running = instances(service, states, recorded)
     if not running:
         state = states.get(service)
+        if planned := _stop_order(service, programs, states):
+            return [Finding(service=service, program=service, verdict="stopped", reasons=[str(planned)])]
         how = f"it is {state.state.lower()}" if state else "there is no such program"
         return [Finding(service=service, program=service, verdict="unwell", reasons=[f"does not run: {how}"])]
     found = []
@@ -94,6 +106,16 @@ def _service(
     if service == "connector" and len(found) > 1 and all(one.role == "standby" for one in found):
         found[0] = msgspec.structs.replace(found[0], verdict="unwell", reasons=["no connector is active"])
     return found
+
+
+def _stop_order(service: str, programs: Programs, states: Mapping[str, ProgramState]) -> PlannedStop | None:
+    """The order by which the last of its programs was stopped; None where that one ended in another way."""
+    ended = {state.ended: state.name for name in SLOTS[service] if (state := states.get(name)) and state.ended}
+    return programs.planned(ended[max(ended)]) if ended else None
+
+
+def _with_crashes(one: Finding, crashes: list[Crash]) -> Finding:
+    return msgspec.structs.replace(one, restarts=len(crashes), last_crash=crashes[-1]) if crashes else one
 
 
 def judge(service: str, health: Mapping[str, Any] | None) -> tuple[Verdict, list[str]]:

@@ -15,19 +15,24 @@ USERNAME, PASSWORD = "admin", "opensesame"
 class FakeAirflow:
     """`script[dag]` is what each look at a run of that DAG shows: (state of the run, {task: state}); the last stays.
 
-    `findings[task]` stands in the task's state store, `reasons[task]` in its log. `fail_next` answers so many requests
-    with that status; `calls` are the requests so far. A token that is not in `tokens` is answered with 401.
+    `findings[task]` stands in the task's state store, `reasons[task]` in its log; `events[run]` are the extras of the
+    asset events that started it. `fail_next` answers so many requests with that status; `calls` are the requests so
+    far. A token that is not in `tokens` is answered with 401.
     """
 
     def __init__(self) -> None:
         self.version = "3.3.2"
-        self.health: dict[str, dict[str, str | None]] = {"scheduler": {"status": "healthy"}, "dag_processor": {"status": "healthy"}}
+        self.health: dict[str, dict[str, str | None]] = {
+            "scheduler": {"status": "healthy"},
+            "dag_processor": {"status": "healthy"},
+        }
         self.paused: dict[str, bool] = {"daily_startup": False, "daily_teardown": False}
         self.script: dict[str, list[tuple[str, dict[str, str]]]] = {}
         self.runs: dict[tuple[str, str], dict[str, Any]] = {}
         self.looks: dict[tuple[str, str], int] = {}
         self.findings: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
+        self.events: dict[str, list[Any]] = {}
         self.fail_next: list[int] = []
         self.calls: list[str] = []
         self.tokens: set[str] = set()
@@ -75,15 +80,18 @@ class FakeAirflow:
             return 404, {"detail": "no such run"}
         if len(parts) == 3:
             return 200, self._look(key)
+        if parts[3] == "upstreamAssetEvents":
+            found = [{"asset_id": 1, "extra": extra} for extra in self.events.get(parts[2], [])]
+            return 200, {"asset_events": found, "total_entries": len(found)}
         if len(parts) == 4:
             return 200, self._tasks(key)
         if parts[5] == "logs":
             said = {"event": "Task failed", "error_detail": [{"exc_value": self.reasons.get(parts[4], "")}]}
             return 200, {"content": [{"event": "::group::"}, said], "continuation_token": None}
-        found = self.findings.get(parts[4])
-        if found is None:
+        finding = self.findings.get(parts[4])
+        if finding is None:
             return 404, {"detail": "Task state store key not found"}
-        return 200, {"key": "findings", "value": found, "updated_at": "2026-11-23T00:00:00Z", "expires_at": None}
+        return 200, {"key": "findings", "value": finding, "updated_at": "2026-11-23T00:00:00Z", "expires_at": None}
 
     def _trigger(self, dag: str, body: Any) -> tuple[int, Any]:
         if "logical_date" not in body:

@@ -1,8 +1,12 @@
 """Starts and stops in the deployment log of a real database, and what `ssmd ops` shows of them."""
 
 import json
+import subprocess
+import sys
+import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +25,8 @@ DAY = date(2026, 11, 23)
 @pytest.fixture
 def place(tmp_path: Path, postgres: Database, monkeypatch: pytest.MonkeyPatch) -> Place:
     place = Place(tmp_path)
-    place.write(f'database: {{url: "{postgres.fresh()}"}}')
+    place.url = postgres.fresh()
+    place.write(f'database: {{url: "{place.url}"}}')
     monkeypatch.setenv("SSMD_HOME", str(place.home.root))
     for name in ("SSMD_ENV", "SSMD_TRIGGER", "SSMD_TRIGGERED_BY"):
         monkeypatch.delenv(name, raising=False)
@@ -94,3 +99,81 @@ def test_open_alerts_are_shown_until_they_are_resolved(place: Place, capsys: pyt
     capsys.readouterr()
     assert place.ssmd("status") == 0
     assert "alerts: none is open" in capsys.readouterr().out
+
+
+def test_an_operation_whose_process_was_killed_is_aborted_from_the_first_look_on(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with operated_services(tmp_path, place.home.root) as services:
+        place.stack(services)
+        services.up("connector")
+        services.stubborn.add("connector")
+        words = [sys.executable, "-m", "ssmd", "ops", "stop", "connector", "--yes", "--env", str(place.file)]
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+            deadline = time.monotonic() + 30
+            while "stop connector" not in services.orders and time.monotonic() < deadline:
+                time.sleep(0.02)
+            at_work = history(place, capsys)[0]
+            killed.kill()
+        before = datetime.now(UTC)
+        first, again = history(place, capsys)[0], history(place, capsys)[0]
+        services.stubborn.clear()
+        assert place.ssmd("stop", "connector") == 0
+
+    assert (at_work["status"], at_work["completed_at"], at_work["ended_by"]) == ("started", None, None)
+    assert (first["status"], first["completed_at"]) == ("aborted", None)
+    assert before - timedelta(seconds=5) <= datetime.fromisoformat(first["ended_by"]) <= datetime.now(UTC)
+    assert first["error"].startswith("it never told its end")
+    assert again == first
+    assert [line["status"] for line in history(place, capsys)] == ["completed", "aborted"]
+    assert place.ssmd("history") == 0
+    assert f"\taborted\tbefore {first['ended_by'][:10]}" in capsys.readouterr().out
+    place.ssmd("status")
+    said = capsys.readouterr().out
+    assert "✗ teardown connector" in said
+    assert "aborted" in said
+    assert "over before" in said
+
+
+def test_where_nobody_can_look_a_later_completed_operation_of_the_service_tells(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(place.url)
+    log = OperationLog(registry, "here")
+    away = "another-machine:boot:1:2:3"
+    lost = log.start("teardown", "connector", DAY, trigger="manual", by="a", process=away)
+    whole = log.start("teardown", None, DAY, trigger="manual", by="a")
+    log.finish(log.start("startup", "gateway", DAY, trigger="manual", by="a"))
+    log.finish(log.start("startup", "connector", DAY, trigger="manual", by="a"), "failed")
+    assert {line["id"] for line in history(place, capsys) if line["status"] == "started"} == {lost, whole}
+
+    retry = log.start("teardown", "connector", DAY, trigger="manual", by="a", process=away)
+    assert history(place, capsys)[0]["status"] == "started"
+    log.finish(retry)
+    lines = {line["id"]: line for line in history(place, capsys)}
+
+    assert (lines[lost]["status"], lines[lost]["ended_by"]) == ("aborted", lines[retry]["completed_at"])
+    assert lines[whole]["status"] == "started"
+    log.finish(lost)  # it was only slow
+    found = next(line for line in history(place, capsys) if line["id"] == lost)
+    assert (found["status"], found["ended_by"], found["error"]) == ("completed", None, None)
+    registry.close()
+
+
+def test_the_first_run_of_a_new_airflow_is_not_called_manual(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = Registry(place.url)
+    log = OperationLog(registry, "here")
+    for run in ("first_start", "ops__2026-11-23__x", "first_start_of_mine"):
+        by = f"airflow:daily_startup/{run}/start_connector"
+        log.finish(log.start("startup", "connector", DAY, trigger="manual", by=by))
+    registry.close()
+
+    assert [line["trigger"] for line in history(place, capsys)] == ["manual", "manual", "first_start"]
+
+
+def history(place: Place, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What `ssmd ops history` answers."""
+    capsys.readouterr()
+    assert place.ssmd("history", "--json") == 0
+    lines: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return lines

@@ -86,6 +86,8 @@ deployment_log = sa.Table(
     sa.Column("triggered_by", sa.String(250)),
     sa.Column("service", sa.String(32)),
     sa.Column("day", sa.Date),
+    sa.Column("process", sa.String(160)),
+    sa.Column("ended_by", TIMESTAMP),
     sa.Index("idx_deployment_log_environment", "environment_id", "started_at"),
     sa.Index("idx_deployment_log_version", "environment_version_id", "started_at"),
 )

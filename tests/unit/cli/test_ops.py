@@ -40,6 +40,7 @@ class Place:
         self.file = folder / "here.yaml"
         self.home = Home(folder / "home")
         self.home.prepare()
+        self.url = ""
         self.write()
 
     def write(self, more: str = "", name: str = "here") -> None:
@@ -408,3 +409,83 @@ def test_status_shows_days_roles_and_what_was_announced(
     assert f"{day(1)} · standby" in lines["connector-b"]
     assert f"from its end on for {day(1)}" in lines["archiver"]
     assert "does not run" in lines["gateway"]
+
+
+def test_a_planned_stop_is_told_alike_by_both_status_commands_and_is_no_fault(
+    place: Place, services: OperatedServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.up("connector", "archiver", "gateway")
+    assert place.ssmd("stop", "connector") == 0
+    services.stopProcess("archiver", False)  # by another hand
+    capsys.readouterr()
+
+    assert place.ssmd("status") == 3
+    ours = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith(("✓", "○", "✗"))}
+    main(["status"])
+    others = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+
+    assert ours["connector"].split() == others["connector"].split()
+    assert ours["connector"].startswith("○")
+    assert ours["archiver"].startswith("✗")
+    assert place.ssmd("health", "--wait", "0") == 3
+
+
+def test_a_connector_that_was_stopped_after_it_had_crashed_elsewhere_is_stopped_and_the_other_way_round_is_not(
+    place: Place, services: OperatedServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.up("connector")
+    assert place.ssmd("stop", "connector") == 0
+    services.states["connector-b"] = "FATAL"
+    services.ended["connector-b"] = services.ended["connector"] - 50
+    capsys.readouterr()
+
+    place.ssmd("status")
+    assert "○ connector    stopped for" in capsys.readouterr().out
+
+    services.ended["connector-b"] = services.ended["connector"] + 50
+    place.ssmd("status")
+    assert "✗ connector    does not run" in capsys.readouterr().out
+
+
+def test_status_says_how_often_a_service_was_restarted_today_and_why(
+    place: Place, services: OperatedServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.up("connector", "archiver", "gateway")
+    now = datetime.now().astimezone()
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0).astimezone(now.tzinfo)
+    (place.home.log / "supervisord.log.1").write_text(
+        f"{today - timedelta(seconds=5):%Y-%m-%d %H:%M:%S},001 WARN exited: connector (exit status 1; not expected)\n"
+        f"{today:%Y-%m-%d %H:%M:%S},001 WARN exited: connector (exit status 70; not expected)\n"
+    )
+    (place.home.log / "supervisord.log").write_text(
+        f"{now:%Y-%m-%d %H:%M:%S},001 INFO spawned: 'connector' with pid 17\n"
+        f"{now:%Y-%m-%d %H:%M:%S},001 INFO exited: archiver (exit status 0; expected)\n"
+        f"{now:%Y-%m-%d %H:%M:%S},001 WARN exited: gateway (exit status 70; not expected)\n"
+        f"{now:%Y-%m-%d %H:%M:%S},002 WARN exited: connector (terminated by SIGKILL; not expected)\n"
+    )
+
+    place.ssmd("status")
+
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith(("✓", "○", "✗"))}
+    last = f"{now.astimezone(UTC):%H:%M:%S}"
+    assert f"restarted 2 times today, last at {last} (killed by signal 9)" in lines["connector"]
+    assert f"restarted 1 time today, last at {last} (exit code 70)" in lines["gateway"]
+    assert "restarted" not in lines["archiver"]
+    place.ssmd("status", "--json")
+    found = {one["program"]: one["restarts"] for one in json.loads(capsys.readouterr().out)["services"]}
+    assert found == {"connector": 2, "archiver": 0, "gateway": 1}
+
+
+def test_status_shows_the_days_of_a_run_that_events_started(
+    place: Place, airflow: FakeAirflow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    airflow.paused |= {"data_quality": False, "backfill": False}
+    airflow.add_run("data_quality", "a", "success", run_type="asset_triggered")
+    airflow.events["a"] = [{"day": f"2026-11-{number}"} for number in (11, 13, 15, 17, 19)]
+    airflow.add_run("backfill", "b", "success", conf={"from": "2026-11-18", "to": "2026-11-20"})
+
+    place.ssmd("status")
+
+    said = capsys.readouterr().out
+    assert "✓ data_quality         success · 2026-11-11, 2026-11-13, 2026-11-15 and 2 more · " in said
+    assert "✓ backfill             success · 2026-11-18 – 2026-11-20 · " in said

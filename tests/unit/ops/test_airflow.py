@@ -1,14 +1,14 @@
 """Runs of DAGs over Airflow's REST API: asked for, watched to their end, and what an Airflow that is not well gets."""
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
 from ssmd.airflow_api import Airflow, Login, Run
 from ssmd.errors import ConfigError, FatalError, RefusedError, Unavailable
 from ssmd.local.ports import free_port
-from ssmd.ops.overview import last_runs
+from ssmd.ops.overview import Fact, LastRun, last_runs, with_days
 from ssmd.ops.watching import Ending, Watcher
 from tests.fakes.airflow import PASSWORD, USERNAME, FakeAirflow, fake_airflow
 
@@ -196,3 +196,47 @@ def test_the_last_runs_of_all_operations_that_airflow_knows(fake: FakeAirflow, a
     found = {run.operation: (run.state, run.paused) for run in last_runs(airflow)}
 
     assert found == {"daily_startup": ("failed", False), "daily_teardown": ("never", True)}
+
+
+def test_the_days_of_a_run_are_those_it_was_asked_for_or_those_of_its_events(
+    fake: FakeAirflow, airflow: Airflow
+) -> None:
+    fake.paused |= {"data_quality": False, "backfill": False, "checks_ran": False}
+    fake.add_run("data_quality", "asset_triggered__1", "success", run_type="asset_triggered")
+    fake.events["asset_triggered__1"] = [{"day": "2026-11-22"}, {"day": "2026-11-19"}, {"day": "2026-11-22"}, {}, None]
+    fake.add_run("backfill", "b", "success", conf={"from": "2026-11-18", "to": "2026-11-20"})
+    fake.add_run("checks_ran", "c", "success", conf={"date": None})
+    fake.add_run("daily_startup", "s", "success", conf=CONF)
+
+    found = {run.operation: ([f"{day:%d}" for day in run.days], run.day) for run in last_runs(airflow)}
+
+    assert found["data_quality"] == (["19", "22"], None)
+    assert found["backfill"] == (["18", "19", "20"], None)
+    assert found["checks_ran"] == ([], None)
+    assert found["daily_startup"] == (["23"], date(2026, 11, 23))
+
+
+def test_a_range_that_nobody_can_mean_is_cut(fake: FakeAirflow, airflow: Airflow) -> None:
+    fake.add_run(DAG, "wide", "success", conf={"from": "0001-01-01", "to": "9999-12-31"})
+    fake.add_run(DAG, "back", "success", conf={"from": "2026-11-20", "to": "2026-11-18"})
+    fake.add_run(DAG, "odd", "success", conf={"from": "2026-11-20", "to": "soon"})
+
+    found = {run.id: len(run.days) for run in airflow.runs(DAG)}
+
+    assert found == {"wide": 3_660, "back": 0, "odd": 0}
+
+
+def test_a_run_without_days_has_those_of_the_lines_that_its_tasks_wrote() -> None:
+    def line(by: str, day: date | None) -> Fact:
+        return Fact(what="quality", day=day, state="passed", at=datetime.now(UTC), detail="", bad=False, by=by)
+
+    runs = [LastRun(operation="data_quality", state="success", paused=False, run="r1"),
+            LastRun(operation="backfill", state="never", paused=False)]  # fmt: skip
+    facts = [line("airflow:data_quality/r1/expectations", date(2026, 11, 22)),
+             line("airflow:data_quality/r10/expectations", date(2026, 11, 21)),
+             line("airflow:data_quality/r1/expectations", None), line("cli:me", date(2026, 11, 20))]  # fmt: skip
+
+    first, never = with_days(runs, facts)
+
+    assert (first.day, first.days) == (date(2026, 11, 22), [date(2026, 11, 22)])
+    assert never.days == []
