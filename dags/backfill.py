@@ -10,8 +10,9 @@ Each frame is read with the decoder of its day. Running a day again gives the sa
 written are not touched. The log of `renormalize` says what has changed.
 
 - **It failed with exit code 2**: a day without raw data, or one that has not begun.
-- **It failed with exit code 3**: the day is not over, its segments are still being written (give it again tomorrow); or
-  another backfill works on that day (wait for it, then clear the task).
+- **It failed with exit code 3**: the day is not over, its segments are still being written (give it again tomorrow).
+- **It failed with exit code 7, "is being worked on"**: another job had that day for hours, and the message names it.
+  See what it does or end it, then clear the task.
 
 The schedule that Airflow shows, from the year 9999 on, only tells `airflow backfill` what the days are.
 """

@@ -26,8 +26,16 @@ its exit code is the contract:
 |---|---|---|
 | 0 | done | success |
 | 6 | done, with findings | success, with the findings shown and an alert |
-| 1, 7, ended by a signal | failed; a dependency is away | tried again, three times, after 30 s, 60 s, 120 s |
+| 1, 7, ended by a signal | failed; away or busy for now | tried again, three times, after 30 s, 60 s, 120 s |
 | 2, 3, 70 | wrong input; refused by a check; a bug | failed at once, with the command's own last message |
+
+**A busy day** is one that another job works on: a second writer, or a reader beside a writer, on one feed's day. A task
+waits for it: its log says every 30 s who has the day, and since when. After an hour the command gives up with 7, and
+the next of the task's tries waits again. Only then the task fails, with its alert; what the checks of that day said
+before stands as it was. The lock ends with its holder, even a killed one: there is nothing to clean up.
+
+A command ends with its task, and a task's command with the worker that runs the task, however that dies: no try meets
+what an earlier one has left running.
 
 **Findings** are warnings at the end of the task's log, and stand in its tab *Task State Store*; a task that is made for
 each day says so behind the day (`2026-11-20: findings`); the event of the asset says it, too.

@@ -9,6 +9,7 @@ import selectors
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -35,7 +36,7 @@ TAGS = {
 """The tags there are; each DAG has `ssmd` and one impact."""
 
 MEANING = {
-    1: "failed", 2: "wrong input or configuration", 3: "refused by a check", 7: "a dependency is away",
+    1: "failed", 2: "wrong input or configuration", 3: "refused by a check", 7: "not possible now",
     70: "a bug in ssmd",
 }  # fmt: skip
 FINAL = (2, 3, 70)
@@ -45,7 +46,17 @@ RETRIES = 3
 RETRY_DELAY = timedelta(seconds=30)
 """Before the second try; twice as long before each further one."""
 
+BUSY_WAIT = timedelta(hours=1)
+"""How long a command waits for a day that another job works on.
+
+The command waits, and not Airflow between tries: they are few and soon over, for servers that come back within
+minutes, while a backfill may have a day for hours. It waits in a pod as in a process, and the task's log says for whom.
+Four tries of an hour, and each leaves most of its `execution_timeout` for the work. The slot of the pool is kept
+meanwhile: whoever has the day is at work already and needs no slot of ours to end.
+"""
+
 _SAID = 20
+_BAD = "✗"
 _HELD = 1_000
 _LONGEST = 4_000
 _SUMMARY = 1_000
@@ -84,6 +95,8 @@ class _Outcome:
         if code == DONE:
             return
         if code == FINDINGS:
+            found = [*_found(error), *_found(answer or said)]
+            self.summary = "\n".join(dict.fromkeys(found))[:_SUMMARY] or self.summary
             self._show_findings(context, answer or [*error, *said][-_SAID:])
             return
         self.summary = (_last_message(error) or self.summary)[:_SUMMARY]
@@ -139,7 +152,7 @@ class SsmdProcess(_Outcome, BaseOperator):
         answer: deque[str] = deque()
         code = None
         try:
-            for stream, line in _lines(self._child):
+            for stream, line in _lines(self._child, _supervisor()):
                 said[stream].append(line)
                 if stream == "stdout" or answer:
                     answer.append(line)
@@ -190,23 +203,50 @@ def _last_message(lines: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def _found(lines: Sequence[str]) -> list[str]:
+    """What is not as it should be: each line that begins with ✗, and the lines that belong to it (`→ the fix`)."""
+    found: list[str] = []
+    inside = False
+    for line in lines:
+        inside = line.startswith(_BAD) or (inside and line.startswith((" ", "Run:")))
+        if line.startswith(_BAD):
+            found.append(line)
+        elif inside:
+            found[-1] += f"\n{line}"
+    return found
+
+
 def _variables(context: Any) -> dict[str, str]:
-    """The command's environment: this process's without Airflow's own settings, plus who started it."""
+    """The command's environment: this process's without Airflow's own settings, plus what it is told."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW"))}
-    return {**kept, **_started_by(context), "PYTHONUNBUFFERED": "1"}
+    return {**kept, **_told(context), "PYTHONUNBUFFERED": "1"}
 
 
-def _started_by(context: Any) -> dict[str, str]:
+def _told(context: Any) -> dict[str, str]:
+    """Who started the command, and how long it may wait for a busy day."""
     run, ti = context["dag_run"], context["ti"]
     return {
         "SSMD_TRIGGER": "manual" if by_hand(run) else "scheduled",
         "SSMD_TRIGGERED_BY": f"airflow:{ti.dag_id}/{run.run_id}/{ti.task_id}",
+        "SSMD_BUSY_WAIT_S": f"{BUSY_WAIT.total_seconds():.0f}",
     }
 
 
 def _end_with_parent() -> None:
     """In the child: be sent SIGTERM when the task's process dies, however it dies."""
     _libc.prctl(_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _supervisor() -> int | None:
+    """The process that runs this task's: an Airflow worker. None when it is this one (`dag.test()`, `tasks test`),
+    whose parent is anybody's shell, which may go before the task has ended.
+
+    It is watched, and no PR_SET_PDEATHSIG set: that would end a task's process at once, and the command without the
+    time to end well.
+    """
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    own = type(getattr(runner, "SUPERVISOR_COMMS", None)).__name__.startswith("InProcess")
+    return None if own else os.getppid()
 
 
 def _signal_group(group: int, number: int) -> None:
@@ -221,8 +261,11 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _lines(child: "subprocess.Popen[bytes]") -> Iterator[tuple[str, str]]:
-    """(stdout or stderr, line) as they come, until the command has ended; its orphans are not waited for."""
+def _lines(child: "subprocess.Popen[bytes]", supervisor: int | None) -> Iterator[tuple[str, str]]:
+    """(stdout or stderr, line) as they come, until the command has ended; its orphans are not waited for.
+
+    AirflowException when the supervisor has died: Airflow tries the task again, and the two would be at it together.
+    """
     with selectors.DefaultSelector() as selector:
         rest: dict[str, bytes] = {}
         for name, pipe in (("stdout", child.stdout), ("stderr", child.stderr)):
@@ -233,6 +276,8 @@ def _lines(child: "subprocess.Popen[bytes]") -> Iterator[tuple[str, str]]:
         while selector.get_map() and (until is None or time.monotonic() < until):
             if until is None and child.poll() is not None:
                 until = time.monotonic() + _LOG_LEFT_S
+            if supervisor is not None and os.getppid() != supervisor:
+                raise AirflowException(f"the worker of this task (process {supervisor}) has died: its command is ended")
             for key, _ in selector.select(0.2):
                 if not (read := os.read(key.fd, 65_536)):
                     selector.unregister(key.fileobj)
@@ -293,9 +338,9 @@ if ENVIRONMENT.in_cluster:
                 self.settle(context, DONE, [], [])
 
         def prepare(self, context: Any) -> None:
-            """What only the run knows: the words that came out empty, and who started it."""
+            """What only the run knows: the words that came out empty, and what the command is told."""
             self.arguments = [word for word in self.arguments if word]
-            self.env_vars = [k8s.V1EnvVar(name=name, value=value) for name, value in _started_by(context).items()]
+            self.env_vars = [k8s.V1EnvVar(name=name, value=value) for name, value in _told(context).items()]
 
         def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
             """In place of the operator's own rule, by which every exit code but 0 is a failure."""

@@ -6,6 +6,7 @@ SsmdError
     TransientError         the outside is away or busy; retried, then escalated          exit 7
         Unavailable        a server (broker, database, storage, exchange) did not answer
         RateLimited        the exchange asked for patience
+        Busy               another job is at it; when that ends, this can be done
     DataError              one message or object is not what it should be; counted, the rest goes on
     FatalError             nothing sensible can be done here: drain, alert, leave        exit 1
 """
@@ -61,6 +62,10 @@ class Unavailable(TransientError):
 
 class RateLimited(TransientError):
     """The exchange asked us to slow down."""
+
+
+class Busy(TransientError):
+    """Another job works on the same thing; nothing was looked at or changed."""
 
 
 class DataError(SsmdError):

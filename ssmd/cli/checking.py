@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from ssmd.cli.options import Chosen, actor
 from ssmd.cli.output import talk
-from ssmd.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_FINDINGS, SsmdError, Unavailable
+from ssmd.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_FINDINGS, Busy, SsmdError, Unavailable
 
 if TYPE_CHECKING:
     from ssmd.registry.checks import CheckName, CheckRuns, CheckState
@@ -35,6 +35,8 @@ class Check:
         self.detail: dict[str, Any] | None = None
         self.refused = False
         """The request was wrong (exit code 2), and nothing was looked at."""
+        self.busy = False
+        """Another job had the day, and nothing was looked at."""
         self._not_run = False
 
     def end(
@@ -70,8 +72,9 @@ def checking(chosen: Chosen, name: "CheckName", feed: str, day: date | None = No
 
     An exception is recorded as a failure and passes. Nothing is recorded of a feed that the registry does not know, of
     a person's request that is refused for what was asked (they see it, and the checks of the day stand as they stood),
-    or where the environment has no database. While the database is away it is said on stderr; what ended after it came
-    back is recorded then.
+    of a day that was busy, whoever asked (that says nothing of the day; `ssmd quality ran` finds the check that never
+    ran), or where the environment has no database. While the database is away it is said on stderr; what ended after it
+    came back is recorded then.
     """
     check = Check()
     if chosen.environment.spec.database_url is None:
@@ -84,9 +87,10 @@ def checking(chosen: Chosen, name: "CheckName", feed: str, day: date | None = No
         if check.exit_code is None:
             check.end(EXIT_BUG, summary="ended without saying how")
     except BaseException as error:
-        code, sentence = _failure(error)
+        cause = _cause(error)
+        code, sentence = _failure(cause)
         check.end(code, summary=sentence)
-        check.refused = code == EXIT_CONFIG
+        check.refused, check.busy = code == EXIT_CONFIG, isinstance(cause, Busy)
         raise
     finally:
         book.finish(check)
@@ -101,12 +105,15 @@ def triggered() -> "tuple[Trigger, str]":
     return trigger, os.environ.get(TRIGGERED_BY) or actor()
 
 
+def _cause(error: BaseException) -> BaseException:
+    """The one of a group that decides."""
+    while isinstance(error, ExceptionGroup):
+        error = next((inner for inner in error.exceptions if isinstance(inner, SsmdError)), error.exceptions[0])
+    return error
+
+
 def _failure(error: BaseException) -> tuple[int, str]:
     """Exit code and one sentence."""
-    if isinstance(error, ExceptionGroup):
-        return _failure(
-            next((inner for inner in error.exceptions if isinstance(inner, SsmdError)), error.exceptions[0])
-        )
     if isinstance(error, SsmdError):
         return error.exit_code, " ".join(error.message.split())
     if isinstance(error, KeyboardInterrupt):
@@ -140,7 +147,7 @@ class _Book:
         """The row of its end; the whole row when its start could not be written."""
         if self._unknown:
             return
-        if check.refused and triggered()[0] == "manual":
+        if check.busy or (check.refused and triggered()[0] == "manual"):
             self._withdraw()
             return
         begun, self._trouble = self._run is not None, ""

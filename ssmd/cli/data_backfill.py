@@ -19,7 +19,7 @@ from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
 from ssmd.cli.output import BAD, GOOD, WAITING, mark_line, show_json
 from ssmd.cli.validation import require_feed, require_name
 from ssmd.clock import day_of, now_ns
-from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, SsmdError, TransientError
+from ssmd.errors import EXIT_DONE, EXIT_FINDINGS, Busy, SsmdError, TransientError
 
 if TYPE_CHECKING:
     from ssmd.backfill import DateReport, Place, Raw, Resume
@@ -91,7 +91,8 @@ class _Run:
                 try:
                     reports.append(await self._date(day, place, resume, shown))
                 except SsmdError as error:
-                    away = error if isinstance(error, TransientError) else None
+                    # Only this day is busy; a server that is away is so for all days.
+                    away = error if isinstance(error, TransientError) and not isinstance(error, Busy) else None
                     reports.append(_failed(self._feed, day, error))
             if resume is not None and away is None:
                 resume.end()
@@ -151,7 +152,7 @@ def _failed(feed: str, day: date, error: SsmdError) -> "DateReport":
     from ssmd.backfill import DateReport
     from ssmd.errors import ConfigError, RefusedError
 
-    refused = isinstance(error, ConfigError | RefusedError)
+    refused = isinstance(error, ConfigError | RefusedError | Busy)
     return DateReport(
         feed=feed, date=day, state="refused" if refused else "failed",
         exit_code=error.exit_code, message=error.message, hint=error.hint,

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ssmd.errors import RefusedError
+from ssmd.errors import Busy
 from ssmd.registry.database import Database
 from ssmd.registry.values import printable
 
@@ -35,7 +35,7 @@ class DayLocks:
 
     @contextmanager
     def hold(self, feed: str, day: date, job: str, *, shared: bool = False) -> Iterator[Callable[[], None]]:
-        """Hold a day's lock for `job` (one word); RefusedError, naming the holder, when another job has it.
+        """Hold a day's lock for `job` (one word); Busy, naming the holder, when another job has it.
 
         Any number of `shared` holders (those who only read) go together; a writer goes alone. What is yielded raises
         RegistryUnavailable when the lock was lost with its connection: ask it before anything is replaced.
@@ -57,6 +57,6 @@ class DayLocks:
             yield check
 
 
-def _taken(feed: str, day: date, holder: Mapping[Any, Any] | None) -> RefusedError:
+def _taken(feed: str, day: date, holder: Mapping[Any, Any] | None) -> Busy:
     by = "" if holder is None else f": {printable(str(holder['name']), 80)}, since {holder['since']} UTC"
-    return RefusedError(f"{day} of {feed} is being worked on{by}", "Wait for it to end, then run this again.")
+    return Busy(f"{day} of {feed} is being worked on{by}", "Wait for it to end, then run this again.")

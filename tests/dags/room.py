@@ -6,6 +6,7 @@ in AIRFLOW_HOME. Everything printed goes to LOG; only answers go to stdout.
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -298,6 +299,32 @@ class Room:
         except Exception as error:  # noqa: BLE001 what is raised is the answer
             raised = f"{type(error).__name__}: {error}"
         return {"raised": raised, "seconds": time.monotonic() - began, "exit_code": task.exit_code}
+
+    def orphaned(self, words: list[str], in_process: bool) -> dict[str, Any]:
+        """What a task's process raised after the process that had forked it, as a worker does, was killed with -9.
+
+        `in_process`: as in `dag.test()`, where no worker is, and the parent is anybody. The command runs until then.
+        """
+        from airflow.sdk.execution_time import supervisor, task_runner
+
+        reading, writing = os.pipe()
+        if (worker := os.fork()) == 0:
+            if os.fork() == 0:
+                if in_process:
+                    in_memory: Any = object.__new__(supervisor.InProcessSupervisorComms)
+                    task_runner.SUPERVISOR_COMMS = in_memory
+                with os.fdopen(writing, "w") as answer:
+                    json.dump(self.execute(words), answer)
+                os._exit(0)
+            time.sleep(60)
+        os.close(writing)
+        calls = Path(f"{os.environ['SSMD_FAKE']}.calls")
+        while not calls.read_text():
+            time.sleep(0.02)
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        with os.fdopen(reading) as answers:
+            return dict(json.load(answers))
 
     def pod(self, dag: str, task: str) -> dict[str, Any]:
         """The pod that a task would ask the cluster for."""

@@ -261,6 +261,7 @@ def test_a_pod_has_the_image_the_file_and_the_keys_and_no_secret_in_its_words(cl
     ]  # fmt: skip
     assert {one["name"]: one["value"] for one in container["env"]} == {
         "SSMD_TRIGGER": "scheduled", "SSMD_TRIGGERED_BY": "airflow:daily_teardown/scheduled__2026-11-21/compact",
+        "SSMD_BUSY_WAIT_S": "3600",
     }  # fmt: skip
     assert volumes["environment"]["config_map"]["name"] == "kalshi-prod-environment"
     assert volumes["key-postgres"]["secret"]["secret_name"] == "kalshi-prod-postgres"

@@ -136,6 +136,31 @@ def test_findings_are_seen_and_are_no_xcom(room: Rooms) -> None:
     ]
 
 
+@pytest.mark.parametrize(("stdout", "stderr"), [("stdout", "stderr"), ("stderr", "stdout")])
+def test_an_alert_of_findings_says_what_was_found(stdout: str, stderr: str, room: Rooms) -> None:
+    """And not what went well after it, nor where the report is; whichever stream says it."""
+    found = "✗ archive      the archiver could not store all it had taken\n               → Run: ssmd data gaps\n"
+    good = "working\n✓ archiver     stopped: drained and stopped\n"
+    room.script([{"words": ["ops", "stop", "archiver"], "codes": [6], stdout: found + found + good, stderr: good}])
+
+    room.ask("run", dag="daily_teardown", conf={"date": DAY})
+
+    [alert] = [alert for alert in room.alerts() if alert["state"] == "findings"]
+    assert alert["task"] == "flush_archiver"
+    assert alert["summary"] == found.rstrip()
+
+
+def test_a_busy_day_is_tried_again_and_named(room: Rooms) -> None:
+    said = "2026-11-20 of kalshi is being worked on: ssmd quality on host (5)\n  Wait for it to end.\n"
+    room.script([{"words": ["data", "backfill"], "codes": [7], "stderr": said}])
+
+    done = room.ask("run", dag="backfill", conf={"from": DAY})
+
+    assert done["tasks"]["renormalize[0]"]["tries"] == 2
+    [alert] = [alert for alert in room.alerts() if alert["state"] == "failed"]
+    assert alert["summary"] == f"exit code 7, not possible now: {said.rstrip()}"
+
+
 def test_the_message_of_a_failure_is_the_commands_own(room: Rooms) -> None:
     error = "working\nno quality run of 2026-11-20\n  Run: ssmd quality run --date 2026-11-20\n"
     room.script([{"words": ["quality", "ran"], "codes": [3], "stderr": error}])
@@ -238,7 +263,10 @@ def test_a_command_is_told_who_started_it_and_nothing_of_airflows_settings(room:
     done = room.ask("run", dag="checks_ran", conf={"date": DAY})
 
     told = room.calls()[0]["told"]
-    assert told == {"SSMD_TRIGGER": "manual", "SSMD_TRIGGERED_BY": f"airflow:checks_ran/{done['run']}/ran"}
+    assert told == {
+        "SSMD_TRIGGER": "manual", "SSMD_TRIGGERED_BY": f"airflow:checks_ran/{done['run']}/ran",
+        "SSMD_BUSY_WAIT_S": "3600",
+    }  # fmt: skip
 
 
 def test_a_teardown_by_hand_starts_nothing(room: Rooms) -> None:
@@ -276,6 +304,21 @@ def test_an_orphan_that_keeps_the_output_open_is_not_waited_for(room: Rooms) -> 
 
     assert ended == {"raised": "", "exit_code": 0, "seconds": ended["seconds"]}
     assert ended["seconds"] < 10
+
+
+@pytest.mark.parametrize("in_process", [False, True], ids=["under a worker", "in dag.test()"])
+def test_a_command_ends_with_the_worker_of_its_task(in_process: bool, room: Rooms) -> None:
+    """However it ends: else the next try would meet what this one left running."""
+    room.script([{"words": ["wait"], "seconds": 2 if in_process else 60}])
+
+    ended = room.ask("orphaned", words=["wait"], in_process=in_process)
+
+    if in_process:
+        assert ended["raised"] == ""
+        return
+    assert "has died: its command is ended" in ended["raised"]
+    assert ended["seconds"] < 10
+    assert not _runs(room.calls()[0]["pid"])
 
 
 def test_a_command_that_is_not_there_is_said_and_not_tried_again(room: Rooms) -> None:

@@ -25,7 +25,7 @@ def main() -> int:
     with open(f"{place}.calls", "a+", encoding="utf-8") as calls:
         calls.seek(0)
         before = sum(1 for line in calls if json.loads(line)["words"][: len(first)] == first)
-        told = {name: value for name, value in os.environ.items() if name.startswith(("SSMD_TRIG", "SSMD_BUSY", "AIRFLOW__"))}
+        told = {name: value for name, value in os.environ.items() if name.startswith(("SSMD_T", "SSMD_B", "AIRFLOW__"))}
         calls.write(json.dumps({"words": words, "pid": os.getpid(), "told": told}) + "\n")
     if rule.get("ignore_sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

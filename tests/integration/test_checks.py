@@ -12,11 +12,12 @@ from ssmd.cli.checking import checking
 from ssmd.cli.main import main
 from ssmd.cli.options import Chosen, choose
 from ssmd.clock import NS_PER_S, day_start_ns
-from ssmd.errors import ConfigError, RefusedError, Unavailable
+from ssmd.errors import Busy, ConfigError, RefusedError, Unavailable
 from ssmd.registry.alerts import Alerts
 from ssmd.registry.check_board import read_board
 from ssmd.registry.checks import WANTED, CheckRun, CheckRuns
 from ssmd.registry.database import Database
+from ssmd.registry.day_locks import DayLocks
 from ssmd.registry.interface import ObjectRecord
 from ssmd.registry.postgres import PostgresRegistry
 from tests.databases import Database as Server
@@ -217,6 +218,29 @@ def test_a_persons_request_that_is_refused_is_no_run(desk: Desk, monkeypatch: py
     monkeypatch.setenv("SSMD_TRIGGER", "scheduled")
     desk.run("data", "verify", "--date", str(DAY - timedelta(days=2)), code=2)
     assert [run.exit_code for run in desk.of(DAY - timedelta(days=2))] == [2]
+
+
+@pytest.mark.parametrize("trigger", ["manual", "scheduled"])
+def test_a_busy_day_leaves_its_checks_as_they_stood(desk: Desk, trigger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSMD_TRIGGER", trigger)
+    for name in ("compact", "verify"):
+        with checking(desk.chosen, name, FEED, DAY) as check:
+            check.end(0)
+    desk.archive_begins(DAY)
+    with DayLocks(desk.database).hold(FEED, DAY, "backfill"):
+        for command in ("compact", "verify"):
+            said = desk.run("data", command, "--date", str(DAY), code=7)[1]
+            assert f"{DAY} of kalshi is being worked on: ssmd backfill on" in said
+            assert "run this again" in said
+
+    assert [(run.check, run.state) for run in desk.of()] == [("compact", "passed"), ("verify", "passed")]
+
+
+def test_what_is_busy_in_a_group_of_errors_is_no_run_either(desk: Desk) -> None:
+    with pytest.raises(ExceptionGroup), checking(desk.chosen, "verify", FEED, DAY):
+        raise ExceptionGroup("several", [ValueError("x"), Busy("at it")])
+
+    assert desk.of() == []
 
 
 def test_commands_note_themselves(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -355,6 +355,6 @@ def test_a_day_that_is_being_made_again_is_not_verified(made: Installation) -> N
     database = Database(made.url)
     try:
         with DayLocks(database).hold(FEED, DAY, "backfill"):
-            assert "is being worked on" in made.run("data", "verify", "--date", str(DAY), code=3)[1]
+            assert "is being worked on" in made.run("data", "verify", "--date", str(DAY), code=7)[1]
     finally:
         database.close()
