@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,12 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from ssmd.clock import now_ns
 from ssmd.market.events import SCALE, Gap
+from ssmd.registry.alerts import Alerts
 from ssmd.registry.client_keys import ClientKeys
 from ssmd.registry.database import Database
+from ssmd.registry.interface import ObjectRecord
 from ssmd.registry.memory import MemoryRegistry
+from ssmd.registry.postgres import PostgresRegistry
 from tests.conftest import missing
 from tests.databases import Database as Server
 from tests.flow.gateway_stage import FEED, Stage, running, until
@@ -107,6 +111,17 @@ async def chromium() -> AsyncIterator[Browser]:
             await browser.close()
 
 
+BROKEN = """() => {
+  const broken = [];
+  const walker = document.createTreeWalker(document.querySelector("#checks .alerts"), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(/[A-Za-z]+/g)) {
+    const range = document.createRange();
+    range.setStart(walker.currentNode, word.index);
+    range.setEnd(walker.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1) broken.push(word[0]);
+  }
+  return broken;
+}"""
 CUT = """() => [...document.querySelectorAll("#archive .scroll")]
     .filter(box => box.scrollWidth > box.clientWidth).map(box => `${box.scrollWidth} of ${box.clientWidth}`)"""
 
@@ -173,6 +188,32 @@ async def test_pages_are_readable_light_and_dark_on_phones_and_desks(stage: Stag
                         await page.screenshot(path=picture, full_page=True)
                         pictures.append(picture.read_bytes())
         assert len(set(pictures)) == 12  # dark is not light
+
+
+async def test_words_of_open_alerts_are_not_broken(postgres: Server, registry: MemoryRegistry) -> None:
+    url = postgres.fresh()
+    database, stored = Database(url), PostgresRegistry(url)
+    try:
+        day = date(2026, 11, 22)
+        record = ObjectRecord("ssmd-raw", "k", "raw", "trades", day, "0" * 64, 10, 5, 1, 2)
+        stored.record_objects(FEED, [record])
+        alerts = Alerts(database)
+        alerts.report("stage", "backfill", "failed", task="renormalize", day=day, summary="exit code 3 " * 20)
+        alerts.report("stage", "backfill", "findings", task="verify", day=day, summary="1 finding")
+        text, _ = ClientKeys(database).create("page", ["admin", "read:live"], None, "test")
+        given: dict[str, Any] = {"http_credentials": {"username": "", "password": text}}  # summaries are for operators
+        place: dict[str, Any] = {"database": database, "environment": "stage", "auth": "keys"}
+        async with running(registry, **place) as stage, chromium() as browser:
+            async with opened(browser, stage, **given) as watched:
+                await expect(watched.page.locator("#checks .alerts tbody tr")).to_have_count(2, timeout=20_000)
+            for width in (390, 768, 1280):
+                async with opened(browser, stage, width=width, **given) as watched:
+                    await expect(watched.page.locator("#checks .alerts")).to_contain_text("exit code 3")
+                    assert await watched.page.evaluate(BROKEN) == [], width
+                    assert await watched.page.evaluate("document.documentElement.scrollWidth") <= width
+    finally:
+        database.close()
+        stored.close()
 
 
 async def test_the_book_and_the_trades_of_a_market_follow_the_stream(stage: Stage) -> None:
