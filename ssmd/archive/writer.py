@@ -125,7 +125,7 @@ async def store_change(
     """The writing half of `store_replacing`, for those who have asked `compare_stored` themselves."""
     if change != "unchanged":
         await storage.replace(bucket, its.key, path)
-    await _put_manifest(storage, bucket, its, manifest)
+    await _put_manifest(storage, bucket, its, manifest, expected=change == "changed")
 
 
 async def compare_stored(storage: Storage, bucket: str, its: DataObject, manifest: Manifest) -> Change:
@@ -164,14 +164,17 @@ async def next_number(storage: Storage, bucket: str, feed: str, day: date, group
     return max((found.number + 1 for found in taken if found.shard == shard), default=0)
 
 
-async def _put_manifest(storage: Storage, bucket: str, its: DataObject, manifest: Manifest) -> None:
+async def _put_manifest(
+    storage: Storage, bucket: str, its: DataObject, manifest: Manifest, *, expected: bool = False
+) -> None:
+    """Store a manifest; `expected`: the object was replaced just now, so that another manifest is there."""
     content = encode_manifest(manifest)
     if await storage.put_once(bucket, its.manifest_key, content):
         return
     if await storage.get(bucket, its.manifest_key) == content:
         return
     # The object has just been compared with what we meant to store; a manifest that says otherwise is wrong or older.
-    log.warning("manifest replaced", bucket=bucket, key=its.manifest_key)
+    (log.debug if expected else log.warning)("manifest replaced", bucket=bucket, key=its.manifest_key)
     await storage.replace(bucket, its.manifest_key, content)
 
 

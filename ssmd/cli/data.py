@@ -44,23 +44,23 @@ def compact(*, env: EnvFile = None, feed: Feed = None, date: date, json: Json = 
         async with AsyncExitStack() as stack:
             opener = Opener(chosen, stack)
             storage, registry = opener.storage(), opener.registry()
-            today = day_of(now_ns())
             await require_day(chosen, registry, storage, name, date)
-            report = await rebuild(name, date, storage, buckets.raw, buckets.normalized, registry)
+            report = await rebuild(name, date, storage, buckets.raw, buckets.normalized, registry, today=today)
             await asyncio.to_thread(record_scores, registry, name, date, today)
             return report
 
+    today = day_of(now_ns())
     with checking(chosen, "compact", name, date) as check, day_lock(chosen, name, date, "compact"):
         report = asyncio.run(work())
         # Of a day that is not over, the newest frames are not in the raw archive yet.
-        over = report.day < day_of(now_ns())
+        over = report.day < today
         code = EXIT_FINDINGS if report.only_in_stream and over else EXIT_DONE
         found = sum(report.only_in_stream.values()) if over else 0
         check.end(code, findings=found, summary=_made(report), detail=msgspec.to_builtins(report))
     if json:
         show_json(msgspec.to_builtins(report))
     else:
-        _show_compaction(report)
+        _show_compaction(report, over)
     return code
 
 
@@ -69,12 +69,17 @@ def _made(report: "CompactReport") -> str:
     return f"{report.frames:,} frames became {made} in {report.objects:,} objects"
 
 
-def _show_compaction(report: "CompactReport") -> None:
+def _show_compaction(report: "CompactReport", over: bool) -> None:
     mark_line(GOOD, str(report.day), _made(report))
     for kind, count in report.missing_in_stream.items():
         mark_line(WAITING, "healed", f"{count:,} {kind} were missing in the stream's segments")
     for kind, count in report.only_in_stream.items():
-        mark_line(BAD, "only there", f"{count:,} {kind} stand in segments but not in the raw archive")
+        if over:
+            mark_line(BAD, "only there", f"{count:,} {kind} stand in segments but not in the raw archive")
+        else:
+            mark_line(
+                WAITING, "note", f"{count:,} {kind} of segments are not in the raw archive yet: the day is not over"
+            )
     if report.segments_kept:
         mark_line(WAITING, "segments", f"{report.segments_kept:,} kept: {report.kept_because}")
     for problem, count in report.problems.items():

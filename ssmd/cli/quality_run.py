@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from ssmd.cli.checking import Check, checking
 from ssmd.cli.day_lock import day_lock
-from ssmd.cli.opening import Opener
+from ssmd.cli.opening import Opener, database_of
 from ssmd.cli.options import Chosen, EnvFile, Feed, Json, choose
 from ssmd.cli.output import BAD, GOOD, WAITING, counted, mark_line, show_json, talk
 from ssmd.cli.validation import require_day
@@ -23,10 +23,15 @@ from ssmd.clock import day_of, now_ns
 from ssmd.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FINDINGS, ConfigError, TransientError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ssmd.quality.batches import Day
     from ssmd.quality.outcome import ExpectationOutcome, QualityRun, SuiteOutcome
     from ssmd.quality.suites import Suite
     from ssmd.quality.volume import Lister
+
+SYNCS = 100
+"""So many of the last syncs are looked at for one that succeeded."""
 
 SuiteNames = Annotated[
     list[str] | None,
@@ -140,7 +145,17 @@ async def _day(chosen: Chosen, opener: Opener, feed: str, day: date, work: Path,
         lister=lister if address else None,
         no_lister=why_not,
         selects=spec.symbols.selects,
+        synced=lambda: None if url is None else _synced(chosen, feed),
     )
+
+
+def _synced(chosen: Chosen, feed: str) -> "datetime | None":
+    """When the last sync of the security master that succeeded had begun."""
+    from ssmd.registry.security_master import SecurityMaster
+
+    with database_of(chosen) as database:
+        book = SecurityMaster(database).syncs(feed, SYNCS)
+    return next((row.started_at for row in book if row.status == "completed"), None)
 
 
 @contextmanager
@@ -209,11 +224,10 @@ def _show(ended: "QualityRun", page: str) -> None:
             mark_line(WAITING, suite.suite, f"did not run: {suite.why_not}")
             continue
         states = _states(suite)
-        bad = states["failed"] + states["error"]
         mark = BAD if suite.colour == "red" else WAITING if suite.colour != "green" else GOOD
         passed = f"{states['passed']} of {len(suite.outcomes)} expectations met"
         mark_line(mark, suite.suite, f"{passed}, {suite.rows:,} rows, {suite.duration_s:.1f} s")
-        for outcome in suite.outcomes if bad or states["not_run"] else ():
+        for outcome in suite.outcomes:
             _show_outcome(outcome)
     score = "-" if ended.score is None else f"{ended.score:.2f}"
     mark_line(BAD if ended.findings else GOOD, str(ended.day), f"{_verdict(ended)}; quality {score}")
@@ -222,10 +236,12 @@ def _show(ended: "QualityRun", page: str) -> None:
 
 
 def _show_outcome(outcome: "ExpectationOutcome") -> None:
-    """A line for what was not met, with the first row that shows it."""
-    if outcome.state == "passed":
-        return
+    """A line for what was not met, with the first row that shows it; of what was met only what is to be known of it."""
     about = f"{outcome.column}: " if outcome.column else ""
+    if outcome.state == "passed":
+        if outcome.message:
+            mark_line(WAITING, "  note", f"{about}{outcome.message}")
+        return
     if outcome.state == "not_run":
         mark_line(WAITING, "  not asked", f"{about}{outcome.meaning} ({outcome.message})")
         return

@@ -1,9 +1,10 @@
 """Where the batches of a day come from: each is made when a suite first asks for it, and says why when it cannot be."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,23 +18,18 @@ from ssmd.errors import ConfigError, DataError, TransientError
 from ssmd.feeds.catalogue import FeedParts
 from ssmd.market.subjects import check_feed
 from ssmd.middleware.storage.interface import Storage
-from ssmd.quality import facts, objects, rows, understood, volume
+from ssmd.quality import facts, markets, objects, rows, understood, volume
 from ssmd.quality.export import export, fetch
 from ssmd.quality.exported import Exported, read_exported
 from ssmd.quality.gaps import KnownGap, gap_objects, join_gaps
 from ssmd.quality.rawscan import RawFacts, scan
 from ssmd.registry.assessment import BEGINNING, all_rows, facts_of
-from ssmd.registry.interface import HeardMarket, ObjectRecord, Registry
+from ssmd.registry.interface import ObjectRecord, Registry
 
-PAGE = 10_000
 EVENT_BATCHES = ("trade", "orderbook", "ticker", "status")
+HEARD_BATCHES = ("trade", "orderbook", "ticker")
+"""Those whose rows say that a market was heard."""
 OBJECT_BATCHES = {f"{name}_objects": name for name in EVENT_BATCHES}
-MARKETS_QUERY = """
-    SELECT m.ticker, m.event_ticker, m.series_ticker, m.title, m.status, m.open_time, m.close_time, m.result,
-        coalesce(m.result, '') = '' OR m.status IN ('determined', 'disputed', 'amended', 'finalized') AS result_fits
-    FROM markets m JOIN feeds f ON f.id = m.feed_id WHERE f.name = '{feed}' AND m.known_to IS NULL
-"""
-"""The batch `markets`; a feed's name is letters, digits and hyphens."""
 _RAW_COLUMNS = {
     "raw_connections": (
         "connection", "frames", "first_n", "last_n", "missing", "missing_numbers", "repeated", "first_ns", "last_ns",
@@ -46,6 +42,9 @@ _RAW_COLUMNS = {
     "raw_types": ("type", "frames", "problems", "share", "kinds"),
     "raw_trades": ("ticker", "raw_trades", "normalized_trades", "lost", "surplus"),
 }  # fmt: skip
+
+_LATER_S = 5.0
+"""On a day that is not over, an object whose row is absent is looked for once more after so long."""
 
 _TOLD = frozenset(("parse_error", "missing_field", "inconsistent", "internal_error"))
 """Issue types about single frames."""
@@ -70,8 +69,9 @@ class Day(msgspec.Struct, frozen=True):
     """The day that is looked at, and everything that is asked about it.
 
     `registry` None: it is away. `database_url` is where SQL can be asked, `lister` opens the exchange's REST (None:
-    neither is to be asked; `no_lister` says why). `selects` says which markets the environment captures. `work` is a
-    folder for temporary files.
+    neither is to be asked; `no_lister` says why). `selects` says which markets the environment captures, `synced` when
+    the last sync of the security master that succeeded had begun (None: none did). `work` is a folder for temporary
+    files, `pause` waits.
     """
 
     feed: str
@@ -87,6 +87,13 @@ class Day(msgspec.Struct, frozen=True):
     lister: OpenLister | None = None
     no_lister: str = "no address of the exchange is known"
     selects: Callable[[str], bool] = lambda _ticker: True
+    synced: Callable[[], datetime | None] = lambda: None
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    @property
+    def running(self) -> bool:
+        """Is it not over? Its archive grows, then, while it is looked at."""
+        return self.day >= self.today
 
 
 class Batches:
@@ -95,6 +102,7 @@ class Batches:
     def __init__(self, day: Day) -> None:
         self.day = day
         self._files: dict[tuple[str, date], list[Path]] = {}
+        self._through: dict[tuple[str, date], int] = {}
         self._raw: RawFacts | None = None
         self._gaps: list[KnownGap] | None = None
         self._objects: dict[date, list[ObjectRecord]] = {}
@@ -152,6 +160,7 @@ class Batches:
     async def _files_of(self, its: ParquetDay, exported: Exported) -> list[Path]:
         if not exported.rows:
             raise NotThere(f"the normalized archive has no {its.type} of {its.day}")
+        self._through[its.type, its.day] = exported.last_ns
         found = []
         for number, part in enumerate(exported.parts):
             path = self.day.work / f"{its.type}-{its.day}-{number:05d}.parquet"
@@ -162,9 +171,7 @@ class Batches:
         """The day's raw archive, read once."""
         if self._raw is None:
             day = self.day
-            known = None
-            if day.registry is not None:
-                known = {record.key: record for record in await self._recorded(day.day) if record.data_type == "raw"}
+            known = objects.Recorded(await self._rows("raw"), partial(self._rows_again, "raw"))
             gaps = [its.gap for its in await self.gaps()]
             self._raw = await scan(day.storage, day.raw_bucket, day.feed, day.day, day.parts, known, gaps)
         return self._raw
@@ -211,6 +218,27 @@ class Batches:
             self._objects[day] = await asyncio.to_thread(self._registry().objects, self.day.feed, day)
         return self._objects[day]
 
+    async def _rows(self, data_type: str) -> dict[str, ObjectRecord] | None:
+        """The day's rows of the inventory by key; None when the database is away."""
+        if self.day.registry is None:
+            return None
+        return {its.key: its for its in await self._recorded(self.day.day) if its.data_type == data_type}
+
+    async def _rows_again(self, data_type: str, keys: Collection[str]) -> Mapping[str, ObjectRecord]:
+        """The rows of objects that were there without one: of a day that is not over, the row comes after the object.
+
+        What still has none is asked for twice, with a pause between; of an ended day nothing is asked again.
+        """
+        found: dict[str, ObjectRecord] = {}
+        for seconds in (0.0, _LATER_S) if self.day.running else ():
+            if seconds:
+                await self.day.pause(seconds)
+            self._objects.pop(self.day.day, None)
+            found = await self._rows(data_type) or {}
+            if found.keys() >= set(keys):
+                break
+        return {key: found[key] for key in keys if key in found}
+
     def _registry(self) -> Registry:
         if self.day.registry is None:
             raise NotThere("the database is away")
@@ -233,41 +261,44 @@ class Batches:
         if not await asyncio.to_thread(registry.markets, self.day.feed, None, 1):
             raise NotThere("the security master has no market. Run: ssmd market sync")
         if self.day.database_url is not None:
-            return Sql(self.day.database_url(), MARKETS_QUERY.format(feed=check_feed(self.day.feed)))
-        return await asyncio.to_thread(lambda: list(_market_pages(registry, self.day.feed)))
+            return Sql(self.day.database_url(), markets.QUERY.format(feed=check_feed(self.day.feed)))
+        return await asyncio.to_thread(lambda: list(markets.market_pages(registry, self.day.feed)))
 
     async def _coverage_batch(self) -> Batch:
         day, registry = self.day, self._registry()
         heard: dict[str, int] = {}
-        for event_type in ("trade", "orderbook", "ticker"):
+        for event_type in HEARD_BATCHES:
             for ticker, count in (await self.rows_by_ticker(event_type)).items():
                 heard[ticker] = heard.get(ticker, 0) + count
         if not heard:
             raise NotThere("no market was heard on the day")
 
+        files = [file for kind in HEARD_BATCHES if await self.rows_by_ticker(kind) for file in await self.files(kind)]
+
         def make() -> pd.DataFrame:
-            known = (market for page in _heard_pages(registry, day.feed) for market in page)
-            return facts.coverage_rows(
+            synced = day.synced() if day.running else None  # before the markets: a sync may end meanwhile
+            known = (market for page in markets.heard_pages(registry, day.feed) for market in page)
+            found = facts.coverage_rows(
                 known, heard, lambda ticker: registry.market(day.feed, ticker) is not None, day.selects, day.day
             )
+            if not found["listed"].any():
+                raise NotThere("the security master knows none of these markets. Run: ssmd market sync")
+            if day.running:
+                facts.leave_out_new(found, files, synced)
+            return found
 
-        found = await asyncio.to_thread(make)
-        if not found["listed"].any():
-            raise NotThere("the security master knows none of these markets. Run: ssmd market sync")
-        return [found]
+        return [await asyncio.to_thread(make)]
 
     async def _object_batch(self, event_type: str) -> Batch:
         day = self.day
-        recorded = None
-        if day.registry is not None:
-            recorded = {its.key: its for its in await self._recorded(day.day) if its.data_type == "normalized"}
-        found = await objects.object_rows(day.storage, day.normalized_bucket, day.feed, event_type, day.day, recorded)
+        known = objects.Recorded(await self._rows("normalized"), partial(self._rows_again, "normalized"))
+        found = await objects.object_rows(day.storage, day.normalized_bucket, day.feed, event_type, day.day, known)
         if not found:
             raise NotThere(f"the normalized archive has no {event_type} of {day.day}")
         return [facts.frame(found, objects.COLUMNS)]
 
     async def _raw_trade_batch(self) -> Batch:
-        if self.day.day >= self.day.today:
+        if self.day.running:
             raise NotThere("the day is not over: the stream may be ahead of the raw archive, or behind it")
         raw = await self.raw()
         if not raw.objects:
@@ -284,15 +315,18 @@ class Batches:
             raise NotThere("the normalized archive has no trade of the day")
         if day.lister is None:
             raise NotThere(day.no_lister)
-        spans = (await self.raw()).spans
-        gaps = [its.gap for its in await self.gaps()]
         files = await self.files("trade") if await self.rows_by_ticker("trade") else []
+        if day.running and not files:
+            raise NotThere("the day is not over: none of its trades is in the normalized archive yet")
+        first_ns, last_ns = facts.captured((await self.raw()).spans.values(), day.day)
+        if day.running:  # raw may be ahead; the stream is archived in its order, so that all before its end is there
+            last_ns = min(last_ns, self._through["trade", day.day])
+        gaps = [its.gap for its in await self.gaps()]
         try:
             async with day.lister() as lister:
                 compared = await volume.volume_rows(
-                    lister, day.parts.listed_trade, files, counts,
-                    facts.captured(spans.values(), day.day), gaps, day.day,
-                )  # fmt: skip
+                    lister, day.parts.listed_trade, files, counts, (first_ns, last_ns), gaps, day.day
+                )
         except (volume.NotAsked, TransientError, ConfigError) as error:
             raise NotThere(str(error)) from error
         return [compared]
@@ -322,10 +356,9 @@ class Batches:
         if quotes and quotes_before:
             figures |= quotes
             before |= quotes_before
-        kinds = ("trade", "orderbook", "ticker")
-        ours = {kind: await self.rows_by_ticker(kind) for kind in kinds}
-        theirs = {kind: await self.rows_by_ticker(kind, previous) for kind in kinds}
-        both = [kind for kind in kinds if theirs[kind]]
+        ours = {kind: await self.rows_by_ticker(kind) for kind in HEARD_BATCHES}
+        theirs = {kind: await self.rows_by_ticker(kind, previous) for kind in HEARD_BATCHES}
+        both = [kind for kind in HEARD_BATCHES if theirs[kind]]
         figures |= facts.market_figures({kind: ours[kind] for kind in both})
         before |= facts.market_figures({kind: theirs[kind] for kind in both})
         return [facts.drift_rows(figures, before, previous)]
@@ -346,30 +379,3 @@ class Batches:
         if not days:
             raise NotThere("there is no archived day before this one")
         return max(days)
-
-
-def _heard_pages(registry: Registry, feed: str) -> Iterable[list[HeardMarket]]:
-    after = ""
-    while page := registry.heard_markets(feed, PAGE, after):
-        yield page
-        after = page[-1].ticker
-
-
-def _market_pages(registry: Registry, feed: str) -> Iterable[pd.DataFrame]:
-    """The batch `markets` of a registry that is not PostgreSQL."""
-    after = ""
-    settled = ("determined", "disputed", "amended", "finalized")
-    while page := registry.markets(feed, None, PAGE, after):
-        after = page[-1].ticker
-        found = pd.DataFrame(
-            {
-                "ticker": market.ticker, "event_ticker": market.event_ticker, "series_ticker": market.series_ticker,
-                "title": market.title, "status": market.status, "open_time": market.open_time,
-                "close_time": market.close_time, "result": market.result,
-                "result_fits": not market.result or market.status in settled,
-            }
-            for market in page
-        )  # fmt: skip
-        for name in ("open_time", "close_time"):
-            found[name] = pd.to_datetime(found[name], format="ISO8601", utc=True)
-        yield found

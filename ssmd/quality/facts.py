@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssmd.clock import NS_PER_S, day_start_ns
 from ssmd.quality.export import opened
 from ssmd.quality.gaps import KnownGap
+from ssmd.quality.outcome import NOTES
 from ssmd.quality.rows import PIECE
 from ssmd.registry.assessment import DayFacts, score_of
 from ssmd.registry.interface import HeardMarket, ObjectRecord
@@ -84,6 +86,37 @@ def rows_by_ticker(files: Sequence[Path]) -> dict[str, int]:
                 for pair in pc.value_counts(batch.column("ticker")).to_pylist():
                     found[str(pair["values"])] += pair["counts"]
     return dict(found)
+
+
+def first_received(files: Sequence[Path], tickers: Iterable[str]) -> dict[str, int]:
+    """When the first row of each of `tickers` in the files was received, nanoseconds."""
+    found: dict[str, int] = {}
+    wanted = pa.array(sorted(tickers), pa.string())
+    for file in files:
+        with opened(file) as parquet:
+            for batch in parquet.iter_batches(PIECE, columns=["ticker", "received_time"]):
+                some = batch.filter(pc.is_in(batch.column("ticker").cast(pa.string()), wanted))
+                times = some.column("received_time").cast(pa.int64()).to_pylist()
+                for ticker, at in zip(some.column("ticker").to_pylist(), times, strict=True):
+                    found[ticker] = min(at, found.get(ticker, at))
+    return found
+
+
+def leave_out_new(coverage: pd.DataFrame, files: Sequence[Path], synced: datetime | None) -> None:
+    """Of a day that is not over: whether it is listed is not asked of a market first heard since the last sync.
+
+    `files` are the day's rows, `synced` is when the last sync that succeeded had begun (None: nobody knows of one).
+    """
+    unknown = coverage["ticker"][coverage["listed"].eq(False)]
+    heard = first_received(files, unknown)
+    new = {ticker for ticker, at in heard.items() if synced is None or at >= _ns(synced)}
+    if new:
+        coverage["listed"] = coverage["listed"].astype(object).mask(coverage["ticker"].isin(new), None)
+        since = "at an unknown time" if synced is None else f"at {synced:%H:%M:%S}"
+        coverage.attrs[NOTES] = {
+            "listed": f"not asked of {len(new):,} of the markets: they were first heard after the last sync of the "
+            f"security master ({since}), and the day is not over. Run: ssmd market sync"
+        }
 
 
 def coverage_rows(

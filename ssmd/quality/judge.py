@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ssmd.errors import ConfigError
-from ssmd.quality.outcome import MAX_SAMPLES, ExpectationOutcome, Sample, State
+from ssmd.quality.outcome import MAX_SAMPLES, NOTES, ExpectationOutcome, Sample, State
 from ssmd.quality.suites import Expectation
 
 MAX_CELL = 200
@@ -165,12 +165,15 @@ class _Merged:
         self._rows: list[dict[str, Any]] = []
         self._records = 0
         self._trouble = ""
+        self._note = ""
         self._success = True
 
     def add(self, result: dict[str, Any], frame: Any) -> None:
         """The result of one more piece."""
         found = result.get("result") or {}
         self._trouble = self._trouble or _raised(result)
+        if frame is not None:
+            self._note = self._note or frame.attrs.get(NOTES, {}).get(self.asked.column, "")
         if not self.judged:
             self._document = result
             self._document["expectation_config"]["meta"] = {"meaning": self.asked.meaning, "batch": self.asked.batch}
@@ -216,7 +219,7 @@ class _Merged:
             unexpected=bad,
             records=self._records,
             observed=self._observed(nonnull, bad),
-            message=self._trouble,
+            message=self._trouble or (self._note if state == "passed" else ""),
             samples=[] if state == "passed" else [Sample(values=shown(row)) for row in rows],
         )
         return Judged(outcome, self._merged_document(success and not self._trouble, nonnull), rows)

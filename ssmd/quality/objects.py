@@ -5,9 +5,9 @@ An export reads what is listed; an object that was deleted or altered since can 
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssmd.archive import layout
 from ssmd.archive.manifest import Manifest, read_manifest
@@ -21,16 +21,32 @@ COLUMNS = (
 )  # fmt: skip
 
 
+class Recorded(NamedTuple):
+    """The inventory's rows by key (None: nobody could be asked), read before the objects are listed.
+
+    All they name should be there, therefore. `again` is asked for the rows of objects that have none among them.
+    """
+
+    rows: Mapping[str, ObjectRecord] | None
+    again: Callable[[Collection[str]], Awaitable[Mapping[str, ObjectRecord]]]
+
+    async def and_of(self, keys: Collection[str]) -> Mapping[str, ObjectRecord] | None:
+        """The rows, with those of `keys` that the inventory has by now."""
+        if self.rows is None or not (absent := set(keys) - self.rows.keys()):
+            return self.rows
+        return {**self.rows, **await self.again(absent)}
+
+
 async def object_rows(
-    storage: Storage, bucket: str, feed: str, event_type: str, day: date, recorded: Mapping[str, ObjectRecord] | None
+    storage: Storage, bucket: str, feed: str, event_type: str, day: date, recorded: Recorded
 ) -> list[dict[str, Any]]:
-    """A row for each object that is there, or that a manifest or a row of `recorded` (None: not asked) names.
+    """A row for each object that is there, or that a manifest or a row of `recorded` names.
 
     Every object is read and hashed. StorageUnavailable when the storage is away.
     """
     prefix = layout.normalized_day_prefix(feed, event_type, day)
     manifests = layout.normalized_manifests_prefix(feed, event_type, day)
-    named = {key for key in recorded or () if key.startswith(prefix)}
+    named = {key for key in recorded.rows or () if key.startswith(prefix)}
     for entry in await storage.list(bucket, prefix):
         if not entry.key.startswith(manifests):
             named.add(entry.key)
@@ -40,9 +56,10 @@ async def object_rows(
         except DataError:
             continue  # a stray; `ssmd data verify` names it
     keys = sorted(named)
+    known = await recorded.and_of(named)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(keys), AT_ONCE):
-        some = (_row(storage, bucket, key, recorded) for key in keys[start : start + AT_ONCE])
+        some = (_row(storage, bucket, key, known) for key in keys[start : start + AT_ONCE])
         rows += await asyncio.gather(*some)
     return rows
 

@@ -17,6 +17,9 @@ Colour: TypeAlias = Literal["green", "yellow", "red", "grey"]
 MAX_SAMPLES = 20
 """Failing rows kept of one expectation."""
 
+NOTES = "notes"
+"""The attribute of a batch's frame that says, by column, of which of its rows something is not asked, and why."""
+
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """A row that fails: its columns as text, the raw object its frame lies in, and the gap that touches its time.

@@ -6,7 +6,7 @@ others are read on. Bounded memory: a byte per frame for its number and one for 
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
@@ -24,9 +24,9 @@ from ssmd.feeds.catalogue import FeedParts
 from ssmd.feeds.interface import Decoded
 from ssmd.market.events import Gap, Trade
 from ssmd.middleware.storage.interface import Storage
+from ssmd.quality.objects import Recorded
 from ssmd.quality.recount import Numbers
 from ssmd.quality.understood import Understood
-from ssmd.registry.interface import ObjectRecord
 from ssmd.wire.raw import RawRecord, parse_line
 
 MAX_EXAMPLES = 5
@@ -58,15 +58,15 @@ async def scan(
     feed: str,
     day: date,
     parts: FeedParts,
-    rows: Mapping[str, ObjectRecord] | None,
+    recorded: Recorded,
     gaps: Sequence[Gap],
 ) -> RawFacts:
-    """Read the day. `rows` are the inventory's, by key (None: they could not be asked), `gaps` those recorded.
+    """Read the day. `recorded` are the inventory's rows, `gaps` those recorded.
 
     Raises StorageUnavailable; what is wrong with an object is in its row.
     """
     understood = Understood(await read_parts(storage, bucket, feed, day))
-    return await _Scan(storage, bucket, feed, day, parts, rows, gaps, understood).run()
+    return await _Scan(storage, bucket, feed, day, parts, recorded, gaps, understood).run()
 
 
 class _Sequence:
@@ -122,7 +122,7 @@ class _Scan:
         feed: str,
         day: date,
         parts: FeedParts,
-        rows: Mapping[str, ObjectRecord] | None,
+        recorded: Recorded,
         gaps: Sequence[Gap],
         understood: Understood,
     ) -> None:
@@ -132,7 +132,8 @@ class _Scan:
         self._day = day
         self._start_ns = day_start_ns(day)
         self._parts = parts
-        self._rows = rows
+        self._inventory = recorded
+        self._rows = recorded.rows
         self._gaps = gaps
         self._understood = understood
         self._connections: dict[str, _Connection] = {}
@@ -144,14 +145,21 @@ class _Scan:
         """Everything."""
         prefix = layout.raw_day_prefix(self._feed, self._day)
         objects, manifests = [], {}
-        for entry in await self._storage.list(self._bucket, prefix):
-            if entry.key.startswith(f"{prefix}_manifest/") or layout.is_raw_record(entry.key, self._feed, self._day):
-                continue
+        named = await self._named(prefix)
+        entries = [
+            entry
+            for entry in await self._storage.list(self._bucket, prefix)
+            if not entry.key.startswith(f"{prefix}_manifest/")
+            and not layout.is_raw_record(entry.key, self._feed, self._day)
+        ]
+        self._rows = await self._inventory.and_of([entry.key for entry in entries])
+        for entry in entries:
             row, manifest = await self._object(entry.key, entry.bytes)
             objects.append(row)
             if manifest is not None:
                 manifests[layout.parse_raw(entry.key)] = manifest
-        await self._missing(prefix, objects)
+        missing = sorted(named - {row["key"] for row in objects})
+        objects += [_row(key, 0, problem="the object is missing", present=False) for key in missing]
         repeated = await self._repeated_trades()
         for row in objects:
             row["repeated_trades"], row["repeated_examples"] = repeated.get(row["key"], (0, ""))
@@ -161,16 +169,18 @@ class _Scan:
             {name: (its.first_ns, its.last_ns) for name, its in self._connections.items()},
         )  # fmt: skip
 
-    async def _missing(self, prefix: str, objects: list[dict[str, Any]]) -> None:
-        """Objects that a manifest or a row of the inventory names, and that are not there."""
-        there = {row["key"] for row in objects}
+    async def _named(self, prefix: str) -> set[str]:
+        """Objects that a manifest or a row of the inventory names.
+
+        Asked before the objects are listed: each was stored before what names it.
+        """
         named = set(self._rows or ())
         for entry in await self._storage.list(self._bucket, f"{prefix}_manifest/"):
             try:
                 named.add(layout.parse_raw_manifest(entry.key).key)
             except DataError:
                 continue  # a stray; `ssmd data verify` names it
-        objects += [_row(key, 0, problem="the object is missing", present=False) for key in sorted(named - there)]
+        return named
 
     async def _object(self, key: str, size: int) -> tuple[dict[str, Any], Manifest | None]:
         """A row about an object, and its manifest."""

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from ssmd import archiver as archiver_module
 from ssmd.archive.layout import RawObject, SegmentObject, TickerObject
@@ -384,3 +385,28 @@ def test_the_spill_gives_back_by_key_in_order_whatever_its_memory(tmp_path: Path
                 ]
             assert spill.counts() == {f"type-{n}": 1000 for n in range(3)}
         assert not (tmp_path / "spill").exists()
+
+
+async def test_objects_made_again_of_a_day_that_goes_on_are_no_warning(venue: Venue, tmp_path: Path) -> None:
+    await venue.receive(tmp_path, [talk()])
+    await run(venue, today=DAY)
+    await venue.receive(tmp_path, [talk("c-2", count=100, seed=2)])
+
+    with structlog.testing.capture_logs() as said:
+        await run(venue, today=DAY)
+
+    assert "manifest replaced" in {entry["event"] for entry in said}
+    assert [entry for entry in said if entry["log_level"] == "warning"] == []
+
+
+async def test_a_manifest_that_did_not_describe_its_object_is_a_warning(venue: Venue, tmp_path: Path) -> None:
+    await venue.receive(tmp_path, [talk()])
+    await run(venue)
+    [its] = (await normalized_objects(venue.storage, NORMALIZED, FEED, "trade", DAY))[0][:1]
+    await venue.storage.replace(NORMALIZED, its.manifest_key, b"{}\n")
+
+    with structlog.testing.capture_logs() as said:
+        await run(venue)
+
+    assert [entry["key"] for entry in said if entry["event"] == "manifest replaced"] == [its.manifest_key]
+    assert {entry["log_level"] for entry in said if entry["event"] == "manifest replaced"} == {"warning"}

@@ -21,6 +21,7 @@ from ssmd.registry.interface import Issue, ObjectRecord, RegistryUnavailable
 from ssmd.registry.memory import MemoryRegistry
 from ssmd.registry.values import counted_issue
 from ssmd.resources import resource
+from tests.kalshi_day import TICKERS, Talk, Venue
 
 MEMORY = ["--env", str(resource("environments") / "test.yaml")]
 FEED, RAW = "kalshi", "ssmd-raw"
@@ -493,3 +494,37 @@ def test_objects_without_rows_are_data_to_verify(
     assert main(["data", "verify", "--date", str(DAY), *MEMORY]) == 6
     assert "no_manifest" in capsys.readouterr().out
     assert registry.inventory(FEED, DAY, DAY) == []
+
+
+# -- data compact ----------------------------------------------------------------------------------------------------
+
+
+async def ahead_of_raw(registry: Database, storage: Archive, folder: Path, day: date) -> None:
+    """The archiver has stored a trade whose frame the connector has not put into the raw archive."""
+    said, ahead = Talk(start_ns=day_start_ns(day)), Talk("c-2", day_start_ns(day) + NS_PER_S)
+    said.start()
+    said.chatter(60)
+    ahead.trade(TICKERS[0], "ahead")
+    venue = Venue(storage, registry)
+    await venue.receive(folder, [said])
+    await venue.publish(ahead.events)
+    await venue.archive_stream()
+
+
+def test_what_raw_does_not_have_yet_is_a_note_of_compaction_and_a_finding_once_the_day_is_over(
+    registry: Database, storage: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    today = day_of(now_ns())
+    for day in (today, today - timedelta(days=1)):
+        asyncio.run(ahead_of_raw(registry, storage, tmp_path, day))
+
+    assert main(["data", "compact", "--date", str(today), *MEMORY]) == 0
+    running, _ = capsys.readouterr()
+    assert "○ note" in running
+    assert "1 trade of segments are not in the raw archive yet: the day is not over" in running
+    assert "✗" not in running
+
+    assert main(["data", "compact", "--date", str(today - timedelta(days=1)), *MEMORY]) == 6
+    ended, _ = capsys.readouterr()
+    assert "✗ only there" in ended
+    assert "1 trade stand in segments but not in the raw archive" in ended
