@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from ssmd.archive.layout import RawObject, SegmentObject, parse_normalized
+from ssmd.cli import day_lock
 from ssmd.cli.main import main
 from ssmd.clock import NS_PER_S, day_of, day_start_ns, now_ns
 from ssmd.errors import Busy, Unavailable
@@ -179,6 +181,36 @@ def test_a_second_backfill_of_a_date_is_to_come_again_and_the_others_of_its_rang
     assert "is being worked on: ssmd compact on" in reports[1]["message"]
     assert "ssmd compact" in said
     assert archive.range()[1]["state"] == "written"
+
+
+def test_a_scheduled_backfill_waits_for_the_readers_of_its_date(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a task of Airflow, beside the checks of an earlier run."""
+    monkeypatch.setattr(day_lock, "PAUSE_S", 0.1)
+    monkeypatch.setenv(day_lock.WAIT, "600")
+    said: list[str] = []
+    database, held, asked = Database(archive.url), threading.Event(), threading.Event()
+
+    def read() -> None:
+        with DayLocks(database).hold(FEED, DAYS[0], "quality", shared=True):
+            held.set()
+            asked.wait(60)
+
+    def talk(text: str) -> None:
+        said.append(text)
+        asked.set()
+
+    monkeypatch.setattr(day_lock, "talk", talk)
+    reader = threading.Thread(target=read)
+    reader.start()
+    held.wait(60)
+    assert main(["data", "backfill", "--env", str(archive.file), "--from", str(DAYS[0])]) == 0
+    reader.join()
+    database.close()
+
+    assert "is being worked on: ssmd quality on" in said[0]
+    assert "waiting for it, 10 min at most" in said[0]
 
 
 def test_readers_share_a_day_and_a_writer_has_it_alone(archive: Archive) -> None:
