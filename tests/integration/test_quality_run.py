@@ -5,7 +5,7 @@ import importlib.util
 import json
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,32 @@ def test_what_postgresql_is_asked_finds_faults_of_the_security_master(made: Inst
     assert {o["state"] for o in bad.values()} == {"failed"}
     [sample] = bad["silent"]["samples"]
     assert sample["values"]["ticker"] == "SILENT-26NOV22"
+
+
+def test_a_market_first_heard_since_the_last_sync_is_a_note_until_a_sync_does_not_list_it(made: Installation) -> None:
+    today = day_of(now_ns())
+    talk = CleanTalk(start_ns=day_start_ns(today)).clean(40)
+    talk.quote("NEW-26NOV22-T1")
+    asyncio.run(made.world.archive(talk, compacted=False, day=today))
+    words = ("quality", "run", "--date", str(today), "--suite", "security_master")
+
+    def synced(status: str, at: datetime) -> None:
+        made.sql(
+            "INSERT INTO market_syncs (feed_id, kind, status, started_at, completed_at)"
+            f" SELECT id, 'incremental', '{status}', '{at}', '{at}' FROM feeds WHERE name = '{FEED}'"
+        )
+
+    began = datetime.fromtimestamp(day_start_ns(today) / NS_PER_S, UTC)
+    synced("completed", began - timedelta(hours=1))
+    synced("failed", began + timedelta(hours=2))
+    out, _ = made.run(*words, code=0)
+    assert "○ note" in " ".join(out.split())
+    assert "listed: not asked of 1 of the markets" in out
+    assert "Run: ssmd market sync" in out
+
+    synced("completed", began + timedelta(hours=1))
+    out, _ = made.run(*words, code=6)
+    assert "1 of 4 rows" in out
 
 
 def test_an_exchange_that_is_away_is_said_and_is_no_pass(made: Installation) -> None:
