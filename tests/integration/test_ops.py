@@ -91,7 +91,7 @@ def test_a_day_hands_over_to_the_next_one_and_clients_are_told(installation: Ins
     assert (goodbye["retry_after_s"], code) == (60, 1001)
     for service in ("archiver", "connector"):
         assert ops(installation, "stop", service, "--date", following)["done"] == "stopped"
-    assert {one["verdict"] for one in ops(installation, "health", "--wait", "0", code=3)} == {"unwell"}
+    assert {one["verdict"] for one in ops(installation, "health", "--wait", "0", code=3)} == {"stopped"}
     installation.ssmd("data", "compact", "-f", str(installation.file), "--date", this)
     installation.ssmd("data", "verify", "-f", str(installation.file), "--date", this)
 
