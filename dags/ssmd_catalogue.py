@@ -3,10 +3,12 @@
 A test fails when the page is not current.
 """
 
+import atexit
 import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -76,7 +78,9 @@ def load(environment: Path) -> dict[str, Any]:
     Airflow is imported here and never after the first call with another file: one process, one environment.
     """
     os.environ["SSMD_ENVIRONMENT_FILE"] = str(environment)
-    os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
+    if "AIRFLOW_HOME" not in os.environ:  # Airflow writes its settings into one
+        home = os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
     os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
     from airflow.dag_processing.dagbag import BundleDagBag
