@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import functools
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -74,19 +75,12 @@ class NatsServer:
 
     def start(self) -> None:
         """Start and wait until the port answers with INFO."""
-        arguments = [
-            "-a",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-js",
-            "-sd",
-            str(self._folder),
-            "-l",
-            str(self._folder / "log"),
-        ]
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._process = subprocess.Popen([program("nats-server"), *arguments])
+        settings = self._folder / "nats.conf"
+        # By itself it promises streams no more than three quarters of the disk, and every test makes its own.
+        settings.write_text(f"jetstream {{ store_dir: {json.dumps(str(self._folder))}, max_file_store: 1TB }}\n")
+        place = ["-a", "127.0.0.1", "-p", str(self.port), "-l", str(self._folder / "log")]
+        self._process = subprocess.Popen([program("nats-server"), "-c", str(settings), *place])
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
