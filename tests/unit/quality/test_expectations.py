@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 import pytest
-import structlog
 
 from ssmd.archive.frames import compress
 from ssmd.archive.handover import Handover, store_handover
@@ -33,19 +32,10 @@ from tests.kalshi_day import NORMALIZED, TICKERS
 from tests.quality_day import DAY, START, TODAY, CleanTalk, QualityWorld, clean_world
 from tests.raw_archive import FEED, RAW
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 TICKER = TICKERS[0]
 SUITES = {suite.name: suite for suite in load_suites()}
-
-
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge()
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
 
 
 async def run(world: QualityWorld, judge: Judge, *names: str, **changes: object) -> QualityRun:

@@ -1,10 +1,8 @@
 """The suites on a day with a handover: what a connector heard while it stood by is no loss, no repeat and no fault."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from ssmd.archive.handover import Handover, store_handover
 from ssmd.clock import NS_PER_MS
@@ -16,14 +14,10 @@ from tests.kalshi_day import TICKERS
 from tests.quality_day import DAY, FRAMES, CleanTalk, QualityWorld
 from tests.raw_archive import FEED, RAW
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 CUT = 1 + 2 * len(TICKERS) + FRAMES // 2
 """Acknowledgement, snapshots and states come before the talk's events."""
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
 
 
 def same(talk: CleanTalk, late_ns: int, skip: int = 0) -> CleanTalk:

@@ -17,11 +17,6 @@ from ssmd.quality.judge import Judge
 from ssmd.quality.suites import Expectation, choose_suites, load_suites
 
 
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge()
-
-
 def asked(type_: str, /, severity: str = "critical", **kwargs: Any) -> Expectation:
     return Expectation(type_, "trade", "it holds", severity, kwargs)  # type: ignore[arg-type]
 

@@ -1,12 +1,11 @@
 """The suites on a day that is not over: what a live connector or archiver has not written yet is no finding."""
 
 import copy
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import structlog
 
 from ssmd.clock import NS_PER_S
 from ssmd.middleware.storage.memory import MemoryStorage
@@ -19,19 +18,10 @@ from tests.kalshi_day import TICKERS, Venue
 from tests.quality_day import DAY, START, CleanTalk, QualityWorld, clean_world
 from tests.raw_archive import FEED, RAW, archive
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 SUITES = {suite.name: suite for suite in load_suites()}
 BEGAN = datetime.fromtimestamp(START // NS_PER_S, UTC)
-
-
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge()
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
 
 
 async def run(world: QualityWorld, judge: Judge, *names: str, **changes: object) -> QualityRun:
