@@ -20,8 +20,8 @@ NAMES = {
 HEAVY = (["data", "compact"], ["data", "verify"], ["data", "backfill"], ["quality", "run"])
 MAY_IMPORT = {
     "airflow", "pendulum", "yaml", "jinja2", "kubernetes", "ssmd_tasks", "ssmd_days", "ssmd_alerts", "ssmd_catalogue",
-    "ctypes", "json", "os", "re", "selectors", "shlex", "signal", "subprocess", "sys", "tempfile", "threading", "time",
-    "urllib", "collections", "contextlib", "dataclasses", "datetime", "pathlib", "typing",
+    "atexit", "ctypes", "json", "os", "re", "selectors", "shlex", "shutil", "signal", "subprocess", "sys",
+    "tempfile", "threading", "time", "urllib", "collections", "contextlib", "dataclasses", "datetime", "pathlib", "typing",
 }  # fmt: skip
 
 
