@@ -21,7 +21,8 @@ HEAVY = (["data", "compact"], ["data", "verify"], ["data", "backfill"], ["qualit
 MAY_IMPORT = {
     "airflow", "pendulum", "yaml", "jinja2", "kubernetes", "ssmd_tasks", "ssmd_days", "ssmd_alerts", "ssmd_catalogue",
     "atexit", "ctypes", "json", "os", "re", "selectors", "shlex", "shutil", "signal", "subprocess", "sys",
-    "tempfile", "threading", "time", "urllib", "collections", "contextlib", "dataclasses", "datetime", "pathlib", "typing",
+    "tempfile", "threading", "time", "urllib", "collections", "contextlib", "dataclasses",
+    "datetime", "pathlib", "typing",
 }  # fmt: skip
 
 
