@@ -1,7 +1,7 @@
 """What was started and stopped in an environment: lines of the deployment log with their service and day."""
 
 from datetime import date, datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ Action: TypeAlias = Literal["startup", "teardown"]
 
 _MAX_ERROR_CHARS = 2_000
 _MAX_BY_CHARS = 250
-_ACTIONS = ("startup", "teardown")
+_ACTIONS = get_args(Action)
 UNENDED = "it never told its end: killed, or its machine stopped; what it had done until then stands"
 
 
